@@ -1,0 +1,130 @@
+"""ALBEF's losses on features and on matching logits (arXiv:2107.07651, sec. 3.2 and 3.3).
+
+Legend: B batch of this process, K queue, D joint embedding. Masks and `same`: True = the same picture or caption.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Keys(NamedTuple):
+    """Teacher features that one modality is compared with."""
+
+    batch: Tensor  # (B, D)
+    queue: Tensor  # (K, D)
+
+
+class Sameness(NamedTuple):
+    """Which keys are positives besides the own one."""
+
+    batch: Tensor  # (B, B) bool, diagonal True
+    queue: Tensor  # (B, K) bool
+
+
+class ContrastiveTerms(NamedTuple):
+    """Loss and the student's similarities within the batch, which hard negatives are drawn by."""
+
+    loss: Tensor  # ()
+    image_to_text: Tensor  # (B, B), divided by the temperature
+    text_to_image: Tensor  # (B, B), divided by the temperature
+
+
+def sameness(image_id: Tensor, text_id: Tensor, queue_image_id: Tensor, queue_text_id: Tensor) -> Sameness:
+    """Pairs that share a picture or a caption. Ids (B,) and (K,)."""
+
+    def equal(images: Tensor, texts: Tensor) -> Tensor:
+        return (image_id[:, None] == images[None]) | (text_id[:, None] == texts[None])
+
+    return Sameness(equal(image_id, text_id), equal(queue_image_id, queue_text_id))
+
+
+def soft_contrastive(
+    features: Tensor, keys: Keys, teacher: Tensor, same: Sameness | None, temperature: Tensor, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """One direction of ITC: the student's features against teacher keys of the other modality, batch and queue.
+
+    L = mean_b [ logsumexp_k s_bk - <(1 - a) y_b + a softmax(t_b), s_b> ], s = features . keys / temperature,
+    t = teacher . keys / temperature, y = the own key, or uniform over all keys of equal id where `same` is given.
+    Two products and two logsumexp stand for the reference's concatenation and one-hot matrix.
+    features, teacher (B, D) -> loss (), similarities within the batch (B, B).
+    """
+    sim_batch, sim_queue = (features @ k.T / temperature for k in keys)
+    total = torch.logaddexp(sim_batch.logsumexp(1), sim_queue.logsumexp(1))
+    if same is None:
+        hard = sim_batch.diagonal()
+    else:
+        count = same.batch.sum(1) + same.queue.sum(1)
+        # torch.where, not a product: it keeps no float copy of the (B, K) mask.
+        positives = torch.where(same.batch, sim_batch, 0.0).sum(1) + torch.where(same.queue, sim_queue, 0.0).sum(1)
+        hard = positives / count
+    if alpha > 0.0:
+        with torch.no_grad():
+            t_batch, t_queue = (teacher @ k.T / temperature for k in keys)
+            t_total = torch.logaddexp(t_batch.logsumexp(1), t_queue.logsumexp(1))[:, None]
+            t_batch, t_queue = (t_batch - t_total).exp_(), (t_queue - t_total).exp_()
+        soft = torch.linalg.vecdot(t_batch, sim_batch) + torch.linalg.vecdot(t_queue, sim_queue)
+        hard = (1.0 - alpha) * hard + alpha * soft
+    return (total - hard).mean(), sim_batch
+
+
+def image_text_contrastive(
+    image: Tensor, text: Tensor, image_keys: Keys, text_keys: Keys, same: Sameness | None, temperature: Tensor, alpha: float
+) -> ContrastiveTerms:
+    """ITC with momentum distillation (arXiv:2107.07651, eq. 1, 2 and 6), in float32.
+
+    image, text (B, D) are the student's; keys are the teacher's, whose batch part doubles as the soft targets' queries.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        image, text, temperature = image.float(), text.float(), temperature.float()
+        image_loss, image_to_text = soft_contrastive(image, text_keys, image_keys.batch, same, temperature, alpha)
+        text_loss, text_to_image = soft_contrastive(text, image_keys, text_keys.batch, same, temperature, alpha)
+    return ContrastiveTerms((image_loss + text_loss) / 2, image_to_text, text_to_image)
+
+
+class HardNegatives(NamedTuple):
+    """For each text a wrong picture, for each picture a wrong text."""
+
+    image: Tensor  # (B,) int64, for the b-th text
+    text: Tensor  # (B,) int64, for the b-th picture
+    valid: Tensor  # (B,) bool, False where every other pair of the batch has the same id
+
+
+@torch.no_grad()
+def hard_negatives(image_to_text: Tensor, text_to_image: Tensor, same: Tensor) -> HardNegatives:
+    """Draw in-batch negatives in proportion to softmax(similarity) over pairs of another id (arXiv:2107.07651, sec. 3.2).
+
+    All rows at once by the Gumbel maximum, in log space: it needs no wait for the device and no sum of probabilities,
+    which underflows in the reference (its `multinomial` then fails). similarities, same (B, B).
+    """
+
+    def draw(similarity: Tensor) -> Tensor:
+        similarity = similarity.float()
+        noise = -torch.empty_like(similarity).exponential_().log()
+        return (similarity + noise).masked_fill(same, -torch.inf).argmax(1)
+
+    image, text = draw(text_to_image), draw(image_to_text)
+    return HardNegatives(image, text, ~same.all(1))
+
+
+class MatchingTerms(NamedTuple):
+    """ITM loss and how often the decision is right."""
+
+    loss: Tensor  # ()
+    accuracy: Tensor  # ()
+
+
+def image_text_matching(logits: Tensor, valid: Tensor) -> MatchingTerms:
+    """ITM (arXiv:2107.07651, eq. 4) over rows [B positives, B negative texts, B negative pictures], in float32.
+
+    logits (3B, 2), class 1 = match; valid (B,) tells which negatives exist.
+    """
+    batch = len(valid)
+    label = torch.zeros(3 * batch, dtype=torch.int64, device=logits.device)
+    label[:batch] = 1
+    weight = torch.cat([torch.ones_like(valid), valid, valid]).float()
+    loss = F.cross_entropy(logits.float(), label, reduction="none")
+    right = (logits.argmax(1) == label).float()
+    return MatchingTerms((loss * weight).sum() / weight.sum(), (right * weight).sum() / weight.sum())

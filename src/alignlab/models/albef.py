@@ -1,0 +1,193 @@
+"""ALBEF: a vision transformer, a text encoder, and a fusion encoder that reads both (arXiv:2107.07651, sec. 3.1).
+
+Legend: B pictures, N texts, R rows of text, T tokens, S image tokens, W text width, D joint embedding, M masked positions.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from alignlab.models.bert import (
+    FusionLayer,
+    ImageState,
+    MaskedLanguageHead,
+    TextEmbeddings,
+    TextLayer,
+    attention_bias,
+)
+from alignlab.types import ImageEncoding, TextEncoding
+
+
+class FusedRows(NamedTuple):
+    """What the fusion encoder gives for one training step."""
+
+    matching: Tensor  # (R_itm, W) at [CLS]
+    masked: Tensor | None  # (M, W) at the masked positions
+
+
+class AlbefEncoder(nn.Module):
+    """Everything of ALBEF that has a momentum twin: towers, fusion layers, projections and language head."""
+
+    def __init__(
+        self,
+        vision: Callable[[], nn.Module],
+        *,
+        vocab_size: int,
+        text_width: int = 768,
+        heads: int = 12,
+        text_layers: int = 6,
+        fusion_layers: int = 6,
+        mlp_ratio: float = 4.0,
+        max_positions: int = 512,
+        embed_dim: int = 256,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if fusion_layers < 1:
+            raise ValueError(f"model.net.fusion_layers={fusion_layers}: ALBEF needs at least one fusion layer")
+        eps = 1e-12
+        self.vision = vision()
+        self.embeddings = TextEmbeddings(vocab_size, text_width, max_positions, dropout=dropout, eps=eps)
+        block = {"mlp_ratio": mlp_ratio, "dropout": dropout, "attention_dropout": attention_dropout, "eps": eps}
+        self.text = nn.ModuleList(TextLayer(text_width, heads, **block) for _ in range(text_layers))
+        self.fusion = nn.ModuleList(
+            FusionLayer(text_width, self.vision.width, heads, **block) for _ in range(fusion_layers)
+        )
+        self.image_projection = nn.Linear(self.vision.width, embed_dim)
+        self.text_projection = nn.Linear(text_width, embed_dim)
+        self.language_head = MaskedLanguageHead(text_width, vocab_size, eps=eps)
+        self.gradient_checkpointing = gradient_checkpointing
+        for part in (self.embeddings, self.text, self.fusion, self.language_head):
+            part.apply(_initialise_bert)
+
+    def encode_image(self, image: Tensor) -> ImageEncoding:
+        """(B, 3, H, W) -> features (B, D) and tokens (B, S, vision width)."""
+        tokens = self.vision.tokens(image)
+        return ImageEncoding(F.normalize(self.image_projection(tokens[:, 0]).float(), dim=-1), tokens)
+
+    def text_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Unimodal text layers: (R, T), (R, T) -> (R, T, W)."""
+        x = self.embeddings(ids)
+        bias = attention_bias(mask, x.dtype)
+        for layer in self.text:
+            x = self._run(layer, x, bias)
+        return x
+
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """Joint embedding of texts: (R, T, W) -> (R, D)."""
+        return F.normalize(self.text_projection(tokens[:, 0]).float(), dim=-1)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> TextEncoding:
+        """(N, T), (N, T) -> features (N, D) and tokens (N, T, W)."""
+        tokens = self.text_tokens(ids, mask)
+        return TextEncoding(self.text_features(tokens), tokens)
+
+    def image_states(self, tokens: Tensor) -> list[ImageState]:
+        """Keys and values of pictures for every fusion layer, projected once: (B, S, vision width)."""
+        return [layer.cross_attention.image_state(tokens) for layer in self.fusion]
+
+    def fuse(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        states: list[ImageState],
+        *,
+        picture: Tensor | None = None,
+        masked_rows: slice | None = None,
+        masked_position: Tensor | None = None,
+    ) -> FusedRows:
+        """All texts of a step through the fusion layers in one call.
+
+        Rows (R, T, W) look at pictures as `CrossAttention.forward` says. In the last layer matching rows compute [CLS]
+        only; rows in `masked_rows` attend in full but only `masked_position` (M,), an index into them flattened, goes
+        through the feed-forward.
+        """
+        bias = attention_bias(mask, tokens.dtype)
+        x = tokens
+        for layer, state in zip(self.fusion[:-1], states[:-1], strict=True):
+            x = self._run(layer, x, bias, state, picture)
+        last, state = self.fusion[-1], states[-1]
+        if masked_rows is None:
+            return FusedRows(self._run(last, x, bias, state, picture, 1)[:, 0], None)
+        masked = self._run(last.attend, x[masked_rows], bias[masked_rows], state)
+        masked = last.feed_forward(masked.flatten(0, 1).index_select(0, masked_position))
+        if masked_rows == slice(0, len(x)):
+            return FusedRows(x.new_zeros(0, x.shape[-1]), masked)
+        assert masked_rows.start == 0, "masked rows come first"
+        rest = slice(masked_rows.stop, None)
+        return FusedRows(self._run(last, x[rest], bias[rest], state, picture, 1)[:, 0], masked)
+
+    def language_logits(self, hidden: Tensor) -> Tensor:
+        """(M, W) -> (M, V)."""
+        return self.language_head(hidden, self.embeddings.word.weight)
+
+    def _run(self, layer: Callable[..., Tensor], *inputs: object) -> Tensor:
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
+
+
+class Albef(nn.Module):
+    """The encoder with the two things that have no twin: temperature and matching head."""
+
+    def __init__(self, vision: Callable[[], nn.Module], *, temperature: float = 0.07, **settings: object) -> None:
+        super().__init__()
+        self.encoder = AlbefEncoder(vision, **settings)
+        self.temperature = nn.Parameter(torch.tensor([temperature]))  # divides, as in the reference; (1,) for FSDP2
+        self.matching_head = nn.Linear(self.encoder.embeddings.word.embedding_dim, 2)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of image patches."""
+        return self.encoder.vision.grid
+
+    def clamp_temperature(self) -> None:
+        """Keep the temperature between 0.001 and 0.5."""
+        with torch.no_grad():
+            self.temperature.clamp_(0.001, 0.5)
+
+    def encode_image(self, image: Tensor) -> ImageEncoding:
+        """(B, 3, H, W) -> features (B, D) and tokens (B, S, vision width)."""
+        return self.encoder.encode_image(image)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> TextEncoding:
+        """(N, T), (N, T) -> features (N, D) and tokens (N, T, W)."""
+        return self.encoder.encode_text(ids, mask)
+
+    def image_states(self, tokens: Tensor) -> list[ImageState]:
+        """Keys and values of pictures for every fusion layer: (B, S, vision width)."""
+        return self.encoder.image_states(tokens)
+
+    def match(self, states: list[ImageState], text_tokens: Tensor, text_mask: Tensor) -> Tensor:
+        """ITM logits of N texts with ONE picture, class 1 = match: states of (1, ...), (N, T, W), (N, T) -> (N, 2)."""
+        return self.matching_head(self.encoder.fuse(text_tokens, text_mask, states).matching)
+
+    def match_with_attention(
+        self, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        """ITM logits (B, 2) of B pairs and the cross-attention of one fusion layer (B, heads, T, S), kept in the graph."""
+        bias, x, kept = attention_bias(text_mask, text_tokens.dtype), text_tokens, None
+        fusion = self.encoder.fusion
+        if not 0 <= layer < len(fusion):
+            raise ValueError(f"fusion layer {layer} does not exist: this net has layers 0 to {len(fusion) - 1}")
+        for index, (block, state) in enumerate(zip(fusion, self.image_states(image_tokens), strict=True)):
+            if index == layer:
+                x, kept = block.cross_attention.attention(block.self_attention(x, bias), state)
+                x = block.feed_forward(x)
+            else:
+                x = block(x, bias, state)
+        return self.matching_head(x[:, 0]), kept
+
+
+def _initialise_bert(module: nn.Module) -> None:
+    """Normal weights of deviation 0.02 and zero biases, as BERT."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
