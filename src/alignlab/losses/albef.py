@@ -1,6 +1,6 @@
 """ALBEF's losses on features and on matching logits (arXiv:2107.07651, sec. 3.2 and 3.3).
 
-Legend: B batch of this process, K queue, D joint embedding. Masks and `same`: True = the same picture or caption.
+Legend: B batch of this process, R ranks, K queue, D joint embedding. `same`: True = the same picture or caption.
 """
 
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from torch import Tensor
 class Keys(NamedTuple):
     """Teacher features that one modality is compared with."""
 
-    batch: Tensor  # (B, D)
+    batch: Tensor  # (R * B, D), all ranks' batches; (B, D) as the reference has it
     queue: Tensor  # (K, D)
 
 
 class Sameness(NamedTuple):
     """Which keys are positives besides the own one."""
 
-    batch: Tensor  # (B, B) bool, diagonal True
+    batch: Tensor  # (B, R * B) bool, own keys True
     queue: Tensor  # (B, K) bool
 
 
@@ -32,29 +32,36 @@ class ContrastiveTerms(NamedTuple):
     text_to_image: Tensor  # (B, B), divided by the temperature
 
 
-def sameness(image_id: Tensor, text_id: Tensor, queue_image_id: Tensor, queue_text_id: Tensor) -> Sameness:
-    """Pairs that share a picture or a caption. Ids (B,) and (K,)."""
+class Ids(NamedTuple):
+    """Identity of pictures and captions."""
 
-    def equal(images: Tensor, texts: Tensor) -> Tensor:
-        return (image_id[:, None] == images[None]) | (text_id[:, None] == texts[None])
+    image: Tensor  # (N,) int64
+    text: Tensor  # (N,) int64
 
-    return Sameness(equal(image_id, text_id), equal(queue_image_id, queue_text_id))
+
+def sameness(own: Ids, batch: Ids, queue: Ids) -> Sameness:
+    """Pairs that share a picture or a caption: B rows of this process against R * B of all ranks and K of the queue."""
+
+    def equal(other: Ids) -> Tensor:
+        return (own.image[:, None] == other.image[None]) | (own.text[:, None] == other.text[None])
+
+    return Sameness(equal(batch), equal(queue))
 
 
 def soft_contrastive(
-    features: Tensor, keys: Keys, teacher: Tensor, same: Sameness | None, temperature: Tensor, alpha: float
+    features: Tensor, keys: Keys, teacher: Tensor, same: Sameness | None, temperature: Tensor, alpha: float, first: int = 0
 ) -> tuple[Tensor, Tensor]:
     """One direction of ITC: the student's features against teacher keys of the other modality, batch and queue.
 
     L = mean_b [ logsumexp_k s_bk - <(1 - a) y_b + a softmax(t_b), s_b> ], s = features . keys / temperature,
     t = teacher . keys / temperature, y = the own key, or uniform over all keys of equal id where `same` is given.
     Two products and two logsumexp stand for the reference's concatenation and one-hot matrix.
-    features, teacher (B, D) -> loss (), similarities within the batch (B, B).
+    features, teacher (B, D) -> loss (), similarities within this process's batch (B, B), whose keys begin at row `first`.
     """
     sim_batch, sim_queue = (features @ k.T / temperature for k in keys)
     total = torch.logaddexp(sim_batch.logsumexp(1), sim_queue.logsumexp(1))
     if same is None:
-        hard = sim_batch.diagonal()
+        hard = sim_batch.diagonal(first)
     else:
         count = same.batch.sum(1) + same.queue.sum(1)
         # torch.where, not a product: it keeps no float copy of the (B, K) mask.
@@ -67,20 +74,30 @@ def soft_contrastive(
             t_batch, t_queue = (t_batch - t_total).exp_(), (t_queue - t_total).exp_()
         soft = torch.linalg.vecdot(t_batch, sim_batch) + torch.linalg.vecdot(t_queue, sim_queue)
         hard = (1.0 - alpha) * hard + alpha * soft
-    return (total - hard).mean(), sim_batch
+    return (total - hard).mean(), sim_batch[:, first : first + len(features)]
 
 
 def image_text_contrastive(
-    image: Tensor, text: Tensor, image_keys: Keys, text_keys: Keys, same: Sameness | None, temperature: Tensor, alpha: float
+    image: Tensor,
+    text: Tensor,
+    image_keys: Keys,
+    text_keys: Keys,
+    same: Sameness | None,
+    temperature: Tensor,
+    alpha: float,
+    first: int = 0,
 ) -> ContrastiveTerms:
     """ITC with momentum distillation (arXiv:2107.07651, eq. 1, 2 and 6), in float32.
 
-    image, text (B, D) are the student's; keys are the teacher's, whose batch part doubles as the soft targets' queries.
+    image, text (B, D) are the student's. Keys are the teacher's; their rows first .. first + B belong to this process
+    and double as the soft targets' queries. With all ranks' keys, R ranks give the loss of one rank with the joint batch.
     """
+    own = slice(first, first + len(image))
     with torch.autocast(image.device.type, enabled=False):
         image, text, temperature = image.float(), text.float(), temperature.float()
-        image_loss, image_to_text = soft_contrastive(image, text_keys, image_keys.batch, same, temperature, alpha)
-        text_loss, text_to_image = soft_contrastive(text, image_keys, text_keys.batch, same, temperature, alpha)
+        teacher_image, teacher_text = image_keys.batch[own], text_keys.batch[own]
+        image_loss, image_to_text = soft_contrastive(image, text_keys, teacher_image, same, temperature, alpha, first)
+        text_loss, text_to_image = soft_contrastive(text, image_keys, teacher_text, same, temperature, alpha, first)
     return ContrastiveTerms((image_loss + text_loss) / 2, image_to_text, text_to_image)
 
 

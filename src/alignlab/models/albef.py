@@ -136,9 +136,9 @@ class AlbefEncoder(nn.Module):
 class Albef(nn.Module):
     """The encoder with the two things that have no twin: temperature and matching head."""
 
-    def __init__(self, vision: Callable[[], nn.Module], *, temperature: float = 0.07, **settings: object) -> None:
+    def __init__(self, encoder: Callable[..., AlbefEncoder], *, vocab_size: int, temperature: float = 0.07) -> None:
         super().__init__()
-        self.encoder = AlbefEncoder(vision, **settings)
+        self.encoder = encoder(vocab_size=vocab_size)
         self.temperature = nn.Parameter(torch.tensor([temperature]))  # divides, as in the reference; (1,) for FSDP2
         self.matching_head = nn.Linear(self.encoder.embeddings.word.embedding_dim, 2)
 

@@ -1,0 +1,198 @@
+"""ALBEF pre-training: ITC, ITM and MLM with a momentum teacher (arXiv:2107.07651, sec. 3).
+
+Legend: B batch of this process, T tokens, D joint embedding, K queue.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from alignlab.distributed import all_gather, rank
+from alignlab.losses.albef import (
+    HardNegatives,
+    Ids,
+    Keys,
+    hard_negatives,
+    image_text_contrastive,
+    image_text_matching,
+    sameness,
+)
+from alignlab.losses.language import MaskedTokens, distilled_cross_entropy, mask_tokens
+from alignlab.models.albef import Albef, AlbefEncoder
+from alignlab.models.momentum import FeatureQueue, MomentumTwin
+from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
+
+
+class Chances(NamedTuple):
+    """The random choices of a step; None draws them."""
+
+    masked: MaskedTokens | None = None
+    negatives: HardNegatives | None = None
+
+
+class StepOutput(NamedTuple):
+    """Losses of a step, and what the queue takes after it."""
+
+    losses: dict[str, Tensor]  # scalars: loss, itc_loss, itm_loss, mlm_loss, itm_accuracy
+    keys: tuple[Tensor, Tensor, Tensor, Tensor]  # of all ranks: teacher features 2 x (R * B, D), ids 2 x (R * B,)
+
+
+class AlbefPretrainingSystem(pl.LightningModule):
+    """Trains `Albef`; the momentum twin and the feature queues are part of its state.
+
+    `reference=True` reproduces the published code: dropout stays on in the teacher, ids are ignored (another caption of
+    the same picture counts as a negative), other ranks' pictures are negatives only once they are in the queue, and
+    `optim` decays temperature and embeddings. Choose alpha_ramp_steps as one epoch to follow its schedule.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Albef],
+        *,
+        vocabulary: Vocabulary,
+        optim: Callable[..., dict],
+        queue_size: int = 65536,
+        momentum: float = 0.995,
+        alpha: float = 0.4,
+        alpha_ramp_steps: int = 0,
+        mask_probability: float = 0.15,
+        reference: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= alpha <= 1.0 or not 0.0 <= momentum <= 1.0 or not 0.0 < mask_probability < 1.0:
+            raise ValueError(
+                f"model.alpha={alpha} and model.momentum={momentum} lie in [0, 1], model.mask_probability={mask_probability} in (0, 1)"
+            )
+        self.build, self.vocabulary, self.optim = net, vocabulary, optim
+        self.queue_size, self.momentum, self.alpha, self.alpha_ramp_steps = queue_size, momentum, alpha, alpha_ramp_steps
+        self.mask_probability, self.reference = mask_probability, reference
+        self.net: Albef | None = None
+        self._keys: tuple[Tensor, ...] | None = None
+
+    def configure_model(self) -> None:
+        """Build student, teacher and queues, once."""
+        if self.net is None:
+            self.net = self.build(vocab_size=self.vocabulary.size)
+            self.twin = MomentumTwin(self.net.encoder)
+            self.queue = FeatureQueue(self.queue_size, self.net.encoder.image_projection.out_features)
+
+    def encode_image(self, image: Tensor) -> ImageEncoding:
+        """(B, 3, H, W) -> features (B, D) and tokens."""
+        return self.net.encode_image(image)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> TextEncoding:
+        """(N, T), (N, T) -> features (N, D) and tokens."""
+        return self.net.encode_text(ids, mask)
+
+    def forward_losses(self, batch: PairBatch, alpha: float, chances: Chances = Chances()) -> StepOutput:
+        """All losses of one batch; changes neither teacher nor queues."""
+        if len(batch.image) < 2:
+            raise ValueError("data.batch_size=1 leaves ALBEF without a hard negative: use at least 2 pairs a process")
+        masked = chances.masked or self._mask(batch)
+        student, size = self.net.encoder, len(batch.image)
+        ids, mask = torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask])
+        image = student.encode_image(batch.image)
+        tokens = student.text_tokens(ids, mask)  # masked and plain texts in one call
+        teacher_image, teacher_text, teacher_logits = self._teach(batch, masked, alpha)
+
+        keys = tuple(all_gather(x) for x in (teacher_image, teacher_text, batch.image_id, batch.text_id))
+        queue, first = self.queue.state(), rank() * size
+        if self.reference:
+            same, first, near = None, 0, (teacher_image, teacher_text)
+            own = torch.eye(size, dtype=torch.bool, device=self.device)
+        else:
+            same = sameness(Ids(batch.image_id, batch.text_id), Ids(*keys[2:]), Ids(queue.image_id, queue.text_id))
+            near, own = keys[:2], same.batch[:, first : first + size]
+        itc = image_text_contrastive(
+            image.features,
+            student.text_features(tokens[size:]),
+            Keys(near[0], queue.image),
+            Keys(near[1], queue.text),
+            same,
+            self.net.temperature,
+            alpha,
+            first,
+        )
+        negatives = chances.negatives or hard_negatives(itc.image_to_text, itc.text_to_image, own)
+        # Rows: masked, positive, negative text, negative picture; the first three look at their own picture.
+        plain = tokens[size:]
+        fused = student.fuse(
+            torch.cat([tokens, plain.index_select(0, negatives.text), plain]),
+            torch.cat([mask, batch.mask.index_select(0, negatives.text), batch.mask]),
+            student.image_states(image.tokens),
+            picture=negatives.image,
+            masked_rows=slice(0, size),
+            masked_position=masked.position,
+        )
+        itm = image_text_matching(self.net.matching_head(fused.matching), negatives.valid)
+        logits = student.language_logits(fused.masked)
+        mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher_logits, alpha)
+        losses = {"itc_loss": itc.loss, "itm_loss": itm.loss, "mlm_loss": mlm, "itm_accuracy": itm.accuracy}
+        return StepOutput({"loss": itc.loss + itm.loss + mlm, **losses}, keys)
+
+    @torch.no_grad()
+    def _teach(self, batch: PairBatch, masked: MaskedTokens, alpha: float) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The teacher's features, and its opinion on the masked tokens where alpha asks for it."""
+        teacher: AlbefEncoder = self.twin.teacher
+        teacher.train(self.training and self.reference)
+        image, size = teacher.encode_image(batch.image), len(batch.image)
+        if alpha == 0.0:
+            return image.features, teacher.encode_text(batch.ids, batch.mask).features, None
+        both = torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask])
+        tokens = teacher.text_tokens(*both)
+        hidden = teacher.fuse(
+            tokens[:size],
+            batch.mask,
+            teacher.image_states(image.tokens),
+            masked_rows=slice(0, size),
+            masked_position=masked.position,
+        ).masked
+        return image.features, teacher.text_features(tokens[size:]), teacher.language_logits(hidden)
+
+    def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
+        """Teacher first, then the losses; the queues take the new features after the backward pass."""
+        self.net.clamp_temperature()
+        if batch_index % self.trainer.accumulate_grad_batches == 0:
+            self.twin.update(self.net.encoder, self.momentum)
+        output = self.forward_losses(batch, self._alpha())
+        self._keys = output.keys
+        self.log_dict({f"train/{name}": value.detach() for name, value in output.losses.items()}, batch_size=len(batch.image))
+        self.log("train/temperature", self.net.temperature.detach().squeeze())
+        return output.losses["loss"]
+
+    def on_after_backward(self) -> None:
+        """Push the teacher's features of all ranks; not earlier, since the backward pass still reads the queues."""
+        if self._keys is not None:
+            self.queue.push(*self._keys)
+            self._keys = None
+
+    def validation_step(self, batch: PairBatch, batch_index: int) -> None:
+        """The same losses on held-out pairs, without a change of teacher or queues."""
+        if len(batch.image) < 2:
+            return
+        losses = self.forward_losses(batch, self._alpha()).losses
+        self.log_dict({f"val/{n}": x for n, x in losses.items()}, batch_size=len(batch.image), sync_dist=True)
+
+    def configure_optimizers(self) -> dict:
+        """AdamW over the student; the teacher asks for no gradient."""
+        optim = partial(self.optim, decay="reference") if self.reference else self.optim
+        return optim(self.net, total_steps=int(self.trainer.estimated_stepping_batches))
+
+    def _alpha(self) -> float:
+        ramp = self.alpha_ramp_steps
+        return self.alpha if ramp <= 0 else self.alpha * min(1.0, self.global_step / ramp)
+
+    def _mask(self, batch: PairBatch) -> MaskedTokens:
+        words = self.vocabulary
+        return mask_tokens(
+            batch.ids,
+            batch.mask,
+            mask_id=words.mask_id,
+            cls_id=words.cls_id,
+            vocab_size=words.size,
+            probability=self.mask_probability,
+        )

@@ -1,0 +1,174 @@
+"""AlbefPretrainingSystem: state, gradients, alpha 0, bad input, learning."""
+
+from functools import partial
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from alignlab.models.albef import Albef, AlbefEncoder
+from alignlab.models.vision import vision_transformer
+from alignlab.optim import adamw
+from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
+from alignlab.types import PairBatch, Vocabulary
+
+WORDS = Vocabulary(size=40, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
+
+
+def make_system(**settings) -> AlbefPretrainingSystem:
+    torch.manual_seed(0)
+    vision = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=2, heads=2)
+    encoder = partial(
+        AlbefEncoder, vision, text_width=16, heads=2, text_layers=1, fusion_layers=2, max_positions=12, embed_dim=8,
+        dropout=settings.pop("dropout", 0.0), attention_dropout=0.0,
+        gradient_checkpointing=settings.pop("gradient_checkpointing", False),
+    )  # fmt: skip
+    optim = partial(adamw, lr=settings.pop("lr", 1e-3))
+    system = AlbefPretrainingSystem(partial(Albef, encoder), vocabulary=WORDS, optim=optim, queue_size=12, **settings)
+    system.configure_model()
+    return system
+
+
+def make_batch(size: int = 6, seed: int = 0) -> PairBatch:
+    g = torch.Generator().manual_seed(seed)
+    ids = torch.randint(4, WORDS.size, (size, 7), generator=g)
+    ids[:, 0] = WORDS.cls_id
+    mask = torch.arange(7)[None] < torch.randint(3, 8, (size, 1), generator=g)
+    index = torch.arange(size) + 100 * seed
+    return PairBatch(
+        torch.randn(size, 3, 16, 16, generator=g), ids.masked_fill(~mask, WORDS.pad_id), mask, index, index
+    )
+
+
+def fit(system: AlbefPretrainingSystem, batches: list[PairBatch], steps: int, **settings) -> pl.Trainer:
+    trainer = pl.Trainer(
+        max_steps=steps, max_epochs=-1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
+        **settings,
+    )  # fmt: skip
+    trainer.fit(system, DataLoader(batches, batch_size=None))
+    return trainer
+
+
+def state_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def test_every_parameter_gets_a_gradient_and_the_teacher_none():
+    system = make_system(alpha=0.4)
+    system.forward_losses(make_batch(), 0.4).losses["loss"].backward()
+    missing = [name for name, p in system.net.named_parameters() if p.grad is None]
+    assert missing == []
+    zero = [name for name, p in system.net.named_parameters() if not p.grad.abs().sum() > 0]
+    assert zero == []
+    assert all(p.grad is None and not p.requires_grad for p in system.twin.parameters())
+
+
+def test_validation_leaves_teacher_and_queues_bit_identical():
+    system = make_system()
+    batches = [make_batch(seed=s) for s in range(3)]
+    trainer = fit(system, batches, 3)
+    before = state_of(system)
+    trainer.validate(system, DataLoader(batches, batch_size=None), verbose=False)
+    after = state_of(system)
+    assert before.keys() == after.keys() and "queue.image" in before and "twin.teacher.text_projection.weight" in before
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_training_moves_teacher_and_queues():
+    system = make_system(momentum=0.9)
+    before = state_of(system)
+    fit(system, [make_batch(seed=s) for s in range(3)], 3)
+    after = state_of(system)
+    assert not torch.equal(before["queue.image"], after["queue.image"])
+    assert after["queue.pointer"].item() == (3 * 6) % 12
+    assert after["queue.image_id"].tolist() == [*range(200, 206), *range(100, 106)]
+    name = "text_projection.weight"
+    assert not torch.equal(before[f"twin.teacher.{name}"], after[f"twin.teacher.{name}"])
+
+
+def test_teacher_is_the_running_mean_of_the_students_before_each_step():
+    system = make_system(momentum=0.75)
+    students = []
+    original = system.twin.update
+
+    def update(student, momentum):
+        students.append(student.text_projection.weight.detach().clone())
+        original(student, momentum)
+
+    system.twin.update = update
+    start = system.net.encoder.text_projection.weight.detach().clone()
+    fit(system, [make_batch(seed=s) for s in range(4)], 4)
+    expected = start
+    for student in students:
+        expected = 0.75 * expected + 0.25 * student
+    torch.testing.assert_close(system.twin.teacher.text_projection.weight, expected, atol=1e-6, rtol=0)
+    assert torch.equal(students[0], start) and not torch.equal(students[1], start)
+
+
+def test_alpha_zero_does_not_depend_on_the_teachers_opinion_on_words():
+    system, batch = make_system(), make_batch()
+    torch.manual_seed(1)
+    plain = system.forward_losses(batch, 0.0).losses
+    with torch.no_grad():
+        system.twin.teacher.language_head.bias.normal_()
+    torch.manual_seed(1)
+    again = system.forward_losses(batch, 0.0).losses
+    torch.manual_seed(1)
+    distilled = system.forward_losses(batch, 0.4).losses
+    assert torch.equal(plain["mlm_loss"], again["mlm_loss"])
+    assert not torch.equal(plain["mlm_loss"], distilled["mlm_loss"])
+
+
+def test_ids_matter_except_in_the_reference():
+    system, batch = make_system(), make_batch()
+    twice = batch._replace(image_id=torch.zeros(6, dtype=torch.int64))
+    apart, together = (system.forward_losses(b, 0.0).losses for b in (batch, twice))
+    assert torch.isfinite(together["loss"]) and not torch.equal(apart["itc_loss"], together["itc_loss"])
+    system.reference = True
+    apart, together = (system.forward_losses(b, 0.0).losses for b in (batch, twice))
+    assert torch.equal(apart["itc_loss"], together["itc_loss"])
+
+
+def test_the_teacher_has_dropout_only_as_the_reference_has_it():
+    for reference in (False, True):
+        system = make_system(reference=reference, dropout=0.5)
+        system.train()
+        system.forward_losses(make_batch(), 0.4)
+        assert system.twin.teacher.training is reference
+
+
+def test_batch_of_one_is_a_clear_error():
+    with pytest.raises(ValueError, match="data.batch_size=1"):
+        make_system().forward_losses(make_batch(1), 0.4)
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": 1.5}, {"momentum": -0.1}, {"mask_probability": 0.0}])
+def test_impossible_settings_name_their_key(wrong):
+    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}="):
+        make_system(**wrong)
+
+
+def test_same_seed_same_losses_bit_for_bit_and_gradient_checkpointing_changes_nothing():
+    runs = []
+    for checkpointing in (False, False, True):
+        system = make_system(gradient_checkpointing=checkpointing)
+        torch.manual_seed(3)
+        loss = system.forward_losses(make_batch(), 0.4).losses["loss"]
+        loss.backward()
+        runs.append((loss.detach(), system.net.encoder.text_projection.weight.grad))
+    assert torch.equal(runs[0][0], runs[1][0]) and torch.equal(runs[0][1], runs[1][1])
+    assert torch.equal(runs[0][0], runs[2][0]) and torch.allclose(runs[0][1], runs[2][1], atol=1e-7)
+
+
+def test_overfits_one_batch():
+    system, batch = make_system(lr=1e-2, alpha=0.0, momentum=0.5), make_batch()
+    torch.manual_seed(0)
+    first = system.forward_losses(batch, 0.0).losses
+    fit(system, [batch] * 150, 150)
+    system.eval()
+    last = system.forward_losses(batch, 0.0).losses
+    assert last["itm_loss"] < 0.1 < first["itm_loss"]
+    assert last["mlm_loss"] < 0.5 * first["mlm_loss"]
+    assert last["itm_accuracy"] == 1.0
