@@ -1,0 +1,64 @@
+"""Pre-norm transformer blocks with fused attention, whole or for one pooled token only.
+
+The parameters live in timm's `Block` (norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2); the computation here is equal to
+timm's forward with fewer copies. Legend: B batch, N tokens, W width, H heads. Masks are True = keep.
+"""
+
+import torch.nn.functional as F
+from timm.layers import Attention
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+
+def is_plain(block: nn.Module) -> bool:
+    """Whether `run_block` and `run_block_for_one` reproduce this block: timm's standard one, in whatever configuration but gated."""
+    if type(block) is not Block or type(block.attn) is not Attention:
+        return False
+    return getattr(block.attn, "gate", None) is None and isinstance(getattr(block.attn, "norm", nn.Identity()), nn.Identity)
+
+
+def run_block(block: Block, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Apply a whole block: (B, N, W) -> (B, N, W). mask: (B, 1, N or 1, N) bool; causal needs mask=None."""
+    attn = block.attn
+    batch, tokens, _ = x.shape
+    # unbinding dimension 2 keeps the gradient of qkv contiguous, which the usual permute(2, 0, 3, 1, 4) doesn't
+    query, key, value = attn.qkv(block.norm1(x)).view(batch, tokens, 3, attn.num_heads, attn.head_dim).unbind(2)
+    y = _attend(attn, query, key, value, mask, causal)
+    x = x + block.drop_path1(block.ls1(y))
+    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+
+def run_block_for_one(block: Block, x: Tensor, index: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    """Apply a block but compute only one token's output: keys and values of all tokens, query, projection and MLP of one.
+
+    x: (B, N, W); index: (B,) position of the token, None = the first; mask: (B, 1, 1, N) bool of the keys it may see.
+    Returns (B, 1, W), equal to the whole block's output at that position.
+    """
+    attn = block.attn
+    batch, tokens, width = x.shape
+    inner = attn.num_heads * attn.head_dim
+    normed = block.norm1(x)
+    weight, bias = attn.qkv.weight, attn.qkv.bias
+    query = F.linear(take_token(normed, index), weight[:inner], None if bias is None else bias[:inner])
+    key, value = (
+        F.linear(normed, weight[inner:], None if bias is None else bias[inner:]).view(batch, tokens, 2, attn.num_heads, attn.head_dim).unbind(2)
+    )
+    y = _attend(attn, query.view(batch, 1, attn.num_heads, attn.head_dim), key, value, mask, False)
+    x = take_token(x, index) + block.drop_path1(block.ls1(y))
+    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+
+def take_token(x: Tensor, index: Tensor | None) -> Tensor:
+    """Pick one token per row: (B, N, W), (B,) -> (B, 1, W); index None = the first."""
+    if index is None:
+        return x[:, :1]
+    return x.gather(1, index.view(-1, 1, 1).expand(-1, 1, x.shape[-1]))
+
+
+def _attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    # query (B, M, H, D), key and value (B, N, H, D) -> (B, M, W)
+    batch, rows = query.shape[:2]
+    query, key = attn.q_norm(query.transpose(1, 2)), attn.k_norm(key.transpose(1, 2))
+    dropout = attn.attn_drop.p if attn.training else 0.0
+    y = F.scaled_dot_product_attention(query, key, value.transpose(1, 2), attn_mask=mask, dropout_p=dropout, is_causal=causal)
+    return attn.proj_drop(attn.proj(y.transpose(1, 2).reshape(batch, rows, -1)))
