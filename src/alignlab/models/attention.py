@@ -4,6 +4,9 @@ The parameters live in timm's `Block` (norm1, attn.qkv, attn.proj, norm2, mlp.fc
 timm's forward with fewer copies. Legend: B batch, N tokens, W width, H heads. Masks are True = keep.
 """
 
+from alignlab import torchvision_ops  # noqa: F401  (before timm, which imports torchvision)
+
+# isort: split
 import torch.nn.functional as F
 from timm.layers import Attention
 from timm.models.vision_transformer import Block
@@ -35,7 +38,7 @@ def run_block_for_one(block: Block, x: Tensor, index: Tensor | None = None, mask
     Returns (B, 1, W), equal to the whole block's output at that position.
     """
     attn = block.attn
-    batch, tokens, width = x.shape
+    batch, tokens, _ = x.shape
     inner = attn.num_heads * attn.head_dim
     normed = block.norm1(x)
     weight, bias = attn.qkv.weight, attn.qkv.bias

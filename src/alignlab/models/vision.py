@@ -3,13 +3,16 @@
 Legend: B batch, S image tokens (1 CLS + patches), W width.
 """
 
+from alignlab import torchvision_ops  # noqa: F401  (before timm, which imports torchvision)
+
+# isort: split
 import difflib
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from alignlab import torchvision_ops  # noqa: F401, I001  (before timm, which imports torchvision)
 import timm
 import torch
 import torch.nn.functional as F
@@ -96,7 +99,7 @@ class ConvStem(nn.Module):
             raise ValueError(f"patch_size={patch_size} must be a power of two for model.net.vision.stem=conv")
         channels = [in_chans] + [max(8, embed_dim >> (stages - i)) for i in range(stages)]
         layers: list[nn.Module] = []
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in itertools.pairwise(channels):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(1, after), nn.GELU()]
         self.convs = nn.Sequential(*layers)
         self.proj = nn.Conv2d(channels[-1], embed_dim, 1, bias=bias)
