@@ -62,7 +62,7 @@ class Clip(nn.Module):
         self.temperature = nn.Parameter(torch.tensor([math.log(1 / temperature)]))
         self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor([float(logit_bias)]))
         self.max_log_scale = math.log(max_scale)
-        self.frozen = {"image": self.vision, "text": self.text}.get(freeze)
+        self.freeze = freeze
         if self.frozen is not None:
             self.frozen.requires_grad_(False).eval()
 
@@ -70,6 +70,11 @@ class Clip(nn.Module):
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the vision tower's patches."""
         return self.vision.grid
+
+    @property
+    def frozen(self) -> nn.Module | None:
+        """The tower that doesn't learn."""
+        return {"image": self.vision, "text": self.text}.get(self.freeze)
 
     def train(self, mode: bool = True) -> "Clip":
         """Set the mode of everything but a frozen tower, which stays in eval mode."""
