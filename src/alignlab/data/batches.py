@@ -1,0 +1,222 @@
+"""From pictures with captions to batches: the order over ranks, loaders that can be resumed, batches made in the worker.
+
+Pictures travel as uint8 (B, 3, H, W) and are normalised on the device.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from alignlab.data.vocabulary import CaptionEncoder, text_id
+from alignlab.types import ClassificationBatch, PairBatch, RetrievalBatch
+
+
+class Pair(NamedTuple):
+    """A picture with one caption."""
+
+    picture: np.ndarray  # (H, W, 3) uint8
+    caption: str
+    image_id: int
+
+
+class ZeroShotPictures(NamedTuple):
+    """A classification problem before tokenizing."""
+
+    names: list[str]  # of the classes
+    prompts: list[list[str]]  # of every class, equally many
+    labels: list[int]  # one for each picture
+    picture: Callable[[int], np.ndarray]  # (H, W, 3) uint8
+
+
+class PairSource(Protocol):
+    """What a data set has to offer; splits are "train" and "val" (some have others)."""
+
+    num_train: int  # pairs in an epoch
+
+    def train_pair(self, serial: int) -> Pair | None:
+        """Pair number `serial` = epoch x num_train + position in the epoch's order; None if its picture is broken and skipped."""
+
+    def num_pictures(self, split: str) -> int: ...
+
+    def picture(self, index: int, split: str) -> np.ndarray: ...
+
+    def captions_of(self, index: int, split: str) -> list[str]: ...
+
+    def vocabulary_texts(self) -> Iterator[str]: ...
+
+    def zero_shot_pictures(self) -> dict[str, ZeroShotPictures]: ...
+
+
+class JointOrder(Sampler[int]):
+    """Serial numbers of one epoch: `epoch * length + 0..length-1`. What lies at a serial number is the source's choice."""
+
+    def __init__(self, length: int) -> None:
+        self.length, self.epoch = length, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.epoch * self.length
+        return iter(range(start, start + self.length))
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class JointBatches(Sampler[list[int]]):
+    """This rank's part of the joint batches.
+
+    Step s holds the numbers s B R + r B + (0 .. B-1) for rank r of R with B pairs per process, so that R ranks with B see in each step what one rank
+    with R B sees. `last` says what happens to an incomplete last batch: "drop", or "share" it equally (fewer than R pairs are left out).
+    """
+
+    def __init__(
+        self, order: JointOrder, batch_size: int, rank: int, world_size: int, last: str = "drop", smallest: int = 2
+    ) -> None:
+        self.sampler = order  # the name under which trainers look for `set_epoch`
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.skip = 0  # batches already done in this epoch, after resuming
+        full, rest = divmod(len(order), batch_size * world_size)
+        self.last_size = rest // world_size if last == "share" and rest // world_size >= smallest else 0
+        self.num_batches = full + bool(self.last_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        start, joint = self.sampler.epoch * self.sampler.length, self.batch_size * self.world_size
+        skip, self.skip = self.skip, 0
+        for step in range(skip, self.num_batches):
+            size = self.last_size if self.last_size and step == self.num_batches - 1 else self.batch_size
+            first = start + step * joint + self.rank * size
+            yield list(range(first, first + size))
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+
+class ResumableLoader(DataLoader):
+    """A loader whose place in the epoch is saved in checkpoints; it makes workers at the first batch, after `set_epoch`."""
+
+    _handed_out = 0
+
+    def __iter__(self) -> Iterator:
+        self._handed_out = self.batch_sampler.skip
+        for batch in super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and number of batches handed out."""
+        return {"epoch": self.batch_sampler.sampler.epoch, "batch": self._handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes to the saved place; a finished epoch means the start of the next one."""
+        finished = state["batch"] >= len(self.batch_sampler)
+        self.batch_sampler.sampler.set_epoch(state["epoch"] + finished)
+        self.batch_sampler.skip = 0 if finished else state["batch"]
+
+
+class TrainPairs(Dataset):
+    """Makes whole training batches from lists of serial numbers."""
+
+    def __init__(self, source: PairSource, encode: CaptionEncoder) -> None:
+        self.source, self.encode = source, encode
+
+    def __getitems__(self, serials: Sequence[int]) -> PairBatch:
+        pairs = [self.source.train_pair(serial) for serial in serials]
+        return _pair_batch(_fill_gaps(pairs, serials), self.encode)
+
+
+class HeldOutPairs(Dataset):
+    """Pictures of a split with their first caption, for validation losses."""
+
+    def __init__(self, source: PairSource, split: str, encode: CaptionEncoder) -> None:
+        self.source, self.split, self.encode = source, split, encode
+
+    def __getitems__(self, indices: Sequence[int]) -> PairBatch:
+        return _pair_batch(
+            [Pair(self.source.picture(i, self.split), self.source.captions_of(i, self.split)[0], i) for i in indices],
+            self.encode,
+        )
+
+
+class RetrievalPictures(Dataset):
+    """Pictures of a split with all their captions."""
+
+    def __init__(self, source: PairSource, split: str, encode: CaptionEncoder) -> None:
+        self.source, self.split, self.encode = source, split, encode
+
+    def __getitems__(self, indices: Sequence[int]) -> RetrievalBatch:
+        captions = [self.source.captions_of(i, self.split) for i in indices]
+        ids, mask = self.encode([caption for several in captions for caption in several])
+        image_of_text = torch.tensor([i for i, several in zip(indices, captions, strict=True) for _ in several])
+        image = _stack([self.source.picture(i, self.split) for i in indices])
+        return RetrievalBatch(image, ids, mask, image_of_text, torch.tensor(list(indices)))
+
+
+class LabelledPictures(Dataset):
+    """Pictures of a zero-shot set with their class."""
+
+    def __init__(self, pictures: ZeroShotPictures) -> None:
+        self.pictures = pictures
+
+    def __getitems__(self, indices: Sequence[int]) -> ClassificationBatch:
+        return ClassificationBatch(
+            _stack([self.pictures.picture(i) for i in indices]),
+            torch.tensor([self.pictures.labels[i] for i in indices]),
+        )
+
+
+class NormalisedBatches:
+    """A loader's batches with pictures as normalised floats; can be gone through again and again."""
+
+    def __init__(self, loader: DataLoader, normalise: Callable[[Tensor], Tensor]) -> None:
+        self.loader, self.normalise = loader, normalise
+
+    def __iter__(self) -> Iterator:
+        for batch in self.loader:
+            yield batch._replace(image=self.normalise(batch.image))
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
+def keep_batch(batch: tuple) -> tuple:
+    """The collate function: batches are already whole."""
+    return batch
+
+
+def start_worker(_: int) -> None:
+    """One thread for each worker: several would only fight for the cores."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+
+
+def _fill_gaps(pairs: list[Pair | None], serials: Sequence[int]) -> list[Pair]:
+    """Replaces skipped pairs by others of the batch, so that every rank keeps its batch size."""
+    good = [pair for pair in pairs if pair is not None]
+    if not good:
+        raise ValueError(f"every picture of a batch of {len(pairs)} is broken")
+    return [pair if pair is not None else good[serial % len(good)] for pair, serial in zip(pairs, serials, strict=True)]
+
+
+def _pair_batch(pairs: list[Pair], encode: CaptionEncoder) -> PairBatch:
+    ids, mask = encode([pair.caption for pair in pairs])
+    image_id = torch.tensor([pair.image_id for pair in pairs])
+    return PairBatch(
+        _stack([pair.picture for pair in pairs]),
+        ids,
+        mask,
+        image_id,
+        torch.tensor([text_id(pair.caption) for pair in pairs]),
+    )
+
+
+def _stack(pictures: list[np.ndarray]) -> Tensor:
+    """(B, 3, H, W) uint8, contiguous."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))

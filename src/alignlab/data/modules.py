@@ -1,0 +1,241 @@
+"""LightningDataModules: what all image-text data sets share, and one small class for each data set."""
+
+from typing import Any
+
+import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
+import torch
+from lightning import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from alignlab.data.batches import (
+    HeldOutPairs,
+    JointBatches,
+    JointOrder,
+    LabelledPictures,
+    NormalisedBatches,
+    PairSource,
+    ResumableLoader,
+    RetrievalPictures,
+    TrainPairs,
+    keep_batch,
+    start_worker,
+)
+from alignlab.data.emoji_scene_pairs import EmojiScenePairs
+from alignlab.data.emoji_scenes import EmojiScenes
+from alignlab.data.vocabulary import CaptionEncoder, load_tokenizer, train_tokenizer, vocabulary_of
+from alignlab.types import ClassPrompts, PairBatch, Vocabulary, ZeroShotSet
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class PairDataModule(LightningDataModule):
+    """Pictures with captions, for training, validation losses, retrieval and zero-shot classification.
+
+    Parameters
+    ----------
+    batch_size
+        pairs in a batch of one process.
+    image_size
+        height and width in pixels.
+    context_length
+        largest number of ids of a caption.
+    num_workers
+        processes that make batches; 0: the training process itself.
+    tokenizer
+        hub id or folder; None trains one on the captions.
+    tokenizer_kind, vocab_size
+        of a tokenizer that is trained: "word" or "wordpiece", and its largest number of ids.
+    append_sep, pad_to_multiple
+        see `CaptionEncoder`.
+    mean, std
+        of the normalisation, for pixels in [0, 1]; CLIP's by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        image_size: int = 224,
+        context_length: int = 32,
+        num_workers: int = 1,
+        prefetch_factor: int = 4,
+        tokenizer: str | None = None,
+        tokenizer_kind: str = "word",
+        vocab_size: int = 4096,
+        append_sep: bool = False,
+        pad_to_multiple: int = 1,
+        mean: tuple[float, float, float] = CLIP_MEAN,
+        std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        super().__init__()
+        for key, value, least in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("prefetch_factor", prefetch_factor, 1),
+            ("vocab_size", vocab_size, 6),
+        ):
+            if value < least:
+                raise ValueError(f"data.{key} is {value}; it must be at least {least}")
+        self.batch_size, self.image_size, self.context_length = batch_size, image_size, context_length
+        self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
+        self._tokenizer_name, self._tokenizer_kind, self._vocab_size = tokenizer, tokenizer_kind, vocab_size
+        self._append_sep, self._pad_to_multiple = append_sep, pad_to_multiple
+        self._mean, self._std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+        self.source: PairSource | None = None
+        self.vocabulary: Vocabulary | None = None
+
+    def make_source(self) -> PairSource:
+        """Reads or makes the data set; called once, by `setup`."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Makes the source and the tokenizer, the same in every process."""
+        if self.source is not None:
+            return
+        source = self.make_source()
+        if self._tokenizer_name is None:
+            self.tokenizer = train_tokenizer(source.vocabulary_texts(), self._tokenizer_kind, self._vocab_size)
+        else:
+            self.tokenizer = load_tokenizer(self._tokenizer_name)
+        self._encode = CaptionEncoder(self.tokenizer, self.context_length, self._append_sep, self._pad_to_multiple)
+        self._encode.warn_if_long(source.vocabulary_texts())
+        self.vocabulary = vocabulary_of(self.tokenizer)
+        self.source = source
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        """This process's rank and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of `PairBatch`; incomplete ones are dropped."""
+        rank, world_size = self._ranks
+        batches = JointBatches(JointOrder(self.source.num_train), self.batch_size, rank, world_size)
+        if not len(batches):
+            joint = self.batch_size * world_size
+            raise ValueError(
+                f"{self.source.num_train} training pairs don't fill one batch: data.batch_size={self.batch_size} on {world_size} processes needs {joint}"
+            )
+        return self._loader(TrainPairs(self.source, self._encode), batches, ResumableLoader, self.num_workers)
+
+    def val_dataloader(self) -> DataLoader:
+        """Held-out pairs, each picture with its first caption; the last batch may be smaller, equally on all ranks."""
+        order = JointOrder(self.source.num_pictures("val"))
+        return self._loader(
+            HeldOutPairs(self.source, "val", self._encode),
+            JointBatches(order, self.batch_size, *self._ranks, last="share"),
+        )
+
+    def retrieval_dataloader(self, split: str = "val") -> NormalisedBatches:
+        """Pictures rank, rank + world size, ... of a split with all their captions, normalised; nothing is padded or repeated."""
+        rank, world_size = self._ranks
+        shard = list(range(rank, self.source.num_pictures(split), world_size))
+        return self._normalised(RetrievalPictures(self.source, split, self._encode), shard)
+
+    def zero_shot_sets(self) -> dict[str, ZeroShotSet]:
+        """Zero-shot problems of this data set; pictures rank, rank + world size, ... of each, normalised."""
+        rank, world_size = self._ranks
+        sets = {}
+        for name, pictures in self.source.zero_shot_pictures().items():
+            ids, mask = self._encode([prompt for prompts in pictures.prompts for prompt in prompts])
+            shape = (len(pictures.names), -1, ids.shape[1])
+            shard = list(range(rank, len(pictures.labels), world_size))
+            sets[name] = ZeroShotSet(
+                self._normalised(LabelledPictures(pictures), shard),
+                ClassPrompts(pictures.names, ids.view(shape), mask.view(shape)),
+            )
+        return sets
+
+    def encode_texts(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Ids (N, T) int64 and mask (N, T) bool of any texts."""
+        return self._encode(texts)
+
+    def picture(self, index: int, split: str = "val") -> Image.Image:
+        """A picture as the models see it, not normalised."""
+        return Image.fromarray(self.source.picture(index, split))
+
+    def caption(self, index: int, split: str = "val") -> str:
+        """A picture's first caption."""
+        return self.source.captions_of(index, split)[0]
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 to float: (x / 255 - mean) / std."""
+        scale, shift = 1 / (255 * self._std.to(image.device)), self._mean.to(image.device) / self._std.to(image.device)
+        return image.float() * scale - shift
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalises pictures on the device."""
+        if isinstance(batch, PairBatch) and batch.image.dtype == torch.uint8:
+            return batch._replace(image=self.normalise(batch.image))
+        return batch
+
+    def _loader(
+        self, dataset: Any, batches: Any, kind: type[DataLoader] = DataLoader, num_workers: int = 0
+    ) -> DataLoader:
+        workers = (
+            {"worker_init_fn": start_worker, "persistent_workers": True, "prefetch_factor": self.prefetch_factor}
+            if num_workers
+            else {}
+        )
+        # An own generator: the loader's draw of a seed must not disturb the random numbers of the training.
+        return kind(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=keep_batch,
+            num_workers=num_workers,
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+            **workers,
+        )
+
+    def _normalised(self, dataset: Any, shard: list[int]) -> NormalisedBatches:
+        batches = [shard[start : start + self.batch_size] for start in range(0, len(shard), self.batch_size)]
+        return NormalisedBatches(self._loader(dataset, batches), self.normalise)
+
+
+class EmojiScenesModule(PairDataModule):
+    """Scenes of two or three emoji with captions about what is where.
+
+    `num_train` scenes make an epoch, new ones in every epoch; `num_val` held-out scenes; `seed`, `max_sprites` and `held_out_fraction`
+    as in `EmojiScenes`; the rest as in `PairDataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_train: int = 100_000,
+        num_val: int = 500,
+        seed: int = 0,
+        max_sprites: int = 3,
+        held_out_fraction: float = 0.1,
+        batch_size: int = 128,
+        image_size: int = 48,
+        context_length: int = 20,
+        num_workers: int = 1,
+        prefetch_factor: int = 4,
+        tokenizer: str | None = None,
+        append_sep: bool = False,
+        pad_to_multiple: int = 1,
+        mean: tuple[float, float, float] = CLIP_MEAN,
+        std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            context_length=context_length,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            tokenizer=tokenizer,
+            append_sep=append_sep,
+            pad_to_multiple=pad_to_multiple,
+            mean=mean,
+            std=std,
+        )
+        self._num_train, self._num_val = num_train, num_val
+        self._scenes = {"seed": seed, "max_sprites": max_sprites, "held_out_fraction": held_out_fraction}
+
+    def make_source(self) -> EmojiScenePairs:
+        return EmojiScenePairs(EmojiScenes(self.image_size, **self._scenes), self._num_train, self._num_val)
