@@ -1,0 +1,1 @@
+"""Metrics that take tensors and plain objects: retrieval, zero-shot, linear probe, grounding."""

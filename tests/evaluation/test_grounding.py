@@ -1,0 +1,89 @@
+"""Grad-CAM: shape, locality, formula, no traces; the pointing game by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from alignlab.evaluation.grounding import grad_cam, mean_heat, pointing_game, upsample
+
+
+class LookingNet(nn.Module):
+    """Attends from word t to patch `looks[t]`; the match logit is the attended brightness, weighted by head."""
+
+    def __init__(self, looks, patches, head_weight=(1.0, 1.0)):
+        super().__init__()
+        bias = torch.full((len(head_weight), len(looks), 1 + patches), 0.0)
+        bias[:, torch.arange(len(looks)), torch.tensor(looks)] = 4.0
+        self.bias = nn.Parameter(bias)
+        self.head_weight = torch.tensor(head_weight)
+
+    def match_with_attention(self, image_tokens, text_tokens, text_mask, layer):
+        assert layer == 1
+        attention = (self.bias + text_tokens.sum(-1)[:, None, :, None] * 0).softmax(-1)  # (B, H, T, S)
+        seen = attention @ image_tokens[:, None]  # (B, H, T, 1)
+        score = (seen[..., 0].sum(-1) * self.head_weight).sum(1)
+        return torch.stack([-score, score], 1), attention
+
+
+@pytest.mark.parametrize("grid", [(3, 5), (1, 1), (4, 2)])
+def test_heat_has_the_grids_shape_and_lies_where_the_word_looks(grid):
+    patches = grid[0] * grid[1]
+    looks = [1, patches, 1]
+    net = LookingNet(looks, patches)
+    heat = grad_cam(
+        net, torch.ones(2, 1 + patches, 1), torch.randn(2, 3, 4), torch.ones(2, 3).bool(), layer=1, grid=grid
+    )
+    assert heat.shape == (2, 3, *grid) and bool((heat >= 0).all())
+    for t, place in enumerate(looks):
+        assert heat[0, t].argmax() == place - 1  # token 0 is CLS
+
+
+def test_the_formula_negative_gradients_and_padding():
+    net = LookingNet([1, 2], 4, head_weight=(2.0, -1.0))
+    brightness = torch.tensor([5.0, 1.0, 2.0, 3.0, 4.0])[None, :, None]
+    heat = grad_cam(net, brightness, torch.zeros(1, 2, 3), torch.tensor([[True, False]]), layer=1, grid=(2, 2))
+    attention = net.bias.softmax(-1).detach()
+    # d logit / d A = head weight * brightness: the second head's is negative and drops out of the mean over two heads
+    expected = (attention[0, 0] * 2 * brightness[0, :, 0])[1:] / 2
+    torch.testing.assert_close(heat[0, 0].flatten(), expected, atol=1e-6, rtol=0)
+    assert not heat[0, 1].any()
+
+
+def test_no_traces_frozen_nets_and_inference_mode():
+    net = LookingNet([1], 4)
+    arguments = torch.ones(1, 5, 1), torch.zeros(1, 1, 3), torch.ones(1, 1).bool()
+    expected = grad_cam(net, *arguments, layer=1, grid=(2, 2))
+    assert all(p.grad is None for p in net.parameters()) and not expected.requires_grad
+    net.requires_grad_(False)
+    with torch.inference_mode():
+        inference = torch.ones(1, 5, 1), torch.zeros(1, 1, 3), torch.ones(1, 1).bool()
+        torch.testing.assert_close(grad_cam(net, *inference, layer=1, grid=(2, 2)), expected)
+    with pytest.raises(ValueError, match="1 \\+ 3 x 3"):
+        grad_cam(net, *arguments, layer=1, grid=(3, 3))
+
+
+def test_upsample_keeps_the_place_and_stays_positive():
+    heat = torch.zeros(2, 3, 5)
+    heat[0, 2, 4] = heat[1, 0, 0] = 1.0
+    large = upsample(heat, (30, 70))
+    assert large.shape == (2, 30, 70) and bool((large >= 0).all())
+    row, column = divmod(int(large[0].argmax()), 70)
+    assert row >= 20 and column >= 56
+
+
+def test_mean_heat_of_a_word_of_two_tokens():
+    heat = torch.arange(12.0).view(1, 3, 2, 2)
+    torch.testing.assert_close(mean_heat(heat, torch.tensor([[True, False, True]])), (heat[:, 0] + heat[:, 2]) / 2)
+
+
+def test_pointing_game_by_hand():
+    heat = torch.zeros(3, 4, 4)
+    heat[0, 1, 2] = 1.0  # row 1, column 2: in the box
+    heat[1, 3, 3] = 1.0  # outside
+    # The third heat is flat: half of the picture is its box.
+    box = torch.tensor([[2, 0, 4, 2], [0, 0, 2, 2], [0, 0, 2, 4]])
+    found = pointing_game(heat, box)
+    expected = {"pointing_game_accuracy": (1 + 0 + 0.5) / 3, "pointing_game_chance": 1 / 3}
+    assert found == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="at least one"):
+        pointing_game(heat[:0], box[:0])
