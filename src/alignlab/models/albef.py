@@ -4,6 +4,7 @@ Legend: B pictures, N texts, R rows of text, T tokens, S image tokens, W text wi
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -64,7 +65,7 @@ class AlbefEncoder(nn.Module):
         self.language_head = MaskedLanguageHead(text_width, vocab_size, eps=eps)
         self.gradient_checkpointing = gradient_checkpointing
         for part in (self.embeddings, self.text, self.fusion, self.language_head):
-            part.apply(_initialise_bert)
+            part.apply(partial(_initialise_bert, deviation=0.02 * (768 / text_width) ** 0.5))
 
     def encode_image(self, image: Tensor) -> ImageEncoding:
         """(B, 3, H, W) -> features (B, D) and tokens (B, S, vision width)."""
@@ -134,12 +135,27 @@ class AlbefEncoder(nn.Module):
 
 
 class Albef(nn.Module):
-    """The encoder with the two things that have no twin: temperature and matching head."""
+    """The encoder with the two things that have no twin: temperature and matching head.
 
-    def __init__(self, encoder: Callable[..., AlbefEncoder], *, vocab_size: int, temperature: float = 0.07) -> None:
+    The temperature divides and is learned as it is, not its logarithm, so a large learning rate can throw it to the lower
+    end of `temperature_range` within a few steps: raise that end where the rate is far above the published 1e-4.
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[..., AlbefEncoder],
+        *,
+        vocab_size: int,
+        temperature: float = 0.07,
+        temperature_range: tuple[float, float] = (0.001, 0.5),
+    ) -> None:
         super().__init__()
+        low, high = temperature_range
+        if not 0.0 < low <= temperature <= high:
+            raise ValueError(f"model.net.temperature={temperature} must lie in model.net.temperature_range=[{low}, {high}]")
+        self.temperature_range = (low, high)
         self.encoder = encoder(vocab_size=vocab_size)
-        self.temperature = nn.Parameter(torch.tensor([temperature]))  # divides, as in the reference; (1,) for FSDP2
+        self.temperature = nn.Parameter(torch.tensor([temperature]))  # (1,) and not 0-d for FSDP2
         self.matching_head = nn.Linear(self.encoder.embeddings.word.embedding_dim, 2)
 
     @property
@@ -148,9 +164,9 @@ class Albef(nn.Module):
         return self.encoder.vision.grid
 
     def clamp_temperature(self) -> None:
-        """Keep the temperature between 0.001 and 0.5."""
+        """Keep the temperature in its range."""
         with torch.no_grad():
-            self.temperature.clamp_(0.001, 0.5)
+            self.temperature.clamp_(*self.temperature_range)
 
     def encode_image(self, image: Tensor) -> ImageEncoding:
         """(B, 3, H, W) -> features (B, D) and tokens (B, S, vision width)."""
@@ -185,9 +201,9 @@ class Albef(nn.Module):
         return self.matching_head(x[:, 0]), kept
 
 
-def _initialise_bert(module: nn.Module) -> None:
-    """Normal weights of deviation 0.02 and zero biases, as BERT."""
+def _initialise_bert(module: nn.Module, deviation: float) -> None:
+    """Normal weights and zero biases as BERT, whose deviation of 0.02 at width 768 grows for narrower nets."""
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=deviation)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)

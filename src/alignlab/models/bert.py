@@ -60,13 +60,15 @@ class SelfAttention(nn.Module):
         """(R, T, W), (R, 1, 1, T) -> (R, T, W), or (R, num_queries, W) where only the first tokens ask."""
         rows, length, width = x.shape
         if num_queries is None:
-            query, key, value = self.query_key_value(x).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            # unbind rather than permute: the gradient of the joint matrix then needs no copy.
+            joint = self.query_key_value(x).view(rows, length, 3, self.heads, -1).unbind(2)
+            query, key, value = (part.transpose(1, 2) for part in joint)
         else:
             weight, offset = self.query_key_value.weight, self.query_key_value.bias
             query = F.linear(x[:, :num_queries], weight[:width], offset[:width])
             query = query.view(rows, num_queries, self.heads, -1).transpose(1, 2)
-            key_value = F.linear(x, weight[width:], offset[width:]).view(rows, length, 2, self.heads, -1)
-            key, value = key_value.permute(2, 0, 3, 1, 4)
+            joint = F.linear(x, weight[width:], offset[width:]).view(rows, length, 2, self.heads, -1).unbind(2)
+            key, value = (part.transpose(1, 2) for part in joint)
             x = x[:, :num_queries]
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout)
@@ -90,7 +92,8 @@ class CrossAttention(nn.Module):
     def image_state(self, tokens: Tensor) -> ImageState:
         """Keys and values of pictures: (P, S, image width) -> 2 x (P, H, S, E)."""
         pictures, length, _ = tokens.shape
-        return ImageState(*self.key_value(tokens).view(pictures, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4))
+        joint = self.key_value(tokens).view(pictures, length, 2, self.heads, -1).unbind(2)
+        return ImageState(*(part.transpose(1, 2) for part in joint))
 
     def forward(self, x: Tensor, state: ImageState, picture: Tensor | None = None) -> Tensor:
         """Rows x (R, T, W) look at pictures -> (R, T, W).

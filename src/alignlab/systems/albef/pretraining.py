@@ -3,6 +3,9 @@
 Legend: B batch of this process, T tokens, D joint embedding, K queue.
 """
 
+from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imports torchvision)
+
+# isort: split
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
