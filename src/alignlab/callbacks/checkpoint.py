@@ -1,0 +1,69 @@
+"""Checkpoints of a run directory: checkpoints/last.ckpt and checkpoints/best.ckpt, with the resolved config inside."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
+
+
+class BestAndLast(ModelCheckpoint):
+    """Saves after each validation and at the end: `last.ckpt`, and `best.ckpt` by the monitored metric.
+
+    A run that is stopped by Ctrl-C or SIGTERM saves `last.ckpt` too, on one process (with more, ranks can't be brought together any more).
+
+    Args:
+        monitor: metric that decides which is best; None keeps `last.ckpt` only.
+        mode: whether a small or a large value is good.
+    """
+
+    def __init__(self, monitor: str | None = None, mode: Literal["min", "max"] = "min") -> None:
+        super().__init__(
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_last=False,  # done here, also where the monitored metric is missing
+            save_top_k=1 if monitor else 0,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,  # best.ckpt is replaced, not joined by best-v1.ckpt
+        )
+        self._last_saved_step = -1
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        if self.monitor is not None and self.monitor in trainer.callback_metrics:
+            super().on_validation_end(trainer, pl_module)
+        self._save_last(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._save_last(trainer)
+        if self.monitor is not None and not self.best_model_path:
+            logged = ", ".join(sorted(trainer.callback_metrics))
+            rank_zero_warn(f"no best.ckpt: callbacks.checkpoint.monitor={self.monitor} was never logged ({logged})")
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: Any) -> None:
+        if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.world_size == 1:
+            self._save_last(trainer)
+
+    def _save_last(self, trainer: lightning.Trainer) -> None:
+        if trainer.global_step not in (0, self._last_saved_step):
+            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+            self._last_saved_step = trainer.global_step
+
+
+class ConfigInCheckpoint(Callback):
+    """Puts the resolved config into every checkpoint under `config`, so that one file says what it is."""
+
+    def __init__(self, config: dict) -> None:
+        self.config = config
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["config"] = self.config

@@ -1,0 +1,88 @@
+"""metrics.csv in the run directory: one row a step, training and validation together."""
+
+import csv
+import os
+from pathlib import Path
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+Row = dict[str, float]
+
+
+class MetricsCsv(Logger):
+    """Appends rows to `<save_dir>/metrics.csv` and goes on with a file that is already there.
+
+    Lightning's own CSV logger deletes the file of a run that is resumed. A row holds all that was logged at one step;
+    columns that appear later cause one rewrite of the file.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.file = Path(save_dir) / "metrics.csv"
+        self.rows: list[Row] = []  # all of the run, oldest first
+        self._columns = ["step"]
+        self._num_written = 0
+        if self.file.exists():
+            self._read()
+
+    name = version = ""  # so that Lightning derives no sub-folders from them
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.file.parent)
+
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
+        """Nothing: the resolved config is a file of its own."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        step = int(step or 0)
+        if len(self.rows) > self._num_written and self.rows[-1]["step"] == step:
+            self.rows[-1].update(metrics)
+        else:
+            self.flush()
+            self.rows.append({"step": step, **metrics})
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Writes the rows that are complete."""
+        new = self.rows[self._num_written :]
+        columns = set().union(*new) - set(self._columns)
+        if columns or not self.file.exists():
+            self._columns += sorted(columns)
+            self._rewrite()
+        elif new:
+            with self.file.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns).writerows(new)
+        self._num_written = len(self.rows)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.flush()
+
+    @rank_zero_only
+    def forget_after(self, step: int) -> None:
+        """Drops rows of steps that a resumed run will do again (0-based, so `step` itself is done again)."""
+        self.rows = [row for row in self.rows if row["step"] < step]
+        self._rewrite()
+        self._num_written = len(self.rows)
+
+    def _rewrite(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.file.with_suffix(".tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.file)
+
+    def _read(self) -> None:
+        with self.file.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            self._columns = list(reader.fieldnames or ["step"])
+            for row in reader:
+                self.rows.append(
+                    {key: float(value) for key, value in row.items() if value} | {"step": int(row["step"])}
+                )
+        self._num_written = len(self.rows)

@@ -1,0 +1,178 @@
+"""Runs of training: from a composed config to a run directory, and back to a model."""
+
+import alignlab.torchvision_ops  # noqa: F401, I001  before anything that imports torchvision
+
+import logging
+import math
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from alignlab.callbacks.checkpoint import ConfigInCheckpoint
+from alignlab.callbacks.metrics_csv import MetricsCsv
+from alignlab.callbacks.seeding import SeedPerRank
+from alignlab.callbacks.throughput import Throughput
+from alignlab.results import Clock, Result, git_revision, peak_memory_bytes, show, versions, write_text
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> Result:
+    """Trains what a checked config composes and leaves a run directory with result.json, whatever happens.
+
+    Raises:
+        ValueError: the data, the system, the trainer or the checkpoint can't be what the config asks for.
+    """
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
+    with _recorded(result, run_dir):
+        _prepare(cfg, run_dir)
+        datamodule, system = build(cfg)
+        trainer = build_trainer(cfg, run_dir)
+        checkpoint = _checkpoint(cfg, trainer)
+        if rank_zero_only.rank == 0 and getattr(datamodule, "tokenizer", None) is not None:
+            datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")
+        try:
+            trainer.fit(system, datamodule=datamodule, ckpt_path=checkpoint)
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
+            raise KeyboardInterrupt from stop
+        finally:
+            _measure(result, trainer, cfg.objective)
+    if rank_zero_only.rank == 0:
+        show(result, run_dir)
+    return result
+
+
+def build(cfg: DictConfig) -> tuple[lightning.LightningDataModule, lightning.LightningModule]:
+    """The data module, set up, and the system that fits it."""
+    datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    optim = instantiate(cfg.optim, _convert_="all")
+    system = instantiate(cfg.model, _partial_=True, _convert_="all")(vocabulary=datamodule.vocabulary, optim=optim)
+    return datamodule, system
+
+
+def build_trainer(cfg: DictConfig, run_dir: Path) -> lightning.Trainer:
+    """The trainer with its callbacks and loggers, writing to the run directory."""
+    callbacks = [instantiate(entry, _convert_="all") for entry in (cfg.callbacks or {}).values() if entry is not None]
+    callbacks += [SeedPerRank(cfg.seed), ConfigInCheckpoint(OmegaConf.to_container(cfg, resolve=True))]
+    loggers = [
+        instantiate(entry, save_dir=str(run_dir), _convert_="all")
+        for entry in (cfg.logger or {}).values()
+        if entry is not None
+    ]
+    trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    return trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
+
+
+def load_system(run_dir: str | Path) -> tuple[lightning.LightningModule, lightning.LightningDataModule]:
+    """The trained system of a run directory, in eval mode on the CPU, and its data module, set up.
+
+    The weights are those of checkpoints/best.ckpt, or of last.ckpt where there is no best one.
+
+    Raises:
+        ValueError: no run directory, or one without a checkpoint.
+    """
+    run_dir = Path(run_dir)
+    found = [file for name in ("best", "last") if (file := run_dir / "checkpoints" / f"{name}.ckpt").exists()]
+    if not found or not (run_dir / "config.yaml").exists():
+        raise ValueError(f"{run_dir} is no run directory with a checkpoint (config.yaml, checkpoints/last.ckpt)")
+    datamodule, system = build(OmegaConf.load(run_dir / "config.yaml"))
+    system.configure_model()
+    system.load_state_dict(torch.load(found[0], map_location="cpu", weights_only=True)["state_dict"])
+    return system.eval(), datamodule
+
+
+def _prepare(cfg: DictConfig, run_dir: Path) -> None:
+    """Seeds everything, quiets what isn't the user's business, writes the resolved config."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING if rank_zero_only.rank == 0 else logging.ERROR)
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    if rank_zero_only.rank == 0:
+        (run_dir / "result.json").unlink(missing_ok=True)  # of the run that is resumed
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+
+
+def _checkpoint(cfg: DictConfig, trainer: lightning.Trainer) -> Path | None:
+    """The checkpoint to start from; metrics.csv forgets what a resumed run will do again."""
+    if cfg.resume is None and cfg.ckpt_path is None:
+        return None
+    if cfg.resume is not None and cfg.ckpt_path is not None:
+        raise ValueError("resume and ckpt_path are both set; keep one")
+    file = Path(cfg.ckpt_path) if cfg.resume is None else Path(cfg.resume) / "checkpoints" / "last.ckpt"
+    if not file.exists():
+        raise ValueError(f"{'resume' if cfg.ckpt_path is None else 'ckpt_path'}: there is no checkpoint {file}")
+    if cfg.resume is not None:
+        step = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCsv):
+                logger.forget_after(step)
+    return file
+
+
+def _measure(result: Result, trainer: lightning.Trainer, objective: str | None) -> None:
+    """Fills in what the trainer knows; a training loss that isn't finite any more means that the run diverged.
+
+    Raises:
+        ValueError: the objective was never logged.
+    """
+    result.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    result.steps, result.world_size = trainer.global_step, trainer.world_size
+    result.samples_per_second = next(
+        (c.samples_per_second for c in trainer.callbacks if isinstance(c, Throughput)), None
+    )
+    if trainer.state.finished:
+        result.status = "ok"
+        loss = result.metrics.get("train/loss", 0.0)
+        if not math.isfinite(loss):
+            result.status, result.reason = "diverged", f"train/loss is {loss} at step {result.steps}"
+            result.objective = math.nan
+            return
+        if objective is not None and objective not in result.metrics:
+            raise ValueError(f"objective={objective} was never logged; there are {', '.join(sorted(result.metrics))}")
+        result.objective = result.metrics[objective] if objective is not None else None
+
+
+@contextmanager
+def _recorded(result: Result, run_dir: Path) -> Iterator[None]:
+    """Writes result.json on rank zero, and on any rank that fails first; a failure's traceback goes to train.log."""
+    clock = Clock()
+    error: BaseException | None = None
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        error, result.status, result.reason = stop, "interrupted", f"stopped at step {result.steps}"
+    except Exception as failure:
+        error = _cause(failure)
+        result.status, result.reason = "failed", f"{type(error).__name__}: {error}"
+        with (run_dir / "train.log").open("a", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(failure)))
+    result.seconds, result.peak_memory_bytes = clock.seconds(), peak_memory_bytes()
+    if (rank_zero_only.rank == 0 or error is not None) and not _failed_before(run_dir, result):
+        result.write(run_dir)
+    if error is not None:
+        raise error
+
+
+def _failed_before(run_dir: Path, result: Result) -> bool:
+    """Whether another rank has already said why: what this one saw is then only the broken connection."""
+    return result.status == "failed" and (run_dir / "result.json").exists()
+
+
+def _cause(failure: BaseException) -> BaseException:
+    """The user's error inside what Hydra and Lightning wrap around it, as a ValueError."""
+    if isinstance(failure, InstantiationException) and failure.__cause__ is not None:
+        where = str(failure).rpartition("full_key: ")[2].strip() if "full_key: " in str(failure) else ""
+        inner = _cause(failure.__cause__)
+        return type(inner)(f"{where}: {inner}") if where and type(inner) is ValueError else inner
+    return ValueError(str(failure)) if isinstance(failure, MisconfigurationException) else failure

@@ -1,0 +1,64 @@
+"""Trains what a config composes: `python train.py model=albef trainer=ddp`. `--help` lists the groups.
+
+Exit codes: 0 done, 2 bad input or config, 130 stopped by Ctrl-C, 1 anything else (also a run whose loss is not finite).
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from alignlab import config
+from alignlab.results import Result
+
+CONFIG_DIR = Path(__file__).resolve().parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
+def train(cfg: DictConfig) -> float | None:
+    """One job: the objective is what a sweep sees."""
+    job = HydraConfig.get()
+    try:
+        cfg = config.resumed(cfg, job.overrides.task)
+        config.check(cfg)
+    except config.ConfigError as error:
+        Result(reason=str(error)).write(Path(job.runtime.output_dir))
+        stop(f"{error}\nFix these and run again; add `--cfg job` to see the whole config.", code=2)
+    from alignlab import run  # torch and lightning: after --help and after the check
+
+    try:
+        result = run.train(cfg)
+    except ValueError as error:
+        stop(f"{error}\nThe traceback is in {job.runtime.output_dir}/train.log", code=2)
+    if result.status == "diverged" and job.mode == RunMode.RUN:
+        stop(f"the run diverged: {result.reason}", code=1)
+    return result.objective
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """Ends with a message instead of a traceback."""
+    print("error:", message, file=sys.stderr)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Runs Hydra; what it can't compose is explained, all of it at once."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
+    try:
+        train()
+    except HydraException as error:
+        overrides = get_args_parser().parse_args().overrides
+        stop("\n  ".join(config.explain(error, overrides, CONFIG_DIR)), code=2)
+    except KeyboardInterrupt:
+        stop("interrupted", code=130)
+
+
+if __name__ == "__main__":
+    main()
