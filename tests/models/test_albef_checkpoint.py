@@ -65,7 +65,12 @@ def test_every_missing_unexpected_and_misshapen_entry_is_listed():
     official["vision_proj.bias"] = torch.zeros(5)
     with pytest.raises(ValueError, match="does not fit") as error:
         from_official(official)
-    for name in ("text_proj_m.bias", "visual_encoder.blocks.1.norm2.weight", "idx_queue", "vision_proj.bias (5,) instead of (12,)"):
+    for name in (
+        "text_proj_m.bias",
+        "visual_encoder.blocks.1.norm2.weight",
+        "idx_queue",
+        "vision_proj.bias (5,) instead of (12,)",
+    ):
         assert name in str(error.value)
 
 
@@ -112,5 +117,9 @@ def test_loading_makes_the_towers_equal_the_reference():
     ids = torch.randint(5, 61, (3, 7), generator=generator)
     mask = torch.ones(3, 7, dtype=torch.bool)
     with torch.no_grad():
-        torch.testing.assert_close(system.encode_image(image).tokens, reference.visual_encoder(image), atol=2e-6, rtol=0)
-        torch.testing.assert_close(system.encode_text(ids, mask).tokens, reference.text_encoder.bert.text(ids, mask), atol=2e-6, rtol=0)
+        torch.testing.assert_close(
+            system.encode_image(image).tokens, reference.visual_encoder(image), atol=2e-6, rtol=0
+        )
+        torch.testing.assert_close(
+            system.encode_text(ids, mask).tokens, reference.text_encoder.bert.text(ids, mask), atol=2e-6, rtol=0
+        )

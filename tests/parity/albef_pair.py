@@ -36,7 +36,9 @@ TINY = Sizes(
 )
 
 
-def make_reference(sizes: Sizes = TINY, *, seed: int = 0, spread: float = 3.0, teacher_dropout: bool = True) -> AlbefReference:
+def make_reference(
+    sizes: Sizes = TINY, *, seed: int = 0, spread: float = 3.0, temperature: float = 0.25, teacher_dropout: bool = True
+) -> AlbefReference:
     """The oracle with weights far from their usual start, a teacher that differs from the student, and no zero bias."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -44,14 +46,18 @@ def make_reference(sizes: Sizes = TINY, *, seed: int = 0, spread: float = 3.0, t
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name == "temp":
+                    parameter.fill_(temperature)
                     continue
-                noise = 0.02 * spread * torch.randn_like(parameter)
+                # Features of length near one before they are normalised, lest that magnifies gradients and their rounding.
+                noise = (0.2 if "_proj" in name else 0.02 * spread) * torch.randn_like(parameter)
                 norm = name.endswith("weight") and parameter.ndim == 1
                 parameter.copy_(1 + noise if norm else noise)
     return model.train()
 
 
-def make_system(sizes: Sizes = TINY, *, lr: float = 1e-4, schedule: str = "constant", **settings: object) -> AlbefPretrainingSystem:
+def make_system(
+    sizes: Sizes = TINY, *, lr: float = 1e-4, weight_decay: float = 0.02, **settings: object
+) -> AlbefPretrainingSystem:
     """Our system at the oracle's sizes, built and in training mode."""
     z = sizes
     vision = partial(
@@ -77,7 +83,7 @@ def make_system(sizes: Sizes = TINY, *, lr: float = 1e-4, schedule: str = "const
     system = AlbefPretrainingSystem(
         partial(Albef, encoder),
         vocabulary=Vocabulary(z.vocab_size, z.pad_id, z.cls_id, z.cls_id + 1, z.mask_id),
-        optim=partial(adamw, lr=lr, schedule=schedule),
+        optim=partial(adamw, lr=lr, weight_decay=weight_decay, schedule="constant"),
         queue_size=z.queue_size,
         momentum=z.momentum,
         mask_probability=z.mlm_probability,
@@ -94,7 +100,9 @@ def load(system: AlbefPretrainingSystem, reference: AlbefReference) -> None:
     system.queue.text_id.copy_(reference.text_id_queue)
 
 
-def random_batch(sizes: Sizes, batch: int, tokens: int, generator: torch.Generator, *, groups: int | None = None) -> PairBatch:
+def random_batch(
+    sizes: Sizes, batch: int, tokens: int, generator: torch.Generator, *, groups: int | None = None
+) -> PairBatch:
     """Noise pictures and texts of uneven length; with `groups`, several pairs share a picture's or a caption's id."""
     image = torch.randn(batch, 3, sizes.image_size, sizes.image_size, generator=generator)
     ids = torch.randint(sizes.mask_id + 1, sizes.vocab_size, (batch, tokens), generator=generator)
@@ -103,8 +111,11 @@ def random_batch(sizes: Sizes, batch: int, tokens: int, generator: torch.Generat
     length[0] = tokens
     mask = torch.arange(tokens)[None] < length[:, None]
     ids[~mask] = sizes.pad_id
-    image_id = torch.arange(batch) if groups is None else torch.randint(groups, (batch,), generator=generator)
-    text_id = torch.arange(batch) if groups is None else torch.randint(2 * groups, (batch,), generator=generator)
+    image_id = text_id = torch.arange(batch)
+    if groups is not None:
+        # The first pair is alone, so that every pair has a negative.
+        image_id, text_id = (torch.randint(1, n, (batch,), generator=generator) for n in (groups, 2 * groups))
+        image_id[0] = text_id[0] = 0
     return PairBatch(image, ids, mask, image_id, text_id)
 
 
@@ -126,5 +137,10 @@ def fixed_chances(sizes: Sizes, batch: PairBatch, generator: torch.Generator) ->
     assert not same.all(1).any()
     image, text = (x.masked_fill(same, -1).argmax(1) for x in (pick, pick.T))
     chances = Chances(masked, HardNegatives(image, text, torch.ones(size, dtype=torch.bool)))
-    oracle = {"masked_ids": masked_ids, "labels": torch.where(hidden, batch.ids, -100), "negative_images": image, "negative_texts": text}
+    oracle = {
+        "masked_ids": masked_ids,
+        "labels": torch.where(hidden, batch.ids, -100),
+        "negative_images": image,
+        "negative_texts": text,
+    }
     return chances, oracle

@@ -2,7 +2,8 @@
 
 It follows arXiv:2107.07651 and the published implementation's order of operations, names its parameters like the released checkpoints,
 and shares no code with the package. Nothing here is meant to be fast: similarities are taken against a concatenated
-[batch, queue] matrix with one-hot targets, negatives are drawn sample by sample, fusion runs three times, the MLM head sees every position, and the moving average walks over single tensors.
+[batch, queue] matrix with one-hot targets, negatives are drawn sample by sample, fusion runs three times, the MLM head sees every
+position, and the moving average walks over single tensors.
 
 Legend: B pairs, T tokens, S image tokens, W width, H heads, D joint embedding, Q queue, V vocabulary. Masks: 1 = keep.
 """
@@ -115,14 +116,14 @@ class AlbefReference(nn.Module):
         texts = [int(torch.multinomial(weights_i2t[row], 1).item()) for row in range(b)]
         return images, texts
 
-    def positives(self, b: int, image_ids: Tensor | None, text_ids: Tensor | None, device: torch.device) -> Tensor:
+    def positives(self, image: Tensor, image_ids: Tensor | None, text_ids: Tensor | None) -> Tensor:
         """(B, B + Q) targets whose rows sum to one: the diagonal, or every column with an equal id (model_retrieval's rule)."""
         if image_ids is None:
-            return torch.eye(b, b + self.sizes.queue_size, device=device)
+            return torch.eye(len(image), len(image) + self.sizes.queue_size, device=image.device, dtype=image.dtype)
         equal = image_ids[:, None] == torch.cat([image_ids, self.image_id_queue])[None]
         if text_ids is not None:
             equal = equal | (text_ids[:, None] == torch.cat([text_ids, self.text_id_queue])[None])
-        return equal.float() / equal.float().sum(dim=1, keepdim=True)
+        return equal.to(image.dtype) / equal.sum(dim=1, keepdim=True)
 
     def forward(
         self,
@@ -147,7 +148,7 @@ class AlbefReference(nn.Module):
         text_tokens = bert.text(ids, mask)
         text_feat = F.normalize(self.text_proj(text_tokens[:, 0]), dim=-1)
 
-        targets = self.positives(b, image_ids, text_ids, image.device)
+        targets = self.positives(image, image_ids, text_ids)
         with torch.no_grad():
             self.update_teacher()
             image_tokens_m = self.visual_encoder_m(image)

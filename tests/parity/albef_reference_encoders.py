@@ -263,4 +263,6 @@ class TextModel(nn.Module):
         self.cls = MlmHead(z, self.bert.embeddings.word_embeddings)
 
     def vocabulary_logits(self, ids: Tensor, mask: Tensor, image: Tensor) -> Tensor:
-        return self.cls.predictions(self.bert.fusion(self.bert.text(ids, mask), mask, image))  # (B, T, V), every position
+        return self.cls.predictions(
+            self.bert.fusion(self.bert.text(ids, mask), mask, image)
+        )  # (B, T, V), every position

@@ -254,7 +254,9 @@ def _shapes_of(official: Mapping[str, Tensor]) -> Shapes:
 
     def size(name: str, axis: int) -> int:
         if name not in official or official[name].ndim <= axis:
-            raise ValueError(f"not a published ALBEF pre-training checkpoint: {name} is missing or has another number of dimensions")
+            raise ValueError(
+                f"not a published ALBEF pre-training checkpoint: {name} is missing or has another number of dimensions"
+            )
         return official[name].shape[axis]
 
     layer = "text_encoder.bert.encoder.layer."
@@ -297,4 +299,6 @@ def _compare(found: Mapping[str, object], expected: Mapping[str, object] | set[s
 
 def _complaint(what: str, missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    return f"{what} does not fit: " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+    return f"{what} does not fit: " + "; ".join(
+        f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names
+    )
