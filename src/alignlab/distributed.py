@@ -7,6 +7,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# torch 2.13 renamed both
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 def _initialised() -> bool:
     return dist.is_available() and dist.is_initialized()
@@ -34,7 +38,7 @@ def all_gather(x: Tensor) -> Tensor:
         return x.detach()
     x = x.detach().contiguous()
     gathered = x.new_empty(world_size(), *x.shape)
-    dist.all_gather_into_tensor(gathered.view(-1, *x.shape[1:]), x)
+    _all_gather(gathered.view(-1, *x.shape[1:]), x)
     return gathered.flatten(0, 1)
 
 
@@ -52,7 +56,7 @@ class _AllGather(torch.autograd.Function):
             dist.all_reduce(gradient)
             return gradient[rank() * ctx.rows : (rank() + 1) * ctx.rows]
         mine = gradient.new_empty(ctx.rows, *gradient.shape[1:])
-        dist.reduce_scatter_tensor(mine, gradient)
+        _reduce_scatter(mine, gradient)
         return mine
 
 

@@ -1,6 +1,6 @@
 """Contrastive losses of two-tower models over the joint batch of all ranks: InfoNCE and SigLIP's pairwise sigmoid.
 
-Inputs are unit vectors; everything is computed in fp32 whatever the autocast. Every loss is one rank's share: its mean over ranks is the
+Inputs are unit vectors; everything is computed in fp32 at least, whatever the autocast. Every loss is one rank's share: its mean over ranks is the
 joint loss, so DDP's averaged gradient is the joint gradient. Legend: B pairs per rank, R ranks, G = R*B, D width, C columns of a chunk.
 """
 
@@ -94,8 +94,8 @@ def info_nce(
     ids: pairs with an equal picture or caption id are positives too, weighted equally (not in the paper), or left out of the sum with
     mask_duplicates. image, text: (B, D); scale: (1,). Raises ValueError if the joint batch is a single pair.
     """
-    with _fp32(image):
-        image, text, scale = image.float(), text.float(), scale.float()
+    with _no_autocast(image):
+        image, text, scale = _wide(image), _wide(text), _wide(scale)
         gather = gather and world_size() > 1
         _check_size(len(image) * (world_size() if gather else 1))
         start, columns, every = 0, (image, text), ids
@@ -129,14 +129,15 @@ def siglip(
     Texts of all ranks pass in chunks of C columns; the gradient is computed in the same pass, so that no more than B x C logits
     exist at a time, in either direction. ids and mask_duplicates as for `info_nce`. Raises ValueError for a joint batch of one pair.
     """
-    with _fp32(image):
+    with _no_autocast(image):
+        image, text, scale, bias = _wide(image), _wide(text), _wide(scale), _wide(bias)
         gather = gather and world_size() > 1
         _check_size(len(image) * (world_size() if gather else 1))
         start, every = 0, ids
         if gather:
-            text, start = all_gather_with_grad(text.float()), rank() * len(image)
+            text, start = all_gather_with_grad(text), rank() * len(image)
             every = None if ids is None else PairIds(all_gather(ids.image), all_gather(ids.text))
-        return _SigLip.apply(image.float(), text.float(), scale.float(), bias.float(), ids, every, start, mask_duplicates, chunk_size)
+        return _SigLip.apply(image, text, scale, bias, ids, every, start, mask_duplicates, chunk_size)
 
 
 class _SigLip(torch.autograd.Function):
@@ -198,7 +199,11 @@ def _gather_keeping_own(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _fp32(x: Tensor) -> torch.autocast:
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _no_autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 

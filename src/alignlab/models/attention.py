@@ -4,9 +4,6 @@ The parameters live in timm's `Block` (norm1, attn.qkv, attn.proj, norm2, mlp.fc
 timm's forward with fewer copies. Legend: B batch, N tokens, W width, H heads. Masks are True = keep.
 """
 
-from alignlab import torchvision_ops  # noqa: F401  (before timm, which imports torchvision)
-
-# isort: split
 import torch.nn.functional as F
 from timm.layers import Attention
 from timm.models.vision_transformer import Block

@@ -84,12 +84,12 @@ class Clip(nn.Module):
         return self
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Embed pictures: (B, 3, H, W) -> (B, D), of length 1, in fp32."""
-        return F.normalize(self.image_projection(self.vision.pooled(image)).float(), dim=-1)
+        """Embed pictures: (B, 3, H, W) -> (B, D), of length 1, in fp32 at least."""
+        return _unit(self.image_projection(self.vision.pooled(image)))
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Embed texts: (N, T), (N, T) -> (N, D), of length 1, in fp32."""
-        return F.normalize(self.text_projection(self.text(ids, mask)).float(), dim=-1)
+        """Embed texts: (N, T), (N, T) -> (N, D), of length 1, in fp32 at least."""
+        return _unit(self.text_projection(self.text(ids, mask)))
 
     def forward(self, image: Tensor, ids: Tensor, mask: Tensor) -> PairEmbeddings:
         """Embed a batch of pairs."""
@@ -99,3 +99,7 @@ class Clip(nn.Module):
     def clamp_temperature(self) -> None:
         """Keep the scale within [1, max_scale]; call it after the optimizer's step. The paper's limit is 100."""
         self.temperature.clamp_(0.0, self.max_log_scale)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)

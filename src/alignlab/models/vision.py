@@ -3,9 +3,6 @@
 Legend: B batch, S image tokens (1 CLS + patches), W width.
 """
 
-from alignlab import torchvision_ops  # noqa: F401  (before timm, which imports torchvision)
-
-# isort: split
 import difflib
 import itertools
 import math
