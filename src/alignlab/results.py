@@ -94,7 +94,7 @@ def git_revision() -> str | None:
 
 
 def show(result: Result, run_dir: Path) -> None:
-    """Prints the metrics as a table, and where the run's files are."""
+    """Prints the metrics as a table, and where the run's files are; the same goes to train.log."""
     from rich.console import Console
     from rich.table import Table
 
@@ -102,14 +102,16 @@ def show(result: Result, run_dir: Path) -> None:
     table.columns[1].justify = "right"
     for name, value in sorted(result.metrics.items()):
         table.add_row(name, f"{value:.4g}")
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
-    for what, path in (("run directory", run_dir), ("curves", run_dir / "samples" / "curves.png")):
-        if path.exists():
-            console.print(f"{what:>14}  {_short(path)}")
-    for picture in sorted((run_dir / "samples").glob("*")):
-        if picture.name != "curves.png" and not picture.name.startswith("."):
-            console.print(f"{'sample':>14}  {_short(picture)}")
+    files = sorted(file for file in (run_dir / "samples").glob("*") if not file.name.startswith("."))
+    with (run_dir / "train.log").open("a", encoding="utf-8") as log_file:
+        for target in (sys.stdout, log_file):
+            console = Console(file=target, soft_wrap=True, highlight=False)
+            console.print(table)
+            console.print(f"run directory  {_short(run_dir)}")
+            for file in files:
+                console.print(
+                    f"picture        {_short(file)}" if file.suffix == ".png" else f"sample         {_short(file)}"
+                )
 
 
 def _short(path: Path) -> str:

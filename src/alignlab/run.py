@@ -5,6 +5,7 @@ import alignlab.torchvision_ops  # noqa: F401, I001  before anything that import
 import logging
 import math
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,14 @@ from alignlab.callbacks.throughput import Throughput
 from alignlab.results import Clock, Result, git_revision, peak_memory_bytes, show, versions, write_text
 
 log = logging.getLogger(__name__)
+
+# Warnings about choices that were made on purpose.
+NOISE = (
+    r".*isinstance\(treespec, LeafSpec\).*",
+    r"Checkpoint directory .* exists and is not empty.*",  # a resumed run
+    r"`broadcast_buffers` is deprecated.*",  # its successor is unknown to older torch
+    r"The '.*_dataloader' does not have many workers.*",
+)
 
 
 def train(cfg: DictConfig) -> Result:
@@ -96,10 +105,14 @@ def load_system(run_dir: str | Path) -> tuple[lightning.LightningModule, lightni
 
 def _prepare(cfg: DictConfig, run_dir: Path) -> None:
     """Seeds everything, quiets what isn't the user's business, writes the resolved config."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING if rank_zero_only.rank == 0 else logging.ERROR)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING if rank_zero_only.rank == 0 else logging.ERROR)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     if rank_zero_only.rank == 0:
         (run_dir / "result.json").unlink(missing_ok=True)  # of the run that is resumed
+        log.info("run directory %s, seed %d", run_dir, cfg.seed)
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
 

@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import Callback
 class Throughput(Callback):
     """Logs `train/samples_per_second`, over the steps since the last time; `samples_per_second` is that of the whole run.
 
-    The clock runs from the end of the `warmup_steps`-th step (compilation, first touch of memory) and stands still during validation.
+    The clock runs from the end of the `warmup_steps`-th step (compilation, first touch of memory) and stands still during validation and
+    until the next step begins (checkpoints are written in between).
     The device is waited for only where Lightning waits anyway: at logging steps, before validation and at the end.
     """
 
@@ -28,16 +29,20 @@ class Throughput(Callback):
         """Over the run so far; None before anything was measured."""
         return self.samples / self.seconds if self.seconds else None
 
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._started is None and self._steps >= self.warmup_steps:
+            self._start(pl_module)
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._steps += 1
         if self._steps <= self.warmup_steps:
-            if self._steps == self.warmup_steps:
-                self._start(pl_module)
             return
         self.samples += num_samples(batch) * trainer.world_size
-        if self._steps % trainer.log_every_n_steps == 0 and trainer.log_every_n_steps:
+        if trainer.log_every_n_steps and self._steps % trainer.log_every_n_steps == 0:
             self._pause(pl_module)
             samples, seconds = self.samples - self._logged[0], self.seconds - self._logged[1]
             pl_module.log("train/samples_per_second", samples / max(seconds, 1e-9))
@@ -46,10 +51,6 @@ class Throughput(Callback):
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._pause(pl_module)
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._steps >= self.warmup_steps and not trainer.sanity_checking:
-            self._start(pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._pause(pl_module)

@@ -1,0 +1,40 @@
+# Every target sets up .venv by itself (pinned by constraints.txt); the second time that is instant.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+
+.PHONY: help train test check bench clean
+
+help:
+	@echo "make train   the main job: ALBEF on scenes of emoji; more overrides: make train ARGS='seed=1 trainer.max_steps=100'"
+	@echo "make test    fast tests and tests of two processes; others: make test ARGS='-m slow'"
+	@echo "make check   ruff"
+	@echo "make bench   the benchmarks"
+	@echo "make clean   removes .venv and caches, keeps outputs/"
+
+train: $(READY)
+	$(BIN)/python train.py experiment=albef_emoji_scenes $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(READY) .venv/.bench
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
