@@ -15,6 +15,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from alignlab.data.vocabulary import CaptionEncoder, text_id
 from alignlab.types import ClassificationBatch, PairBatch, RetrievalBatch
 
+# Image ids of held-out pictures start here, those of training pictures below: a queue may hold both.
+HELD_OUT_IDS = 2**62
+
 
 class Pair(NamedTuple):
     """A picture with one caption."""
@@ -99,7 +102,17 @@ class JointBatches(Sampler[list[int]]):
         return self.num_batches
 
 
-class ResumableLoader(DataLoader):
+class BatchLoader(DataLoader):
+    """A loader that reports a worker's ValueError (bad data) in one line, like one of the main process."""
+
+    def __iter__(self) -> Iterator:
+        try:
+            yield from super().__iter__()
+        except ValueError as error:
+            raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
+
+
+class ResumableLoader(BatchLoader):
     """A loader whose place in the epoch is saved in checkpoints; it makes workers at the first batch, after `set_epoch`."""
 
     _handed_out = 0
@@ -139,10 +152,9 @@ class HeldOutPairs(Dataset):
         self.source, self.split, self.encode = source, split, encode
 
     def __getitems__(self, indices: Sequence[int]) -> PairBatch:
-        return _pair_batch(
-            [Pair(self.source.picture(i, self.split), self.source.captions_of(i, self.split)[0], i) for i in indices],
-            self.encode,
-        )
+        source, split = self.source, self.split
+        pairs = [Pair(source.picture(i, split), source.captions_of(i, split)[0], HELD_OUT_IDS + i) for i in indices]
+        return _pair_batch(pairs, self.encode)
 
 
 class RetrievalPictures(Dataset):

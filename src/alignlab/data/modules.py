@@ -1,6 +1,6 @@
 """LightningDataModules: what all image-text data sets share, and one small class for each data set."""
 
-from typing import Any
+from typing import Any, Literal
 
 import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from alignlab.data.batches import (
+    BatchLoader,
     HeldOutPairs,
     JointBatches,
     JointOrder,
@@ -22,8 +23,10 @@ from alignlab.data.batches import (
     keep_batch,
     start_worker,
 )
+from alignlab.data.emoji import EmojiPairs
 from alignlab.data.emoji_scene_pairs import EmojiScenePairs
 from alignlab.data.emoji_scenes import EmojiScenes
+from alignlab.data.image_text import ImageTextPairs
 from alignlab.data.vocabulary import CaptionEncoder, load_tokenizer, train_tokenizer, vocabulary_of
 from alignlab.types import ClassPrompts, PairBatch, Vocabulary, ZeroShotSet
 
@@ -136,17 +139,13 @@ class PairDataModule(LightningDataModule):
         return self._normalised(RetrievalPictures(self.source, split, self._encode), shard)
 
     def zero_shot_sets(self) -> dict[str, ZeroShotSet]:
-        """Zero-shot problems of this data set; pictures rank, rank + world size, ... of each, normalised."""
-        rank, world_size = self._ranks
+        """Zero-shot problems of this data set, normalised and whole on every rank: evaluation deals the batches out itself."""
         sets = {}
         for name, pictures in self.source.zero_shot_pictures().items():
             ids, mask = self._encode([prompt for prompts in pictures.prompts for prompt in prompts])
             shape = (len(pictures.names), -1, ids.shape[1])
-            shard = list(range(rank, len(pictures.labels), world_size))
-            sets[name] = ZeroShotSet(
-                self._normalised(LabelledPictures(pictures), shard),
-                ClassPrompts(pictures.names, ids.view(shape), mask.view(shape)),
-            )
+            batches = self._normalised(LabelledPictures(pictures), list(range(len(pictures.labels))))
+            sets[name] = ZeroShotSet(batches, ClassPrompts(pictures.names, ids.view(shape), mask.view(shape)))
         return sets
 
     def encode_texts(self, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -173,7 +172,7 @@ class PairDataModule(LightningDataModule):
         return batch
 
     def _loader(
-        self, dataset: Any, batches: Any, kind: type[DataLoader] = DataLoader, num_workers: int = 0
+        self, dataset: Any, batches: Any, kind: type[BatchLoader] = BatchLoader, num_workers: int = 0
     ) -> DataLoader:
         workers = (
             {"worker_init_fn": start_worker, "persistent_workers": True, "prefetch_factor": self.prefetch_factor}
@@ -239,3 +238,110 @@ class EmojiScenesModule(PairDataModule):
 
     def make_source(self) -> EmojiScenePairs:
         return EmojiScenePairs(EmojiScenes(self.image_size, **self._scenes), self._num_train, self._num_val)
+
+
+class EmojiModule(PairDataModule):
+    """Single emoji with their names in `language`; `held_out_share` of the concepts are never trained on.
+
+    `seed` as in `EmojiPairs`; the rest as in `PairDataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        language: str = "en",
+        seed: int = 0,
+        held_out_share: float = 0.12,
+        batch_size: int = 128,
+        image_size: int = 48,
+        context_length: int = 24,
+        num_workers: int = 1,
+        prefetch_factor: int = 4,
+        tokenizer: str | None = None,
+        vocab_size: int = 2048,
+        append_sep: bool = False,
+        pad_to_multiple: int = 1,
+        mean: tuple[float, float, float] = CLIP_MEAN,
+        std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            context_length=context_length,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            tokenizer=tokenizer,
+            tokenizer_kind="wordpiece",
+            vocab_size=vocab_size,
+            append_sep=append_sep,
+            pad_to_multiple=pad_to_multiple,
+            mean=mean,
+            std=std,
+        )
+        self._emoji = {"language": language, "seed": seed, "held_out_share": held_out_share}
+
+    def make_source(self) -> EmojiPairs:
+        return EmojiPairs(self.image_size, **self._emoji)
+
+
+class ImageTextModule(PairDataModule):
+    """Your own pictures and captions; `annotations` to `cache_gb` as in `ImageTextPairs`, the rest as in `PairDataModule`."""
+
+    def __init__(
+        self,
+        *,
+        annotations: str,
+        image_dir: str | None = None,
+        val_annotations: str | None = None,
+        val_share: float = 0.05,
+        seed: int = 0,
+        crop_scale: tuple[float, float] = (0.5, 1.0),
+        flip: bool = False,
+        augment_operations: int = 0,
+        augment_magnitude: float = 7.0,
+        clean_captions: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
+        cache_gb: float = 4.0,
+        batch_size: int = 128,
+        image_size: int = 224,
+        context_length: int = 32,
+        num_workers: int = 4,
+        prefetch_factor: int = 4,
+        tokenizer: str | None = None,
+        vocab_size: int = 8192,
+        append_sep: bool = False,
+        pad_to_multiple: int = 1,
+        mean: tuple[float, float, float] = CLIP_MEAN,
+        std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            context_length=context_length,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            tokenizer=tokenizer,
+            tokenizer_kind="wordpiece",
+            vocab_size=vocab_size,
+            append_sep=append_sep,
+            pad_to_multiple=pad_to_multiple,
+            mean=mean,
+            std=std,
+        )
+        self._files = {
+            "annotations": annotations,
+            "image_dir": image_dir,
+            "val_annotations": val_annotations,
+            "val_share": val_share,
+            "seed": seed,
+            "crop_scale": tuple(crop_scale),
+            "flip": flip,
+            "augment_operations": augment_operations,
+            "augment_magnitude": augment_magnitude,
+            "clean_captions": clean_captions,
+            "on_error": on_error,
+            "cache_gb": cache_gb,
+        }
+
+    def make_source(self) -> ImageTextPairs:
+        return ImageTextPairs(image_size=self.image_size, **self._files)
