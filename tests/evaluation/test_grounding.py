@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from alignlab.evaluation.grounding import grad_cam, mean_heat, pointing_game, upsample
+from alignlab.evaluation.grounding import box_mask, grad_cam, mean_heat, pointing_game, upsample
 
 
 class LookingNet(nn.Module):
@@ -78,12 +78,10 @@ def test_mean_heat_of_a_word_of_two_tokens():
 
 def test_pointing_game_by_hand():
     heat = torch.zeros(3, 4, 4)
-    heat[0, 1, 2] = 1.0  # row 1, column 2: in the box
+    heat[0, 1, 2] = 1.0  # row 1, column 2: in one of the two boxes
     heat[1, 3, 3] = 1.0  # outside
     # The third heat is flat: half of the picture is its box.
-    box = torch.tensor([[2, 0, 4, 2], [0, 0, 2, 2], [0, 0, 2, 4]])
-    found = pointing_game(heat, box)
-    expected = {"pointing_game_accuracy": (1 + 0 + 0.5) / 3, "pointing_game_chance": 1 / 3}
-    assert found == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(ValueError, match="at least one"):
-        pointing_game(heat[:0], box[:0])
+    boxes = [[(0, 3, 1, 4), (2, 0, 4, 2)], [(0, 0, 2, 2)], [(0, 0, 2, 4)]]
+    hit, chance = pointing_game(heat, torch.stack([box_mask(each, (4, 4)) for each in boxes]))
+    assert hit.tolist() == [1.0, 0.0, 0.5]
+    assert chance.tolist() == [5 / 16, 4 / 16, 8 / 16]

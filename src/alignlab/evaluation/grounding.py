@@ -3,9 +3,13 @@
 Legend: B pairs, T tokens, S image tokens (1 CLS + rows * cols patches), H heads, M words.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, right and bottom exclusive
 
 
 def grad_cam(
@@ -43,21 +47,20 @@ def mean_heat(heat: Tensor, token: Tensor) -> Tensor:
     return torch.einsum("bt,btrc->brc", weight, heat)
 
 
-def pointing_game(heat: Tensor, box: Tensor) -> dict[str, float]:
-    """Share of words whose hottest pixel lies in the word's box (arXiv:1608.00507), and what pointing blindly would reach.
+def pointing_game(heat: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether a word's hottest pixel lies in its target (arXiv:1608.00507), and how likely a blind point would.
 
-    `heat` (M, height, width) at the picture's size; `box` (M, 4) = left, top, right, bottom in pixels, right and bottom
-    exclusive. Several equally hot pixels share the point. Returns accuracy and chance (mean share of the area), in [0, 1].
-    Raises ValueError if there is no word.
+    `heat` (M, height, width) at the picture's size and `target` (M, height, width) bool -> hit (M,) and chance (M,), the target's
+    share of the area. Several equally hot pixels share the point.
     """
-    if len(heat) == 0:
-        raise ValueError("the pointing game needs at least one word with a box")
-    _, height, width = heat.shape
-    left, top, right, bottom = box.to(heat.device).T[:, :, None]
-    x = torch.arange(width, device=heat.device) + 0.5  # pixel centres
-    y = torch.arange(height, device=heat.device) + 0.5
-    inside = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
     hottest = heat == heat.amax((1, 2), keepdim=True)
-    hit = (hottest & inside).sum((1, 2)) / hottest.sum((1, 2)).clamp(min=1)
-    accuracy, chance = torch.stack([hit.mean(), inside.float().mean()]).tolist()
-    return {"pointing_game_accuracy": accuracy, "pointing_game_chance": chance}
+    hit = (hottest & target).sum((1, 2)) / hottest.sum((1, 2)).clamp(min=1)
+    return hit, target.float().mean((1, 2))
+
+
+def box_mask(boxes: Iterable[Box], size: tuple[int, int]) -> Tensor:
+    """Pixels inside any of the boxes: (height, width) bool."""
+    mask = torch.zeros(size, dtype=torch.bool)
+    for left, top, right, bottom in boxes:
+        mask[top:bottom, left:right] = True
+    return mask

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from alignlab import distributed
 from alignlab.evaluation.encoding import EncodedSet, gather_rows
-from alignlab.evaluation.retrieval import Candidates, Reranking
+from alignlab.evaluation.retrieval import Candidates, Reranking, similarity
 
 MatchScore = Literal["log_odds", "match_logit"]
 
 
 def nearest(query: Tensor, candidate: Tensor, k: int, *, chunk: int = 1024) -> Candidates:
     """The k most similar candidates of every query, best first, `chunk` queries at a time: (Q, D), (C, D) -> (Q, k)."""
-    best = [(part.float() @ candidate.float().T).topk(min(k, len(candidate)), dim=1) for part in query.split(chunk)]
+    best = [similarity(part, candidate).topk(min(k, len(candidate)), dim=1) for part in query.split(chunk)]
     return Candidates(torch.cat([b.indices for b in best]), torch.cat([b.values for b in best]))
 
 
@@ -80,7 +80,7 @@ def score_pairs(
     local = _score_own(net, encoded, image[own], text[own], score, texts_per_pass)
     if distributed.world_size() == 1:
         return local
-    scores = torch.empty(len(image), device=local.device)
+    scores = torch.empty(len(image), dtype=torch.float32, device=local.device)
     scores[owner.argsort(stable=True)] = gather_rows(local)
     return scores
 
@@ -88,7 +88,7 @@ def score_pairs(
 def _score_own(
     net: nn.Module, encoded: EncodedSet, image: Tensor, text: Tensor, score: MatchScore, texts_per_pass: int
 ) -> Tensor:
-    scores = torch.empty(len(image), device=encoded.text_features.device)
+    scores = torch.empty(len(image), dtype=torch.float32, device=encoded.text_features.device)
     if len(image) == 0:
         return scores
     device, mask = encoded.text_features.device, encoded.text_mask

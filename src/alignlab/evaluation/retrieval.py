@@ -26,6 +26,12 @@ class Reranking(NamedTuple):
     image_to_text: Candidates  # I queries
 
 
+def similarity(query: Tensor, candidate: Tensor) -> Tensor:
+    """Inner products in float32, also under autocast: (Q, D), (C, D) -> (Q, C)."""
+    with torch.autocast(query.device.type, enabled=False):
+        return query.float() @ candidate.float().T
+
+
 def check_partners(image_of_text: Tensor, num_texts: int, num_images: int) -> None:
     """Raise ValueError unless every text has a picture and every picture at least one text."""
     if len(image_of_text) != num_texts:
@@ -48,7 +54,7 @@ def hit_probability(better: Tensor, tied: Tensor, positives: Tensor, k: int) -> 
     everything the same is thus given exactly chance, never 100 %, whatever the order of the data. All (Q,) -> (Q,) in [0, 1].
     """
     places = k - better
-    miss = torch.ones(better.shape, device=better.device)
+    miss = torch.ones(better.shape, dtype=torch.float32, device=better.device)
     for j in range(k):
         still = (tied - positives - j).clamp(min=0) / (tied - j).clamp(min=1)
         miss = torch.where(places > j, miss * still, miss)
@@ -67,10 +73,10 @@ def hits(score: Tensor, positive: Tensor, ks: Sequence[int]) -> Tensor:
     return torch.stack([hit_probability(better, tied, right, k) for k in ks], dim=1)
 
 
-def lift(similarity: Tensor, candidates: Candidates) -> Tensor:
+def lift(old: Tensor, candidates: Candidates) -> Tensor:
     """Give candidates their new scores and put all others below them in their old order: (Q, C) -> (Q, C)."""
-    new = candidates.score.to(similarity.dtype).nan_to_num(nan=-1e4, posinf=1e4, neginf=-1e4)
-    below = similarity - similarity.amax(1, keepdim=True) + (new.amin(1, keepdim=True) - 1)
+    new = candidates.score.to(old.dtype).nan_to_num(nan=-1e4, posinf=1e4, neginf=-1e4)
+    below = old - old.amax(1, keepdim=True) + (new.amin(1, keepdim=True) - 1)
     return below.scatter(1, candidates.index, new)
 
 
@@ -91,18 +97,18 @@ def _named(text_to_image: list[Tensor], image_to_text: list[Tensor], ks: Sequenc
     return dict(zip(names, values, strict=True))
 
 
-def recall_at_k(similarity: Tensor, image_of_text: Tensor, ks: Sequence[int] = FIRST_PLACES) -> dict[str, float]:
-    """Share of queries with a right answer among the first k, both ways, from all similarities (N texts, I pictures).
+def recall_at_k(score: Tensor, image_of_text: Tensor, ks: Sequence[int] = FIRST_PLACES) -> dict[str, float]:
+    """Share of queries with a right answer among the first k, both ways, from all scores (N texts, I pictures).
 
     A text is right for one picture, a picture for each of its texts; tied scores count as in `hit_probability`.
     `image_of_text` (N,) int64. Returns `text_to_image_recall_at_<k>` and `image_to_text_recall_at_<k>` in [0, 1].
     Raises ValueError where a text or a picture has no partner.
     """
-    num_texts, num_images = similarity.shape
+    num_texts, num_images = score.shape
     check_partners(image_of_text, num_texts, num_images)
-    pictures, whole = torch.arange(num_images, device=similarity.device), max(num_texts, num_images)
-    forth = _recall(lambda part: similarity[part], image_of_text, pictures, ks, whole)
-    back = _recall(lambda part: similarity.T[part], pictures, image_of_text, ks, whole)
+    pictures, whole = torch.arange(num_images, device=score.device), max(num_texts, num_images)
+    forth = _recall(lambda part: score[part], image_of_text, pictures, ks, whole)
+    back = _recall(lambda part: score.T[part], pictures, image_of_text, ks, whole)
     return _named(forth, back, ks)
 
 
@@ -125,8 +131,8 @@ def recall_from_features(
 
     def rows(query: Tensor, candidate: Tensor, new: Candidates | None) -> Callable[[slice], Tensor]:
         def chunk_rows(part: slice) -> Tensor:
-            similarity = query[part].float() @ candidate.float().T
-            return similarity if new is None else lift(similarity, Candidates(new.index[part], new.score[part]))
+            old = similarity(query[part], candidate)
+            return old if new is None else lift(old, Candidates(new.index[part], new.score[part]))
 
         return chunk_rows
 

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignlab import distributed
 from alignlab.evaluation.encoding import crop_padding, gather_rows
 from alignlab.evaluation.retrieval import hits
 from alignlab.types import ClassificationBatch, ClassPrompts, ImageEncoding, TextEncoding
@@ -39,16 +38,15 @@ def encode_labelled(
     *,
     transfer: Callable[[ClassificationBatch], ClassificationBatch] = lambda batch: batch,
 ) -> tuple[Tensor, Tensor]:
-    """Features (M, D) and labels (M,) of all pictures; of several ranks each encodes every R-th batch, all get all.
+    """Features (M, D) and labels (M,) of all pictures: every rank encodes the batches it is given, all get all.
 
     Raises ValueError if there is no picture.
     """
     features, labels = [], []
-    for number, batch in enumerate(batches):
-        if number % distributed.world_size() == distributed.rank():
-            batch = transfer(batch)
-            features.append(encode_image(batch.image).features.float())
-            labels.append(batch.label)
+    for batch in batches:
+        batch = transfer(batch)
+        features.append(encode_image(batch.image).features.float())
+        labels.append(batch.label)
     device = features[0].device if features else "cpu"
     label = gather_rows(torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64, device=device))
     if len(label) == 0:
