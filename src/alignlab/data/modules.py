@@ -27,6 +27,7 @@ from alignlab.data.emoji import EmojiPairs
 from alignlab.data.emoji_scene_pairs import EmojiScenePairs
 from alignlab.data.emoji_scenes import EmojiScenes
 from alignlab.data.image_text import ImageTextPairs
+from alignlab.data.scene_phrases import Phrase, grounded_phrases
 from alignlab.data.vocabulary import CaptionEncoder, load_tokenizer, train_tokenizer, vocabulary_of
 from alignlab.types import ClassPrompts, PairBatch, Vocabulary, ZeroShotSet
 
@@ -238,6 +239,10 @@ class EmojiScenesModule(PairDataModule):
 
     def make_source(self) -> EmojiScenePairs:
         return EmojiScenePairs(EmojiScenes(self.image_size, **self._scenes), self._num_train, self._num_val)
+
+    def grounded_phrases(self, index: int, split: str = "val") -> list[Phrase]:
+        """The nouns of a picture's caption with the boxes of what they name."""
+        return grounded_phrases(self.source.scenes.scene(index, split))
 
 
 class EmojiModule(PairDataModule):

@@ -75,7 +75,8 @@ def overlay(picture: Image.Image, heat: Tensor, side: int = TILE, strength: floa
     large = upsample(heat.detach().cpu()[None], (picture.height, picture.width))[0]
     share = (large / large.max().clamp(min=1e-12)).nan_to_num(0.0).numpy()[..., None]
     colour = 255 * matplotlib.colormaps["turbo"](share[..., 0])[..., :3]
-    mixed = np.asarray(picture) * (1 - strength * share) + colour * strength * share
+    share = strength * share**1.5  # lukewarm places keep their colours
+    mixed = np.asarray(picture) * (1 - share) + colour * share
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
