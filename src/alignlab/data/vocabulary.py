@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -30,18 +30,31 @@ def train_tokenizer(texts: Iterable[str], kind: str = "word", size: int = 4096) 
     `kind` is "word" (one id for each word, for captions from a small grammar) or "wordpiece" (BERT's, for natural language). `size` is
     the largest number of ids, special tokens included.
     """
-    special = list(SPECIAL_TOKENS.values())
-    if kind == "word":
-        model, trainer = models.WordLevel(unk_token="[UNK]"), trainers.WordLevelTrainer
-    elif kind == "wordpiece":
-        model, trainer = models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=64), trainers.WordPieceTrainer
-    else:
+    if kind not in ("word", "wordpiece"):
         raise ValueError(f"data.tokenizer_kind is {kind!r}; it must be 'word' or 'wordpiece'")
+    special = list(SPECIAL_TOKENS.values())
+    tokenizer = _untrained(models.WordLevel(unk_token="[UNK]") if kind == "word" else models.WordPiece())
+    if kind == "word":
+        trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+        tokenizer.train_from_iterator(texts, trainer)
+    else:
+        texts = list(texts)
+        # The trainer numbers inner letters in the order of a hash table, which differs between processes, and breaks ties between merges by
+        # number. Given first and sorted, they have the same numbers everywhere.
+        letters = sorted({letter for text in texts for letter in tokenizer.normalizer.normalize_str(text)} - {" "})
+        special += [f"##{letter}" for letter in letters]
+        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer = _untrained(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]", max_input_chars_per_word=64))
+        tokenizer.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
+
+
+def _untrained(model: models.Model) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(texts, trainer(vocab_size=size, special_tokens=special, show_progress=False))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
+    return tokenizer
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
