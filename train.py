@@ -53,7 +53,7 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
     try:
         train()
-    except HydraException as error:
+    except (HydraException, ValueError) as error:
         overrides = get_args_parser().parse_args().overrides
         stop("\n  ".join(config.explain(error, overrides, CONFIG_DIR)), code=2)
     except KeyboardInterrupt:

@@ -1,7 +1,49 @@
-"""Settings of every test process."""
+"""Settings of every test process, and the fixtures that compose configs and run them in this process."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share few cores
 
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+from tiny_run import REPOSITORY
+
 import alignlab.torchvision_ops  # noqa: F401  before anything that imports torchvision
+
+
+@pytest.fixture
+def composed() -> Callable[..., DictConfig]:
+    """`composed("model=clip", ...)`: the config that train.py would get."""
+
+    def make(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+            return compose("train", overrides=list(overrides))
+
+    return make
+
+
+@pytest.fixture
+def prepared() -> Iterator[Callable[..., DictConfig]]:
+    """`prepared(run_dir, *overrides)`: a composed config, with Hydra's state as in a job that writes to `run_dir`."""
+    state, handlers = HydraConfig.instance().cfg, {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def make(run_dir: Path, *overrides: str) -> DictConfig:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+            cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(run_dir)
+            HydraConfig.instance().cfg = cfg.copy()
+            del cfg["hydra"]
+        return cfg
+
+    yield make
+    HydraConfig.instance().cfg = state
+    for number, handler in handlers.items():  # Lightning replaces them
+        signal.signal(number, handler)

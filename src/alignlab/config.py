@@ -278,7 +278,8 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> lis
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as unreadable:
-        return str(unreadable).splitlines()[:1]
+        where = getattr(unreadable, "override", None)
+        return [f"{where}: {line}" if where else line for line in str(unreadable).splitlines()[:1]]
     problems, kept = [], []
     for override in parsed:
         if (config_dir / override.key_or_group).is_dir():
@@ -308,7 +309,8 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> lis
 def _wrong_choices(override: Override, config_dir: Path) -> Iterator[str]:
     group = override.key_or_group
     choices = sorted(file.stem for file in (config_dir / group).glob("*.yaml"))
-    values = override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
-    for value in values:
-        if isinstance(value, str) and value not in choices:
-            yield f"{group}={value}: no such choice{_nearest(value, choices)} (choices: {', '.join(choices)})"
+    value = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
+    for choice in value if isinstance(value, list) else [value]:
+        if choice not in choices and not (choice is None and group in ("experiment", "debug")):
+            shown = "null" if choice is None else choice
+            yield f"{group}={shown}: no such choice{_nearest(str(shown), choices)} (choices: {', '.join(choices)})"
