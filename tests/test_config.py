@@ -57,7 +57,12 @@ def test_one_problem(composed: Compose, override: str, expected: list[str]) -> N
 
 def test_all_problems_at_once(composed: Compose) -> None:
     found = problems(composed("model=clip", "+sed=1", "+optim.lrr=1", "trainer.max_steps=many", "optim.schedule=cosin"))
-    assert sorted(problem.split(":")[0] for problem in found) == ["optim.lrr", "optim.schedule", "sed", "trainer.max_steps"]
+    assert sorted(problem.split(":")[0] for problem in found) == [
+        "optim.lrr",
+        "optim.schedule",
+        "sed",
+        "trainer.max_steps",
+    ]
 
 
 def test_a_dropped_callback_is_fine(composed: Compose) -> None:

@@ -32,11 +32,20 @@ def rows_of(run_dir: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_its_directory_and_its_repetition(prepared: Prepare, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_its_directory_and_its_repetition(
+    prepared: Prepare, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     for name in ("first", "second"):
         run.train(prepared(tmp_path / name, *TINY, "objective=val/loss", "seed=3"))
     first = tmp_path / "first"
-    for file in ("config.yaml", "metrics.csv", "result.json", "train.log", "samples/curves.png", "tokenizer/tokenizer.json"):
+    for file in (
+        "config.yaml",
+        "metrics.csv",
+        "result.json",
+        "train.log",
+        "samples/curves.png",
+        "tokenizer/tokenizer.json",
+    ):
         assert (first / file).stat().st_size > 0
     assert not list(first.rglob("*.tmp")), "temporary files are renamed"
 

@@ -1,0 +1,95 @@
+"""The layers of ARCHITECTURE.md, by the imports in the source; lengths of files and functions; names."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from tiny_run import REPOSITORY
+
+SOURCE = REPOSITORY / "src" / "alignlab"
+FILES = sorted(SOURCE.rglob("*.py"))
+PROGRAMS = [file for name in ("train.py", "infer.py") if (file := REPOSITORY / name).exists()]
+
+# Imports point downwards: a file may import from its own layer's folder and from lower layers.
+LAYERS = [
+    {"types", "distributed", "optim", "torchvision_ops", "signatures", "results"},
+    {"models", "losses", "data"},
+    {"evaluation", "prompting", "inference", "sweeps"},
+    {"systems", "callbacks", "strategies", "data.modules"},
+    {"run", "config", "cli", "tools"},
+]
+KNOW_HYDRA = {"run", "config", "cli"}
+KNOW_LIGHTNING = {"systems", "callbacks", "strategies", "data.modules", "run", "cli"}
+STRANGERS = [("models", "losses"), ("systems", "data"), ("systems", "data.modules"), ("callbacks", "data")]
+FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "shared", "core"}
+
+
+def unit(file: Path) -> str:
+    """The folder or top-level module a file belongs to; Lightning data modules are a unit of their own."""
+    parts = file.relative_to(SOURCE).with_suffix("").parts
+    if parts[0] == "data" and any(root in ("lightning", "pytorch_lightning") for root in imported(file)):
+        return "data.modules"
+    return parts[0]
+
+
+def imported(file: Path) -> list[str]:
+    """Dotted names of all imports anywhere in a file."""
+    names = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names += [node.module] if node.module != "alignlab" else [f"alignlab.{alias.name}" for alias in node.names]
+    return [name if name.startswith("alignlab") else name.split(".")[0] for name in names if name]
+
+
+def layer(name: str) -> int:
+    return next(index for index, units in enumerate(LAYERS) if name in units)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_point_downwards(file: Path) -> None:
+    if file == SOURCE / "__init__.py":
+        return
+    own = unit(file)
+    for name in imported(file):
+        if name in ("hydra", "omegaconf"):
+            assert own in KNOW_HYDRA, f"{file.name} imports {name}: config stops at the door"
+        if name in ("lightning", "pytorch_lightning"):
+            assert own in KNOW_LIGHTNING, f"{file.name} imports lightning"
+        if not name.startswith("alignlab."):
+            continue
+        other_file = SOURCE.joinpath(*name.split(".")[1:]).with_suffix(".py")
+        other = unit(other_file) if other_file.exists() else name.split(".")[1]
+        assert layer(other) <= layer(own), f"{file.name} ({own}) imports {name} from a higher layer"
+        assert (own, other) not in STRANGERS and (other, own) not in STRANGERS, (
+            f"{own} and {other} don't know each other"
+        )
+        assert other != "tools" or own == "cli", "nothing imports tools"
+
+
+@pytest.mark.parametrize("file", FILES + PROGRAMS, ids=lambda file: str(file.relative_to(REPOSITORY)))
+def test_files_and_functions_are_short(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.count("\n") < 400, "a file has fewer than 400 lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length < 60, f"{node.name} has {length} lines; 60 are too many"
+
+
+def test_programs_are_thin() -> None:
+    for file in PROGRAMS:
+        assert file.read_text().count("\n") < 100
+
+
+def test_names_say_something() -> None:
+    for path in [*SOURCE.rglob("*"), *(REPOSITORY / "conf").rglob("*")]:
+        assert path.stem.lower() not in FORBIDDEN_NAMES, f"{path}: a name that says nothing"
+
+
+def test_modules_say_what_they_are_for() -> None:
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{file} has no docstring"

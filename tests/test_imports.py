@@ -1,0 +1,16 @@
+"""Every module of the package can be imported."""
+
+import importlib
+
+import pytest
+from tiny_run import REPOSITORY
+
+SOURCE = REPOSITORY / "src"
+MODULES = sorted(
+    ".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") for file in SOURCE.rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_import(module: str) -> None:
+    importlib.import_module(module)

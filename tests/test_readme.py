@@ -1,0 +1,58 @@
+"""The README's commands exist: targets of the Makefile, command lines that compose, sub-commands that parse."""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+from tiny_run import REPOSITORY
+
+from alignlab import config
+
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    """Lines of the shell blocks of a page, continuations joined and comments cut."""
+    blocks = re.findall(r"^```(?:bash|sh|shell)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [" ".join(shlex.split(line, comments=True)) for line in lines if shlex.split(line, comments=True)]
+
+
+COMMANDS = [(page.name, command) for page in PAGES if page.exists() for command in commands(page)]
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page}: {command[:60]}" for page, command in COMMANDS])
+def test_command(composed: Callable[..., DictConfig], page: str, command: str) -> None:
+    program, *rest = [word for word in command.split() if not re.fullmatch(r"[A-Z_]+=\S*", word)]
+    program = Path(program).name
+    if program == "make":
+        targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+        assert set(word for word in rest if "=" not in word) <= set(targets)
+    elif program == "python" and rest[0] == "train.py":
+        check_training(composed, [word for word in rest[1:] if "<" not in word])
+    elif program in ("python", "pytest"):
+        for word in rest:
+            assert not word.endswith(".py") or (REPOSITORY / word).exists(), f"{page}: {word} is not there"
+    elif program == "alignlab":
+        from alignlab.cli import parser
+
+        parser().parse_args(rest)
+    else:
+        assert program in ("pip", "git", "cd", "source", "tensorboard", "pre-commit"), f"{page}: who knows {program}?"
+
+
+def check_training(composed: Callable[..., DictConfig], words: list[str]) -> None:
+    overrides = [word for word in words if not word.startswith("-")]
+    if any(word in ("-m", "--multirun") for word in words):
+        overrides = [word.split(",")[0] for word in overrides]  # the first of each list
+    try:
+        config.check(composed(*overrides))
+    except config.ConfigError as error:
+        assert all(problem.startswith("resume") or "???" in problem for problem in error.problems), error
+
+
+def test_there_is_something_to_check() -> None:
+    assert any(command == "make train" for _, command in COMMANDS)
