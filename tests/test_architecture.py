@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+
 from tiny_run import REPOSITORY
 
 SOURCE = REPOSITORY / "src" / "alignlab"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
-from tiny_run import REPOSITORY
 
 from alignlab import config
+from tiny_run import REPOSITORY
 
 CONF = REPOSITORY / "conf"
 CHOICES = sorted(file.relative_to(CONF).with_suffix("") for file in CONF.rglob("*.yaml") if file.parent != CONF)

@@ -3,6 +3,7 @@
 import importlib
 
 import pytest
+
 from tiny_run import REPOSITORY
 
 SOURCE = REPOSITORY / "src"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
-from tiny_run import REPOSITORY
 
 from alignlab import config
+from tiny_run import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
@@ -51,7 +51,9 @@ def check_training(composed: Callable[..., DictConfig], words: list[str]) -> Non
     try:
         config.check(composed(*overrides))
     except config.ConfigError as error:
-        assert all(problem.startswith("resume") or "???" in problem for problem in error.problems), error
+        unexpected = [problem for problem in error.problems if "has no value yet (???)" not in problem]
+        if unexpected:
+            raise
 
 
 def test_there_is_something_to_check() -> None:

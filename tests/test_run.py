@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import DictConfig
-from tiny_run import REPOSITORY, TINY
 
 from alignlab import run
 from alignlab.systems.clip import ClipSystem
+from tiny_run import REPOSITORY, TINY
 
 Prepare = Callable[..., DictConfig]
 RESULT_KEYS = {
@@ -80,6 +80,19 @@ def test_resume_goes_on_in_the_same_directory(prepared: Prepare, tmp_path: Path)
     run.train(prepared(tmp_path, *TINY, "trainer.max_steps=5", f"resume={tmp_path}"))
     assert [int(row["step"]) for row in rows_of(tmp_path)] == [0, 1, 2, 3, 4]
     assert result_of(tmp_path)["steps"] == 5
+
+
+def test_bare_weights_to_start_from(prepared: Prepare, tmp_path: Path) -> None:
+    run.train(prepared(tmp_path / "a", *TINY, "trainer.max_steps=1"))
+    weights = torch.load(tmp_path / "a" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    torch.save({"state_dict": weights}, tmp_path / "weights.ckpt")
+    start = f"ckpt_path={tmp_path}/weights.ckpt"
+    run.train(prepared(tmp_path / "b", *TINY, "trainer.max_steps=1", "optim.lr=1e-30", "seed=1", start))
+    assert result_of(tmp_path / "b")["steps"] == 1
+    moved = torch.load(tmp_path / "b" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, weights[name]) for name, value in moved.items())
+    with pytest.raises(ValueError, match="doesn't fit the model"):
+        run.train(prepared(tmp_path / "c", *TINY, "model.net.embed_dim=32", start))
 
 
 def test_a_loss_that_is_not_finite(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def train(cfg: DictConfig) -> Result:
         _prepare(cfg, run_dir)
         datamodule, system = build(cfg)
         trainer = build_trainer(cfg, run_dir)
-        checkpoint = _checkpoint(cfg, trainer)
+        checkpoint = _checkpoint(cfg, system, trainer)
         if rank_zero_only.rank == 0 and getattr(datamodule, "tokenizer", None) is not None:
             datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")
         try:
@@ -116,8 +116,8 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> None:
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
 
-def _checkpoint(cfg: DictConfig, trainer: lightning.Trainer) -> Path | None:
-    """The checkpoint to start from; metrics.csv forgets what a resumed run will do again."""
+def _checkpoint(cfg: DictConfig, system: lightning.LightningModule, trainer: lightning.Trainer) -> Path | None:
+    """The checkpoint that the trainer restores; bare weights are loaded here and leave it nothing to restore."""
     if cfg.resume is None and cfg.ckpt_path is None:
         return None
     if cfg.resume is not None and cfg.ckpt_path is not None:
@@ -125,11 +125,20 @@ def _checkpoint(cfg: DictConfig, trainer: lightning.Trainer) -> Path | None:
     file = Path(cfg.ckpt_path) if cfg.resume is None else Path(cfg.resume) / "checkpoints" / "last.ckpt"
     if not file.exists():
         raise ValueError(f"{'resume' if cfg.ckpt_path is None else 'ckpt_path'}: there is no checkpoint {file}")
-    if cfg.resume is not None:
-        step = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    if "state_dict" not in content:
+        raise ValueError(f"ckpt_path: {file} has no state_dict; `alignlab convert` translates published checkpoints")
+    if "optimizer_states" not in content:
+        system.configure_model()
+        try:
+            system.load_state_dict(content["state_dict"])
+        except RuntimeError as error:
+            raise ValueError(f"ckpt_path: {file} doesn't fit the model: {error}") from error
+        return None
+    if cfg.resume is not None:  # metrics.csv forgets what will be done again
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCsv):
-                logger.forget_after(step)
+                logger.forget_after(content["global_step"])
     return file
 
 
