@@ -14,7 +14,13 @@ from alignlab.data.modules import EmojiScenesModule
 
 def scenes(rank=0, world_size=1, batch_size=4, num_workers=0, **settings):
     module = EmojiScenesModule(
-        num_train=40, num_val=30, image_size=24, batch_size=batch_size, num_workers=num_workers, prefetch_factor=2, **settings
+        num_train=40,
+        num_val=30,
+        image_size=24,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        prefetch_factor=2,
+        **settings,
     )
     module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
     module.setup("fit")
@@ -44,7 +50,10 @@ def test_an_incomplete_last_batch_is_shared_equally():
     batches = [list(JointBatches(JointOrder(23), 4, rank, 2, last="share")) for rank in range(2)]
     assert batches[0] == [[0, 1, 2, 3], [8, 9, 10, 11], [16, 17, 18]]
     assert batches[1] == [[4, 5, 6, 7], [12, 13, 14, 15], [19, 20, 21]]
-    assert [len(JointBatches(JointOrder(n), 4, 0, 2, last="share")) for n in (18, 20)] == [2, 3]  # a batch of one is no batch
+    assert [len(JointBatches(JointOrder(n), 4, 0, 2, last="share")) for n in (18, 20)] == [
+        2,
+        3,
+    ]  # a batch of one is no batch
 
 
 def test_epochs_bring_new_scenes():

@@ -44,7 +44,7 @@ def test_languages():
         named = {d.drawing: d for d in named_drawings(language)}
         assert named["1f415"].names == (name,)
         assert named["1f415"].concept == "dog"  # the split is the same in every language
-    with pytest.raises(ValueError, match="data.language is 'tlh'; there are names in ar, de, en"):
+    with pytest.raises(ValueError, match=r"data.language is 'tlh'; there are names in ar, de, en"):
         named_drawings("tlh")
 
 
@@ -59,7 +59,9 @@ def test_training_pairs_depend_on_seed_and_number_alone(emoji):
 def test_an_epoch_shows_every_drawing_once(emoji):
     small = EmojiPairs(16, seed=1)
     small._compose = lambda *arguments, **settings: None
-    epochs = [[small.train_pair(epoch * small.num_train + i).image_id for i in range(small.num_train)] for epoch in range(2)]
+    epochs = [
+        [small.train_pair(epoch * small.num_train + i).image_id for i in range(small.num_train)] for epoch in range(2)
+    ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(small.num_train)) and epochs[0] != epochs[1]
 
 
@@ -73,7 +75,7 @@ def test_held_out_pictures_and_classes(emoji):
 
 
 def test_bad_settings(emoji):
-    with pytest.raises(ValueError, match="data.held_out_share is 0"):
+    with pytest.raises(ValueError, match=r"data.held_out_share is 0"):
         EmojiPairs(32, held_out_share=0)
     with pytest.raises(ValueError, match="split 'test'"):
         emoji.picture(0, "test")

@@ -28,7 +28,12 @@ def test_families_join_tone_gender_and_hair():
 
 
 def test_articles_and_plurals():
-    assert [singular(n) for n in ("apple", "dog", "unicorn", "ice cream")] == ["an apple", "a dog", "a unicorn", "an ice cream"]
+    assert [singular(n) for n in ("apple", "dog", "unicorn", "ice cream")] == [
+        "an apple",
+        "a dog",
+        "a unicorn",
+        "an ice cream",
+    ]
     assert [plural(n) for n in ("dog", "fox", "butterfly", "key", "foot", "bus", "thumbs up", "cactus")] == [
         "dogs", "foxes", "butterflies", "keys", "feet", "buses", "thumbs up", "cactuses",
     ]  # fmt: skip

@@ -136,7 +136,9 @@ def test_captions_are_true(training, held_out):
         boxes = [sprite.box for sprite in scene.sprites]
         if relation == "between":
             one, other = objects
-            direction = next(r for r in ("left of", "right of", "above", "below") if holds(r, boxes[one], boxes[subjects[0]]))
+            direction = next(
+                r for r in ("left of", "right of", "above", "below") if holds(r, boxes[one], boxes[subjects[0]])
+            )
             assert holds(direction, boxes[subjects[0]], boxes[other])
         else:
             assert all(holds(relation, boxes[s], boxes[o]) for s in subjects for o in objects), scene

@@ -35,7 +35,9 @@ def test_a_training_batch(scenes):
 def test_pictures_are_normalised_after_the_transfer(scenes):
     batch = next(iter(scenes.train_dataloader()))
     normal = scenes.on_after_batch_transfer(batch, 0).image
-    by_hand = (batch.image.double() / 255 - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
+    by_hand = (batch.image.double() / 255 - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(
+        3, 1, 1
+    )
     assert normal.dtype == torch.float32 and torch.allclose(normal.double(), by_hand, atol=2e-6, rtol=0)
     assert scenes.on_after_batch_transfer("something else", 0) == "something else"
 

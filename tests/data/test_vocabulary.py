@@ -8,7 +8,14 @@ import sys
 import pytest
 
 from alignlab.data.emoji_scenes import EmojiScenes
-from alignlab.data.vocabulary import CaptionEncoder, clean_caption, load_tokenizer, text_id, train_tokenizer, vocabulary_of
+from alignlab.data.vocabulary import (
+    CaptionEncoder,
+    clean_caption,
+    load_tokenizer,
+    text_id,
+    train_tokenizer,
+    vocabulary_of,
+)
 
 TEXTS = ["a red apple above a dog", "two dogs left of a house", "a house, blue background"]
 
@@ -17,7 +24,18 @@ def test_words_are_whole_and_case_does_not_matter():
     tokenizer = train_tokenizer(TEXTS)
     assert tokenizer.tokenize("Two DOGS above a house") == ["two", "dogs", "above", "a", "house"]
     assert tokenizer.tokenize("a zebra") == ["a", "[UNK]"]
-    assert len({tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id, tokenizer.unk_token_id}) == 5
+    assert (
+        len(
+            {
+                tokenizer.pad_token_id,
+                tokenizer.cls_token_id,
+                tokenizer.sep_token_id,
+                tokenizer.mask_token_id,
+                tokenizer.unk_token_id,
+            }
+        )
+        == 5
+    )
 
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece"])
@@ -37,8 +55,13 @@ def test_training_is_deterministic_across_processes():
         "import sys, json\nfrom alignlab.data.vocabulary import train_tokenizer\ntexts = json.load(sys.stdin)\n"
         "print([sorted(train_tokenizer(texts, kind, 400).get_vocab().items()) for kind in ('word', 'wordpiece')])"
     )
-    other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, input=json.dumps(texts))
-    assert other.stdout == f"{[sorted(train_tokenizer(texts, kind, 400).get_vocab().items()) for kind in ('word', 'wordpiece')]}\n"
+    other = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, input=json.dumps(texts)
+    )
+    assert (
+        other.stdout
+        == f"{[sorted(train_tokenizer(texts, kind, 400).get_vocab().items()) for kind in ('word', 'wordpiece')]}\n"
+    )
 
 
 def test_word_pieces_spell_unknown_words():
@@ -72,13 +95,16 @@ def test_long_captions_are_cut_and_counted(caplog):
 def test_bad_names_and_settings(tmp_path):
     with pytest.raises(ValueError, match=r"data.tokenizer='.*' can't be loaded"):
         load_tokenizer(str(tmp_path))
-    with pytest.raises(ValueError, match="data.tokenizer_kind is 'letters'"):
+    with pytest.raises(ValueError, match=r"data.tokenizer_kind is 'letters'"):
         train_tokenizer(TEXTS, "letters")
-    with pytest.raises(ValueError, match="data.context_length is 2"):
+    with pytest.raises(ValueError, match=r"data.context_length is 2"):
         CaptionEncoder(train_tokenizer(TEXTS), 2)
 
 
 def test_cleaning_and_text_ids():
-    assert clean_caption("A well-known <person>, near the sea/shore: 'wow'!") == "a well known person near the sea shore wow"
+    assert (
+        clean_caption("A well-known <person>, near the sea/shore: 'wow'!")
+        == "a well known person near the sea shore wow"
+    )
     assert clean_caption("a b c d", max_words=2) == "a b"
     assert text_id("A  dog") == text_id("a dog ") != text_id("a cat") and 0 <= text_id("x") < 2**63

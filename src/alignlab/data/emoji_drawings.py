@@ -92,7 +92,7 @@ class PatchBank:
         key = (drawing, side, rotation)
         patch = self._patches.get(key)
         if patch is None:
-            patch = render_patch(drawing_picture(drawing), side, rotation)
+            patch = render_patch(_turned_picture(drawing, rotation), side)
             size = patch.colour.nbytes + patch.keep.nbytes
             if size <= self._free_bytes:
                 self._free_bytes -= size
@@ -106,23 +106,17 @@ class PatchBank:
         }
 
 
-def render_patch(picture: Image.Image, side: int, rotation: float) -> Patch:
-    """Turns, crops to the box of pixels with alpha >= MIN_ALPHA, and resizes an RGBA picture."""
-    if rotation:
-        picture = picture.rotate(rotation, Image.Resampling.BICUBIC, expand=True)
-    picture = picture.crop(_box(np.asarray(picture)[..., 3]))
+@functools.lru_cache(maxsize=4096)
+def _turned_picture(drawing: str, rotation: float) -> Image.Image:
+    picture = drawing_picture(drawing).rotate(rotation, Image.Resampling.BICUBIC, expand=True)
+    return picture.crop(_box(np.asarray(picture)[..., 3]))
+
+
+def render_patch(picture: Image.Image, side: int) -> Patch:
+    """Resizes an RGBA picture to a longer side of `side` pixels and crops it to the box of pixels with alpha >= MIN_ALPHA."""
     factor = side / max(picture.size)
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    pixels = np.asarray(
-        picture.resize(
-            size,
-            Image.Resampling.BICUBIC
-            if factor > 1
-            else Image.Resampling.BOX
-            if factor < 0.25
-            else Image.Resampling.HAMMING,
-        )
-    )
+    pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC if factor > 1 else Image.Resampling.HAMMING))
     left, top, right, bottom = _box(pixels[..., 3])
     pixels = pixels[top:bottom, left:right].astype(np.uint32)
     alpha = pixels[..., 3:]
