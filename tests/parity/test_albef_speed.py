@@ -1,5 +1,8 @@
 """Every shortcut of our ALBEF equals the plain way, in value and in gradient."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -192,3 +195,13 @@ def test_negatives_survive_similarities_whose_softmax_underflows():
     assert negatives.valid.all()
     lonely = hard_negatives(similarity, similarity, torch.ones(4, 4, dtype=torch.bool))
     assert not lonely.valid.any()
+
+
+@pytest.mark.slow
+def test_floating_point_operations_at_the_published_size():
+    path = Path(__file__).parents[2] / "benchmarks" / "albef.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_albef", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    assert benchmark.gflops_per_sample("plain") == pytest.approx(299.8, abs=0.05)
+    assert benchmark.gflops_per_sample("alignlab") < 258

@@ -1,0 +1,284 @@
+# ruff: noqa: E402  (the oracle is imported from the tests)
+"""ALBEF pre-training steps against a plain implementation of the published code, and FLOPs per sample; written to docs/benchmarks.md.
+
+    python benchmarks/albef.py [--sizes tiny mid] [--rounds 7] [--device cpu] [--dry-run]
+
+The plain side is the oracle of the parity tests (tests/parity/albef_reference.py), which computes as the published code does: explicit
+attention, three fusion calls, language head at all positions, negatives one by one, moving average tensor by tensor, AdamW without fused
+kernels. Both sides have the same sizes, parameter counts (compared) and batch and run in one process, turn by turn; a turn is a whole
+step: moving average, teacher, student, losses, backward, queues, AdamW. Rates are medians over turns. Peak memory comes from a process
+per side. FLOPs are torch's count of forward and backward on the meta device, at the published sizes.
+"""
+
+import argparse
+import gc
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from unittest import mock
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "parity"))
+
+from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imports torchvision)
+
+# isort: split
+import torch
+from albef_pair import make_system, random_batch
+from albef_reference import AlbefReference, adamw
+from albef_reference_encoders import Sizes
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from alignlab.optim import adamw as our_adamw
+from alignlab.types import PairBatch
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+PEERS = ("plain", "alignlab")
+PUBLISHED_GFLOPS = 300.1  # per sample, three times the student's forward pass and once the teacher's
+
+# name -> (sizes, batch, tokens). "tiny" is model=albef as it comes, but for the stem, which the published code has not; "mid" is
+# large enough to be bound by arithmetic.
+SIZES = {
+    "tiny": (
+        Sizes(
+            image_size=48,
+            patch_size=8,
+            vision_width=128,
+            vision_layers=4,
+            vision_heads=4,
+            vocab_size=512,
+            text_width=128,
+            text_layers=4,
+            fusion_layer=2,
+            text_heads=4,
+            max_positions=64,
+            embed_dim=64,
+            queue_size=2048,
+            dropout=0.0,
+            cls_id=2,
+            mask_id=4,
+        ),
+        64,
+        24,
+    ),
+    "mid": (
+        Sizes(
+            image_size=128,
+            vision_width=384,
+            vision_layers=6,
+            vision_heads=6,
+            text_width=384,
+            text_layers=6,
+            fusion_layer=3,
+            text_heads=6,
+            queue_size=4096,
+        ),
+        16,
+        30,
+    ),
+    "vit_b16": (Sizes(), 64, 30),
+}
+
+Step = Callable[[], Tensor]
+
+
+def build(peer: str, name: str, precision: str, device: str) -> tuple[Step, int]:
+    """A whole training step, and the number of trainable parameters."""
+    sizes, count, tokens = SIZES[name]
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    batch = PairBatch(*(x.to(device) for x in random_batch(sizes, count, tokens, generator)))
+
+    def autocast():
+        return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+    if peer == "plain":
+        model = AlbefReference(sizes).to(device).train()
+        plain_optimizer = adamw(model)
+
+        def plain_step() -> Tensor:
+            with autocast():
+                loss = sum(model(batch.image, batch.ids, batch.mask, 0.4))
+            plain_optimizer.zero_grad()
+            loss.backward()
+            plain_optimizer.step()
+            return loss.detach()
+
+        return plain_step, sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    system = make_system(sizes).to(device)
+    optimizer = our_adamw(system.net, lr=1e-4, total_steps=1000)["optimizer"]
+
+    def step() -> Tensor:
+        system.net.clamp_temperature()
+        system.twin.update(system.net.encoder, sizes.momentum)
+        with autocast():
+            output = system.forward_losses(batch, 0.4)
+        optimizer.zero_grad()
+        output.losses["loss"].backward()
+        system.queue.push(*output.keys)
+        optimizer.step()
+        return output.losses["loss"].detach()
+
+    return step, sum(p.numel() for p in system.net.parameters())
+
+
+def synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def rates(name: str, precision: str, rounds: int, device: str) -> dict[str, float]:
+    """Median samples per second of each side, turn by turn; the order turns round after every round."""
+    built = {peer: build(peer, name, precision, device) for peer in PEERS}
+    counts = {peer: count for peer, (_, count) in built.items()}
+    assert len(set(counts.values())) == 1, f"not the same architecture: {counts}"
+    seconds: dict[str, list[float]] = {peer: [] for peer in PEERS}
+    for turn in range(rounds + 2):
+        for peer in PEERS if turn % 2 else reversed(PEERS):
+            synchronise(device)
+            start = time.perf_counter()
+            built[peer][0]()
+            synchronise(device)
+            if turn > 1:  # the first two allocate
+                seconds[peer].append(time.perf_counter() - start)
+    return {peer: SIZES[name][1] / statistics.median(times) for peer, times in seconds.items()}
+
+
+def peak_memory(peer: str, name: str, precision: str, device: str) -> int:
+    """Bytes that a process needs at most for three steps, above what it held before; of the GPU where there is one."""
+    if device == "cpu" and name != "tiny":
+        build(peer, "tiny", precision, device)[0]()  # imports and thread pools
+        gc.collect()
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    step, _ = build(peer, name, precision, device)
+    for _ in range(3):
+        step()
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+
+
+def peak_memory_in_subprocess(peer: str, name: str, precision: str, device: str) -> int:
+    command = [
+        sys.executable,
+        __file__,
+        "--memory-of",
+        peer,
+        "--sizes",
+        name,
+        "--precisions",
+        precision,
+        "--device",
+        device,
+    ]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def gflops_per_sample(peer: str, count: int = 64) -> float:
+    """Forward and backward of one step at the published sizes, no dropout, alpha 0.4, in 10^9 FLOPs (two a multiplication with addition)."""
+    sizes, _, tokens = SIZES["vit_b16"]
+    sizes = sizes._replace(dropout=0.0)
+    counter = FlopCounterMode(display=False)
+    # On the meta device: shapes without data. It has no autocast, not even to switch off; fused attention counts as its two products.
+    no_autocast = mock.patch("torch.autocast", return_value=nullcontext())
+    with no_autocast, sdpa_kernel(SDPBackend.MATH), torch.device("meta"):
+        ids, mask = torch.zeros(count, tokens, dtype=torch.int64), torch.ones(count, tokens, dtype=torch.bool)
+        image, others = torch.zeros(count, 3, sizes.image_size, sizes.image_size), list(range(count))
+        if peer == "plain":
+            model = AlbefReference(sizes)
+            chances = {"masked_ids": ids, "labels": ids, "negative_images": others, "negative_texts": others}
+            with counter:
+                sum(model(image, ids, mask, 0.4, **chances)).backward()
+        else:
+            system = make_system(sizes)
+            with counter:
+                system.forward_losses(PairBatch(image, ids, mask, ids[:, 0], ids[:, 0]), 0.4).losses["loss"].backward()
+    return counter.get_total_flops() / count / 1e9
+
+
+def measure(names: list[str], precisions: list[str], rounds: int, device: str) -> list[str]:
+    """Rows of the table."""
+    rows = []
+    for name in names:
+        for precision in precisions:
+            speed = rates(name, precision, rounds, device)
+            gc.collect()
+            memory = {peer: peak_memory_in_subprocess(peer, name, precision, device) for peer in PEERS}
+            for peer in PEERS:
+                ratio, share = speed[peer] / speed["plain"], memory[peer] / memory["plain"]
+                rows.append(
+                    f"| {name}, batch {SIZES[name][1]} | {precision} | {peer} | {speed[peer]:.1f} | {ratio:.2f} "
+                    f"| {memory[peer] / 2**20:.0f} | {share:.2f} |"
+                )
+                print(rows[-1], flush=True)
+    return rows
+
+
+def section(rows: list[str], flops: dict[str, float], rounds: int, device: str) -> str:
+    """This benchmark's part of the page."""
+    what = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads, {platform.machine()}"
+    )
+    return f"""<!-- albef: begin -->
+## ALBEF against a plain implementation
+
+Whole pre-training steps (moving average, teacher, student, three losses, backward, queues, AdamW), both sides alternating in one process;
+medians of {rounds} turns. The plain side is the parity tests' oracle, which computes the way the published code does. Memory is the peak
+above the start of the process, weights and optimizer state included. torch {torch.__version__}, {what}. Made by `python benchmarks/albef.py`.
+
+| sizes | precision | side | samples/s | speed ratio | peak MiB | memory ratio |
+|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+FLOPs of one step at ViT-B/16, 256 px, 30 tokens, batch 64, by torch's `FlopCounterMode` (forward and backward of the student, forward of the
+teacher, two per multiplication with addition). The published code's arithmetic adds up to {PUBLISHED_GFLOPS} GFLOP per sample.
+
+| side | GFLOP per sample | share of {PUBLISHED_GFLOPS} |
+|---|---|---|
+{chr(10).join(f"| {peer} | {value:.1f} | {value / PUBLISHED_GFLOPS:.3f} |" for peer, value in flops.items())}
+<!-- albef: end -->"""
+
+
+def write(text: str) -> None:
+    """Replace this section of the page, and nothing else."""
+    page = PAGE.read_text() if PAGE.exists() else "# Benchmarks\n"
+    before, begin, rest = page.partition("<!-- albef: begin -->")
+    after = rest.partition("<!-- albef: end -->")[2] if begin else "\n"
+    temporary = PAGE.with_suffix(".tmp")
+    temporary.write_text(f"{before.rstrip()}\n\n{text}{after}")
+    temporary.replace(PAGE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["tiny", "mid"])
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=7, help="measured turns of each side")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the tables without writing them to docs/benchmarks.md"
+    )
+    parser.add_argument("--memory-of", choices=PEERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        print(peak_memory(arguments.memory_of, arguments.sizes[0], arguments.precisions[0], arguments.device))
+        return
+    flops = {peer: gflops_per_sample(peer) for peer in PEERS}
+    print({peer: round(value, 2) for peer, value in flops.items()}, flush=True)
+    rows = measure(arguments.sizes, arguments.precisions, arguments.rounds, arguments.device)
+    text = section(rows, flops, arguments.rounds, arguments.device)
+    print(text) if arguments.dry_run else write(text)
+
+
+if __name__ == "__main__":
+    main()
