@@ -80,7 +80,13 @@ def alignlab_step(size: Size, precision: str, dynamic: bool) -> tuple[Step, int]
 
     width, depth, heads = size.vision
     vision = partial(
-        vision_transformer, image_size=size.image, patch_size=size.patch, width=width, depth=depth, heads=heads, pre_norm=True
+        vision_transformer,
+        image_size=size.image,
+        patch_size=size.patch,
+        width=width,
+        depth=depth,
+        heads=heads,
+        pre_norm=True,
     )
     width, depth, heads = size.text
     text = partial(TextTower, context_length=size.context, width=width, depth=depth, heads=heads)
@@ -112,14 +118,19 @@ def open_clip_step(size: Size, precision: str) -> tuple[Step, int]:
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     width, depth, heads = size.vision
-    vision = CLIPVisionCfg(layers=depth, width=width, head_width=width // heads, patch_size=size.patch, image_size=size.image)
+    vision = CLIPVisionCfg(
+        layers=depth, width=width, head_width=width // heads, patch_size=size.patch, image_size=size.image
+    )
     width, depth, heads = size.text
     text = CLIPTextCfg(context_length=size.context, vocab_size=size.vocabulary, width=width, heads=heads, layers=depth)
     net, loss = CLIP(size.embed, vision, text, output_dict=True), ClipLoss(cache_labels=True)
     named = list(net.named_parameters())
     plain = [p for n, p in named if p.ndim < 2 or any(part in n for part in ("bn", "ln", "bias", "logit_scale"))]
     chosen = {id(p) for p in plain}
-    groups = [{"params": plain, "weight_decay": 0.0}, {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.2}]
+    groups = [
+        {"params": plain, "weight_decay": 0.0},
+        {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.2},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=5e-8, betas=(0.9, 0.98), eps=1e-6)  # the first step of a long warm-up
     image, ids, _ = make_batch(size)
 
@@ -222,7 +233,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=7, help="measured turns of each side")
-    parser.add_argument("--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md"
+    )
     parser.add_argument("--memory-of", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:

@@ -53,14 +53,22 @@ def adamw(
     if not groups:
         raise ValueError("nothing to optimise: every parameter is frozen")
     if fused is None:
-        fused = all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for group in groups for p in group["params"])
+        fused = all(
+            p.is_floating_point() and p.device.type in _FUSED_DEVICES for group in groups for p in group["params"]
+        )
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), eps=eps, fused=fused)
     scheduler = LambdaLR(optimizer, lambda step: factor(step) / lr)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def learning_rate(
-    *, lr: float, total_steps: float, warmup_steps: int = 0, warmup_lr: float = 0.0, min_lr: float = 0.0, schedule: Schedule = "cosine"
+    *,
+    lr: float,
+    total_steps: float,
+    warmup_steps: int = 0,
+    warmup_lr: float = 0.0,
+    min_lr: float = 0.0,
+    schedule: Schedule = "cosine",
 ) -> Callable[[int], float]:
     """Return the learning rate as a function of the optimizer step: linear warm-up, then cosine, linear or constant.
 
@@ -68,7 +76,9 @@ def learning_rate(
     cosine: min_lr + (lr - min_lr)(1 + cos(pi p))/2, linear: lr + (min_lr - lr) p.
     """
     if lr <= 0 or not 0 <= min_lr <= lr or not 0 <= warmup_lr <= lr:
-        raise ValueError(f"optim.lr={lr} must be positive, optim.min_lr={min_lr} and optim.warmup_lr={warmup_lr} between 0 and optim.lr")
+        raise ValueError(
+            f"optim.lr={lr} must be positive, optim.min_lr={min_lr} and optim.warmup_lr={warmup_lr} between 0 and optim.lr"
+        )
     if warmup_steps < 0:
         raise ValueError(f"optim.warmup_steps={warmup_steps} must not be negative")
     if schedule not in ("cosine", "linear", "constant"):
@@ -121,7 +131,9 @@ def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
             inside = name[len(prefix) :]
             if inside.startswith("blocks."):
                 scales[name] = layer_decay ** (depth - int(inside.split(".")[1]))
-            elif inside.startswith(("cls_token", "reg_token", "pos_embed", "patch_embed", "norm_pre", "token_embedding")):
+            elif inside.startswith(
+                ("cls_token", "reg_token", "pos_embed", "patch_embed", "norm_pre", "token_embedding")
+            ):
                 scales[name] = layer_decay ** (depth + 1)
     return scales
 

@@ -13,7 +13,9 @@ def vectors(pairs: int = 7) -> list[torch.Tensor]:
     return [image, text, torch.tensor([9.0], requires_grad=True), torch.tensor([-2.0], requires_grad=True)]
 
 
-IDS = PairIds(torch.tensor([0, 1, 0, 2, 3, 4, 5]), torch.tensor([0, 1, 2, 3, 1, 4, 5]))  # pictures 0 = 2, captions 1 = 4
+IDS = PairIds(
+    torch.tensor([0, 1, 0, 2, 3, 4, 5]), torch.tensor([0, 1, 2, 3, 1, 4, 5])
+)  # pictures 0 = 2, captions 1 = 4
 SAME = torch.eye(7, dtype=torch.bool)
 SAME[0, 2] = SAME[2, 0] = SAME[1, 4] = SAME[4, 1] = True
 

@@ -12,7 +12,15 @@ from alignlab.models.vision import vision_transformer
 
 def net(**settings) -> Clip:
     torch.manual_seed(0)
-    vision = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=2, heads=2, patch_dropout=settings.pop("patch_dropout", 0.0))
+    vision = partial(
+        vision_transformer,
+        image_size=16,
+        patch_size=8,
+        width=16,
+        depth=2,
+        heads=2,
+        patch_dropout=settings.pop("patch_dropout", 0.0),
+    )
     text = partial(TextTower, context_length=6, width=24, depth=2, heads=2)
     return Clip(vision, text, vocab_size=20, embed_dim=8, **settings)
 

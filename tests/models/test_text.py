@@ -46,7 +46,9 @@ def test_pooling_equals_all_tokens_computed_and_masked(causal, pool):
     torch.testing.assert_close(net(ids, mask), whole(net, ids, mask), rtol=0, atol=1e-12)
     for name, gradient in gradients[0].items():
         assert gradient.abs().sum() > 0, name
-        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            gradient, gradients[1][name], rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize(("causal", "pool"), MODES)

@@ -18,6 +18,7 @@ def tower(**settings):
 def test_pooled_is_the_class_token_of_all_tokens_with_equal_gradients(settings):
     net, image = tower(**settings).double(), torch.randn(3, 3, 32, 32, dtype=torch.float64)
     tokens, direction = net.tokens(image), torch.randn(3, 48)
+    assert {m.eps for m in net.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-6}
     assert tokens.shape == (3, 17, 48) and net.grid == (4, 4) and net.width == 48
     torch.testing.assert_close(tokens, net.trunk.forward_features(image), rtol=0, atol=1e-12)  # timm's own computation
     (tokens[:, 0] * direction).sum().backward()
@@ -28,7 +29,9 @@ def test_pooled_is_the_class_token_of_all_tokens_with_equal_gradients(settings):
     torch.testing.assert_close(pooled, tokens[:, 0], rtol=0, atol=1e-12)
     for name, parameter in net.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
-        torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            parameter.grad, whole[name], rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_attention_pooling_trains_every_parameter():
@@ -43,7 +46,9 @@ def test_checkpoint_of_another_size_loads_with_resized_positions():
     large.load_state_dict(small.state_dict())
     old, new = small.trunk.pos_embed, large.trunk.pos_embed
     assert torch.equal(old[:, 0], new[:, 0])
-    grid = F.interpolate(old[:, 1:].reshape(1, 4, 4, 48).permute(0, 3, 1, 2), (6, 6), mode="bicubic", align_corners=False)
+    grid = F.interpolate(
+        old[:, 1:].reshape(1, 4, 4, 48).permute(0, 3, 1, 2), (6, 6), mode="bicubic", align_corners=False
+    )
     assert torch.equal(new[:, 1:], grid.permute(0, 2, 3, 1).reshape(1, 36, 48))
     with pytest.raises(ValueError, match="not a square"):
         resize_position_embedding(torch.randn(1, 8, 4), (2, 2))

@@ -9,7 +9,14 @@ from alignlab.models.clip_checkpoint import clip_like, from_transformers, load_t
 
 END = 49
 SIZES = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
-TEXT = {**SIZES, "vocab_size": 50, "max_position_embeddings": 12, "bos_token_id": 48, "eos_token_id": END, "pad_token_id": 0}
+TEXT = {
+    **SIZES,
+    "vocab_size": 50,
+    "max_position_embeddings": 12,
+    "bos_token_id": 48,
+    "eos_token_id": END,
+    "pad_token_id": 0,
+}
 VISION = {**SIZES, "hidden_size": 48, "image_size": 32, "patch_size": 8}
 
 
@@ -19,7 +26,10 @@ def pair(kind: str):
         reference, loss = CLIPModel(CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=24)), InfoNce()
     else:
         vision = {**VISION, "hidden_size": 32}  # SigLIP has no image projection: equal widths
-        reference, loss = SiglipModel(SiglipConfig(text_config={**TEXT, "projection_size": 32}, vision_config=vision)), SigLip(chunk_size=4)
+        reference, loss = (
+            SiglipModel(SiglipConfig(text_config={**TEXT, "projection_size": 32}, vision_config=vision)),
+            SigLip(chunk_size=4),
+        )
     with torch.no_grad():  # away from the zeros and ones of a fresh net
         for name, parameter in reference.named_parameters():
             if name == "logit_bias":
@@ -46,7 +56,9 @@ def texts(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
 def test_embeddings_logits_loss_and_gradients_equal_transformers(kind):
     reference, net, loss = pair(kind)
     image, (ids, mask) = torch.randn(6, 3, 32, 32), texts(kind)
-    theirs = reference(pixel_values=image, input_ids=ids, attention_mask=mask.long() if kind == "clip" else None, return_loss=True)
+    theirs = reference(
+        pixel_values=image, input_ids=ids, attention_mask=mask.long() if kind == "clip" else None, return_loss=True
+    )
     ours = net(image, ids, mask)
     torch.testing.assert_close(ours.image, theirs.image_embeds, rtol=0, atol=1e-5)
     torch.testing.assert_close(ours.text, theirs.text_embeds, rtol=0, atol=1e-5)

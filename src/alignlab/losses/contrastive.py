@@ -24,15 +24,25 @@ class PairIds(NamedTuple):
 class InfoNce(nn.Module):
     """`info_nce` with its settings."""
 
-    def __init__(self, *, local_loss: bool = True, gather_with_grad: bool = True, duplicates: Duplicates = "positives") -> None:
+    def __init__(
+        self, *, local_loss: bool = True, gather_with_grad: bool = True, duplicates: Duplicates = "positives"
+    ) -> None:
         super().__init__()
         if not (local_loss or gather_with_grad):
-            raise ValueError("model.loss.local_loss=false needs model.loss.gather_with_grad=true, else gradients shrink with the number of ranks")
+            raise ValueError(
+                "model.loss.local_loss=false needs model.loss.gather_with_grad=true, else gradients shrink with the number of ranks"
+            )
         self.local_loss, self.gather_with_grad = local_loss, gather_with_grad
         self.duplicates = _checked(duplicates)
 
     def forward(
-        self, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor | None = None, ids: PairIds | None = None, gather: bool = True
+        self,
+        image: Tensor,
+        text: Tensor,
+        scale: Tensor,
+        bias: Tensor | None = None,
+        ids: PairIds | None = None,
+        gather: bool = True,
     ) -> Tensor:
         """(B, D), (B, D), (1,) -> scalar. A bias cancels in the softmax and is refused; gather=False keeps to this rank's pairs."""
         if bias is not None:
@@ -60,7 +70,13 @@ class SigLip(nn.Module):
         self.duplicates = _checked(duplicates)
 
     def forward(
-        self, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor | None = None, ids: PairIds | None = None, gather: bool = True
+        self,
+        image: Tensor,
+        text: Tensor,
+        scale: Tensor,
+        bias: Tensor | None = None,
+        ids: PairIds | None = None,
+        gather: bool = True,
     ) -> Tensor:
         """(B, D), (B, D), (1,), (1,) -> scalar. Without a bias it is 0; gather=False keeps to this rank's pairs."""
         return siglip(
@@ -109,7 +125,10 @@ def info_nce(
         same = None if ids is None else _sameness(ids, every)
         image_logits = scale * image @ columns[1].T
         text_logits = image_logits.T if len(image) == len(columns[0]) else scale * text @ columns[0].T
-        return (_cross_entropy(image_logits, start, same, mask_duplicates) + _cross_entropy(text_logits, start, same, mask_duplicates)) / 2
+        return (
+            _cross_entropy(image_logits, start, same, mask_duplicates)
+            + _cross_entropy(text_logits, start, same, mask_duplicates)
+        ) / 2
 
 
 def siglip(
@@ -158,7 +177,10 @@ class _SigLip(torch.autograd.Function):
             cosine = image @ text[chunk].T
             sign = positive.to(image.dtype).mul_(2).sub_(1)
             signed = torch.addcmul(bias, cosine, scale).mul_(sign)
-            terms, slope = nn.functional.logsigmoid(signed), torch.sigmoid(-signed).mul_(sign).div_(-batch)  # slope: d loss / d logit
+            terms, slope = (
+                nn.functional.logsigmoid(signed),
+                torch.sigmoid(-signed).mul_(sign).div_(-batch),
+            )  # slope: d loss / d logit
             if mask_duplicates:
                 counted = diagonal | ~same
                 terms, slope = terms * counted, slope * counted
@@ -209,7 +231,9 @@ def _no_autocast(x: Tensor) -> torch.autocast:
 
 def _check_size(pairs: int) -> None:
     if pairs < 2:
-        raise ValueError("data.batch_size=1 leaves a contrastive loss without a negative: use at least 2 pairs over all processes")
+        raise ValueError(
+            "data.batch_size=1 leaves a contrastive loss without a negative: use at least 2 pairs over all processes"
+        )
 
 
 def _checked(duplicates: Duplicates) -> Duplicates:

@@ -14,7 +14,9 @@ def is_plain(block: nn.Module) -> bool:
     """Whether `run_block` and `run_block_for_one` reproduce this block: timm's standard one, in whatever configuration but gated."""
     if type(block) is not Block or type(block.attn) is not Attention:
         return False
-    return getattr(block.attn, "gate", None) is None and isinstance(getattr(block.attn, "norm", nn.Identity()), nn.Identity)
+    return getattr(block.attn, "gate", None) is None and isinstance(
+        getattr(block.attn, "norm", nn.Identity()), nn.Identity
+    )
 
 
 def run_block(block: Block, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -41,7 +43,9 @@ def run_block_for_one(block: Block, x: Tensor, index: Tensor | None = None, mask
     weight, bias = attn.qkv.weight, attn.qkv.bias
     query = F.linear(take_token(normed, index), weight[:inner], None if bias is None else bias[:inner])
     key, value = (
-        F.linear(normed, weight[inner:], None if bias is None else bias[inner:]).view(batch, tokens, 2, attn.num_heads, attn.head_dim).unbind(2)
+        F.linear(normed, weight[inner:], None if bias is None else bias[inner:])
+        .view(batch, tokens, 2, attn.num_heads, attn.head_dim)
+        .unbind(2)
     )
     y = _attend(attn, query.view(batch, 1, attn.num_heads, attn.head_dim), key, value, mask, False)
     x = take_token(x, index) + block.drop_path1(block.ls1(y))
@@ -60,5 +64,7 @@ def _attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Te
     batch, rows = query.shape[:2]
     query, key = attn.q_norm(query.transpose(1, 2)), attn.k_norm(key.transpose(1, 2))
     dropout = attn.attn_drop.p if attn.training else 0.0
-    y = F.scaled_dot_product_attention(query, key, value.transpose(1, 2), attn_mask=mask, dropout_p=dropout, is_causal=causal)
+    y = F.scaled_dot_product_attention(
+        query, key, value.transpose(1, 2), attn_mask=mask, dropout_p=dropout, is_causal=causal
+    )
     return attn.proj_drop(attn.proj(y.transpose(1, 2).reshape(batch, rows, -1)))

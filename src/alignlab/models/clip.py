@@ -93,7 +93,9 @@ class Clip(nn.Module):
 
     def forward(self, image: Tensor, ids: Tensor, mask: Tensor) -> PairEmbeddings:
         """Embed a batch of pairs."""
-        return PairEmbeddings(self.encode_image(image), self.encode_text(ids, mask), self.temperature.exp(), self.logit_bias)
+        return PairEmbeddings(
+            self.encode_image(image), self.encode_text(ids, mask), self.temperature.exp(), self.logit_bias
+        )
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:

@@ -70,11 +70,15 @@ def from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def clip_like(config: Any, *, vocab_size: int, image_size: int | None = None, freeze: Literal["none", "image", "text"] = "none") -> Clip:
+def clip_like(
+    config: Any, *, vocab_size: int, image_size: int | None = None, freeze: Literal["none", "image", "text"] = "none"
+) -> Clip:
     """Build an untrained `Clip` of the sizes in a transformers `CLIPConfig` or `SiglipConfig`."""
     text, vision, siglip = config.text_config, config.vision_config, config.model_type == "siglip"
     if vocab_size != text.vocab_size:
-        raise ValueError(f"the data's vocabulary has {vocab_size} tokens, the pretrained net {text.vocab_size}: take its own tokenizer (data.tokenizer)")
+        raise ValueError(
+            f"the data's vocabulary has {vocab_size} tokens, the pretrained net {text.vocab_size}: take its own tokenizer (data.tokenizer)"
+        )
     image_tower = partial(
         vision_transformer,
         image_size=image_size or vision.image_size,

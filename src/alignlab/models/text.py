@@ -44,7 +44,9 @@ class TextTower(nn.Module):
         if width % heads:
             raise ValueError(f"text width={width} must be a multiple of heads={heads}")
         if causal and pool == "first":
-            raise ValueError("pool=first sees nothing but the first token when causal=True: take pool=last or causal=False")
+            raise ValueError(
+                "pool=first sees nothing but the first token when causal=True: take pool=last or causal=False"
+            )
         if pool not in ("last", "first", "mean"):
             raise ValueError(f"pool={pool} is none of last, first, mean")
         self.width, self.causal, self.pool = width, causal, pool
@@ -54,7 +56,8 @@ class TextTower(nn.Module):
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.pos_embed = nn.Parameter(torch.empty(context_length, width))
         self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm, act_layer=ACTIVATIONS[activation]) for _ in range(depth)
+            Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm, act_layer=ACTIVATIONS[activation])
+            for _ in range(depth)
         )
         self.norm = norm(width)
         self._initialise()

@@ -29,7 +29,9 @@ class VisionTower(nn.Module):
     grid: (rows, columns) of patches. width: W of `pooled`, and of `tokens` for transformers.
     """
 
-    def __init__(self, trunk: nn.Module, *, grid: tuple[int, int], width: int, gradient_checkpointing: bool = False) -> None:
+    def __init__(
+        self, trunk: nn.Module, *, grid: tuple[int, int], width: int, gradient_checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.grid = grid
@@ -159,10 +161,14 @@ def vision_transformer(
         act_layer=ACTIVATIONS[activation],
         **({"embed_layer": ConvStem} if stem == "conv" else {}),
     )
-    return VisionTower(trunk, grid=trunk.patch_embed.grid_size, width=width, gradient_checkpointing=gradient_checkpointing)
+    return VisionTower(
+        trunk, grid=trunk.patch_embed.grid_size, width=width, gradient_checkpointing=gradient_checkpointing
+    )
 
 
-def _named_tower(name: str, image_size: int, patch_dropout: float, gradient_checkpointing: bool, pretrained: bool) -> VisionTower:
+def _named_tower(
+    name: str, image_size: int, patch_dropout: float, gradient_checkpointing: bool, pretrained: bool
+) -> VisionTower:
     if not timm.is_model(name.partition(".")[0]):
         near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)) or "nothing"
         raise ValueError(f"timm has no model named {name!r}; near it: {near}")
