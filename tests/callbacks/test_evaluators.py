@@ -13,9 +13,12 @@ from alignlab.callbacks.evaluator import Evaluator, untouched
 from alignlab.callbacks.grounding import GroundingEvaluator
 from alignlab.callbacks.linear_probe import LinearProbe
 from alignlab.callbacks.retrieval import RetrievalEvaluator
-from alignlab.callbacks.samples import SampleSheets
+from alignlab.callbacks.samples import SampleSheets, search
 from alignlab.callbacks.zero_shot import ZeroShotEvaluator
 from alignlab.data.modules import EmojiScenesModule
+from alignlab.evaluation.encoding import encode_retrieval_set
+from alignlab.evaluation.reranking import rerank
+from alignlab.evaluation.retrieval import lift
 from alignlab.losses.contrastive import InfoNce
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.clip import Clip
@@ -121,6 +124,20 @@ def test_sheets_of_albef(data, tmp_path):
         assert len(set(row["pictures"])) == 5 and row["scores"] == sorted(row["scores"], reverse=True)
         assert row["place"] == 6 or row["pictures"][row["place"] - 1] == row["picture"]
     assert not list((tmp_path / "samples").glob(".*"))
+
+
+def test_search_orders_as_reranking_does(data):
+    system = albef(data, dropout=0.0)
+    system.configure_model()
+    for parameter in system.net.parameters():  # far from its start, so that scores differ
+        torch.nn.init.normal_(parameter, std=0.3)
+    encoded = encode_retrieval_set(system, data.retrieval_dataloader(), keep_tokens=True)
+    for top_k in (3, 100):
+        order = lift(encoded.text_features @ encoded.image_features.T, rerank(system.net, encoded, top_k=top_k)[0])
+        found = search(system.net, encoded, [0, 2, 5], top_k)
+        assert [pictures for pictures, _ in found] == order[[0, 2, 5]].argsort(1, descending=True).tolist()
+    order = (encoded.text_features @ encoded.image_features.T).argsort(1, descending=True)
+    assert search(None, encoded, [1], 3)[0][0] == order[1].tolist()
 
 
 def test_clip_has_the_same_without_matching(data, tmp_path):

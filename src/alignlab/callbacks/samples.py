@@ -86,44 +86,28 @@ class SampleSheets(Callback):
                 tokens_on_host=True,
                 max_pictures=self.max_pictures,
             )
-            found = self._search(net if matches else None, encoded, datamodule)
+            index, chosen = encoded.image_index.tolist(), _spread(len(encoded.image_index), self.num_captions)
+            answers = search(net if matches else None, encoded, chosen, self.rerank_top_k)
             if distributed.rank() != 0:
                 return
             folder = Path(trainer.default_root_dir) / "samples"
             folder.mkdir(parents=True, exist_ok=True)
+            found = [
+                Found(
+                    caption=datamodule.caption(index[right], self.split),
+                    picture=index[right],
+                    place=order.index(right) + 1,
+                    pictures=[index[i] for i in order[:5]],
+                    scores=[round(score, 4) for score in scores[:5]],
+                )
+                for right, (order, scores) in zip(chosen, answers, strict=True)
+            ]
             self._write_retrieval(found, len(encoded.image_index), matches, datamodule, folder)
             if matches and hasattr(net, "match_with_attention") and self.num_scenes > 0:
                 rows = self._look(net, encoded, datamodule)
                 legend = "Grad-CAM of the matching score: where the net looks for a word. Each map is scaled to its own maximum."
                 _save(draw_sheet("Single words on pictures", legend, rows), folder / "grad_cam.png")
         log.info("sample sheets are in %s", folder)
-
-    def _search(self, net: torch.nn.Module | None, encoded: EncodedSet, datamodule: Any) -> list[Found]:
-        """Best pictures of some pictures' first captions, by similarity and then by matching."""
-        index = encoded.image_index.tolist()
-        chosen = _spread(len(index), self.num_captions)
-        texts = torch.searchsorted(encoded.image_of_text, torch.tensor(chosen, device=encoded.image_of_text.device))
-        features = encoded.text_features[texts]
-        score = similarity(features, encoded.image_features)
-        if net is not None and self.rerank_top_k > 0:
-            best = nearest(features, encoded.image_features, self.rerank_top_k)
-            image, text = best.index.flatten(), texts.repeat_interleave(best.index.shape[1])
-            by_picture = image.argsort(stable=True)
-            matching = score.new_empty(len(image))
-            matching[by_picture] = score_pairs(net, encoded, image[by_picture], text[by_picture])
-            score = lift(score, Candidates(best.index, matching.view_as(best.index)))
-        order = score.argsort(1, descending=True).tolist()
-        score = score.tolist()
-        return [
-            Found(
-                caption=datamodule.caption(index[right], self.split),
-                picture=index[right],
-                place=order[row].index(right) + 1,
-                pictures=[index[i] for i in order[row][:5]],
-                scores=[round(score[row][i], 4) for i in order[row][:5]],
-            )
-            for row, right in enumerate(chosen)
-        ]
 
     def _write_retrieval(self, found: list[Found], total: int, matches: bool, datamodule: Any, folder: Path) -> None:
         rows = []
@@ -163,6 +147,27 @@ class SampleSheets(Callback):
                     tiles.append(Tile(overlay(picture, word_heat), NEUTRAL, caption[span[0] : span[1]]))
             rows.append(Row(caption, "", tiles))
         return rows
+
+
+def search(
+    net: torch.nn.Module | None, encoded: EncodedSet, chosen: list[int], rerank_top_k: int
+) -> list[tuple[list[int], list[float]]]:
+    """All pictures of the set, best first, with their scores, for the first captions of the chosen pictures.
+
+    Ordered by similarity; with a net, `rerank_top_k` candidates are ordered by matching and stand above the rest.
+    """
+    texts = torch.searchsorted(encoded.image_of_text, torch.tensor(chosen, device=encoded.image_of_text.device))
+    features = encoded.text_features[texts]
+    score = similarity(features, encoded.image_features)
+    if net is not None and rerank_top_k > 0:
+        best = nearest(features, encoded.image_features, rerank_top_k)
+        image, text = best.index.flatten(), texts.repeat_interleave(best.index.shape[1])
+        by_picture = image.argsort(stable=True)
+        matching = score.new_empty(len(image))
+        matching[by_picture] = score_pairs(net, encoded, image[by_picture], text[by_picture])
+        score = lift(score, Candidates(best.index, matching.view_as(best.index)))
+    ordered = score.sort(1, descending=True)
+    return list(zip(ordered.indices.tolist(), ordered.values.tolist(), strict=True))
 
 
 def text_heat(
