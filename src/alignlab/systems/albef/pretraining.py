@@ -16,6 +16,7 @@ from torch import Tensor
 
 from alignlab.distributed import all_gather, rank
 from alignlab.losses.albef import (
+    ContrastiveTerms,
     HardNegatives,
     Ids,
     Keys,
@@ -35,6 +36,14 @@ class Chances(NamedTuple):
 
     masked: MaskedTokens | None = None
     negatives: HardNegatives | None = None
+
+
+class Teaching(NamedTuple):
+    """What the teacher says of a batch."""
+
+    image: Tensor  # (B, D)
+    text: Tensor  # (B, D)
+    logits: Tensor | None  # (M, V) at the masked positions
 
 
 class StepOutput(NamedTuple):
@@ -91,38 +100,27 @@ class AlbefPretrainingSystem(pl.LightningModule):
         """(N, T), (N, T) -> features (N, D) and tokens."""
         return self.net.encode_text(ids, mask)
 
-    def forward_losses(self, batch: PairBatch, alpha: float, chances: Chances = Chances()) -> StepOutput:
-        """All losses of one batch; changes neither teacher nor queues."""
+    def forward_losses(
+        self, batch: PairBatch, alpha: float, chances: Chances = Chances(), *, fuse: bool = True
+    ) -> StepOutput:
+        """All losses of one batch, or ITC alone where `fuse` is False; changes neither teacher nor queues."""
         if len(batch.image) < 2:
             raise ValueError("data.batch_size=1 leaves ALBEF without a hard negative: use at least 2 pairs a process")
-        masked = chances.masked or self._mask(batch)
-        student, size = self.net.encoder, len(batch.image)
-        ids, mask = torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask])
+        student = self.net.encoder
         image = student.encode_image(batch.image)
-        tokens = student.text_tokens(ids, mask)  # masked and plain texts in one call
-        teacher_image, teacher_text, teacher_logits = self._teach(batch, masked, alpha)
-
-        keys = tuple(all_gather(x) for x in (teacher_image, teacher_text, batch.image_id, batch.text_id))
-        queue, first = self.queue.state(), rank() * size
-        if self.reference:
-            same, first, near = None, 0, (teacher_image, teacher_text)
-            own = torch.eye(size, dtype=torch.bool, device=self.device)
-        else:
-            same = sameness(Ids(batch.image_id, batch.text_id), Ids(*keys[2:]), Ids(queue.image_id, queue.text_id))
-            near, own = keys[:2], same.batch[:, first : first + size]
-        itc = image_text_contrastive(
-            image.features,
-            student.text_features(tokens[size:]),
-            Keys(near[0], queue.image),
-            Keys(near[1], queue.text),
-            same,
-            self.net.temperature,
-            alpha,
-            first,
-        )
+        if not fuse:
+            teacher = self._teach(batch, None, alpha)
+            itc, _, keys = self._contrast(image.features, student.encode_text(*batch[1:3]).features, teacher, batch, alpha)
+            return StepOutput({"loss": itc.loss, "itc_loss": itc.loss}, keys)
+        masked, size = chances.masked or self._mask(batch), len(batch.image)
+        # Masked and plain texts in one call.
+        ids, mask = torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask])
+        tokens = student.text_tokens(ids, mask)
+        plain = tokens[size:]
+        teacher = self._teach(batch, masked, alpha)
+        itc, own, keys = self._contrast(image.features, student.text_features(plain), teacher, batch, alpha)
         negatives = chances.negatives or hard_negatives(itc.image_to_text, itc.text_to_image, own)
         # Rows: masked, positive, negative text, negative picture; the first three look at their own picture.
-        plain = tokens[size:]
         fused = student.fuse(
             torch.cat([tokens, plain.index_select(0, negatives.text), plain]),
             torch.cat([mask, batch.mask.index_select(0, negatives.text), batch.mask]),
@@ -133,20 +131,36 @@ class AlbefPretrainingSystem(pl.LightningModule):
         )
         itm = image_text_matching(self.net.matching_head(fused.matching), negatives.valid)
         logits = student.language_logits(fused.masked)
-        mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher_logits, alpha)
+        mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher.logits, alpha)
         losses = {"itc_loss": itc.loss, "itm_loss": itm.loss, "mlm_loss": mlm, "itm_accuracy": itm.accuracy}
         return StepOutput({"loss": itc.loss + itm.loss + mlm, **losses}, keys)
 
+    def _contrast(
+        self, image: Tensor, text: Tensor, teacher: Teaching, batch: PairBatch, alpha: float
+    ) -> tuple[ContrastiveTerms, Tensor, tuple[Tensor, ...]]:
+        """ITC, which pairs of this process's batch are the same (B, B), and all ranks' keys."""
+        keys = tuple(all_gather(x) for x in (teacher.image, teacher.text, batch.image_id, batch.text_id))
+        queue, size = self.queue.state(), len(image)
+        if self.reference:
+            same, first, near = None, 0, (teacher.image, teacher.text)
+            own = torch.eye(size, dtype=torch.bool, device=image.device)
+        else:
+            same = sameness(Ids(batch.image_id, batch.text_id), Ids(*keys[2:]), Ids(queue.image_id, queue.text_id))
+            first, near = rank() * size, keys[:2]
+            own = same.batch[:, first : first + size]
+        image_keys, text_keys = Keys(near[0], queue.image), Keys(near[1], queue.text)
+        terms = image_text_contrastive(image, text, image_keys, text_keys, same, self.net.temperature, alpha, first)
+        return terms, own, keys
+
     @torch.no_grad()
-    def _teach(self, batch: PairBatch, masked: MaskedTokens, alpha: float) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The teacher's features, and its opinion on the masked tokens where alpha asks for it."""
+    def _teach(self, batch: PairBatch, masked: MaskedTokens | None, alpha: float) -> Teaching:
+        """The teacher's features, and its opinion on the masked tokens where there are any and alpha asks for it."""
         teacher: AlbefEncoder = self.twin.teacher
         teacher.train(self.training and self.reference)
         image, size = teacher.encode_image(batch.image), len(batch.image)
-        if alpha == 0.0:
-            return image.features, teacher.encode_text(batch.ids, batch.mask).features, None
-        both = torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask])
-        tokens = teacher.text_tokens(*both)
+        if alpha == 0.0 or masked is None:
+            return Teaching(image.features, teacher.encode_text(batch.ids, batch.mask).features, None)
+        tokens = teacher.text_tokens(torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask]))
         hidden = teacher.fuse(
             tokens[:size],
             batch.mask,
@@ -154,7 +168,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
             masked_rows=slice(0, size),
             masked_position=masked.position,
         ).masked
-        return image.features, teacher.text_features(tokens[size:]), teacher.language_logits(hidden)
+        return Teaching(image.features, teacher.text_features(tokens[size:]), teacher.language_logits(hidden))
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
         """Teacher first, then the losses; the queues take the new features after the backward pass."""
