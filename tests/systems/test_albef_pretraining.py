@@ -144,6 +144,19 @@ def test_batch_of_one_is_a_clear_error():
         make_system().forward_losses(make_batch(1), 0.4)
 
 
+def test_before_fusion_starts_only_the_towers_learn():
+    system = make_system(fuse_from_step=2)
+    before = state_of(system.net)
+    fit(system, [make_batch(seed=s) for s in range(2)], 2)
+    after = state_of(system.net)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("vision" in name for name in moved) and any("text_projection" in name for name in moved)
+    fusion = "encoder.fusion.0.cross_attention.out.bias"
+    assert not {"matching_head.bias", "encoder.language_head.bias", fusion} & moved
+    itc = system.forward_losses(make_batch(), 0.4, fuse=False).losses["itc_loss"]
+    torch.testing.assert_close(itc, system.forward_losses(make_batch(), 0.4).losses["itc_loss"], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("wrong", [{"alpha": 1.5}, {"momentum": -0.1}, {"mask_probability": 0.0}])
 def test_impossible_settings_name_their_key(wrong):
     with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}="):
