@@ -77,8 +77,16 @@ def test_a_run_its_directory_and_its_repetition(
 
 def test_resume_goes_on_in_the_same_directory(prepared: Prepare, tmp_path: Path) -> None:
     run.train(prepared(tmp_path, *TINY, "trainer.max_steps=3"))
+    rows = rows_of(tmp_path)
+    assert rows[-1]["val/loss"], "the last step ends with a validation, whatever the interval"
+    with (tmp_path / "metrics.csv").open(
+        "a", newline=""
+    ) as file:  # as if the run had gone on after its last checkpoint
+        csv.DictWriter(file, rows[0]).writerow(rows[-1] | {"step": "3", "train/loss": "99.0"})
     run.train(prepared(tmp_path, *TINY, "trainer.max_steps=5", f"resume={tmp_path}"))
     assert [int(row["step"]) for row in rows_of(tmp_path)] == [0, 1, 2, 3, 4]
+    assert [row["train/loss"] for row in rows_of(tmp_path)][:3] == [row["train/loss"] for row in rows]
+    assert "99.0" not in [row["train/loss"] for row in rows_of(tmp_path)]
     assert result_of(tmp_path)["steps"] == 5
 
 
