@@ -63,6 +63,13 @@ def test_epochs_bring_new_scenes():
     assert torch.equal(torch.cat([batch.image_id for batch in loader]), torch.cat(first) + 40)
 
 
+def test_every_validation_sees_the_same_pictures():
+    loader = scenes().val_dataloader()
+    first = torch.cat([batch.image_id for batch in loader])
+    loader.batch_sampler.sampler.set_epoch(1)  # as Lightning does
+    assert torch.equal(torch.cat([batch.image_id for batch in loader]), first) and len(first) == 30
+
+
 def test_loading_leaves_the_random_numbers_of_training_alone():
     loader = scenes(num_workers=1).train_dataloader()
     before = torch.get_rng_state()

@@ -56,14 +56,17 @@ class PairSource(Protocol):
 
 
 class JointOrder(Sampler[int]):
-    """Serial numbers of one epoch: `epoch * length + 0..length-1`. What lies at a serial number is the source's choice."""
+    """Serial numbers of one epoch: `epoch * length + 0..length-1`. What lies at a serial number is the source's choice.
 
-    def __init__(self, length: int) -> None:
-        self.length, self.epoch = length, 0
+    With `repeats`, for evaluation, every epoch has the numbers of the first.
+    """
+
+    def __init__(self, length: int, repeats: bool = False) -> None:
+        self.length, self.epoch, self.repeats = length, 0, repeats
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
-        self.epoch = epoch
+        """Called by the trainer before each epoch, of validation loaders too."""
+        self.epoch = 0 if self.repeats else epoch
 
     def __iter__(self) -> Iterator[int]:
         start = self.epoch * self.length

@@ -127,7 +127,7 @@ class PairDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Held-out pairs, each picture with its first caption; the last batch may be smaller, equally on all ranks."""
-        order = JointOrder(self.source.num_pictures("val"))
+        order = JointOrder(self.source.num_pictures("val"), repeats=True)
         return self._loader(
             HeldOutPairs(self.source, "val", self._encode),
             JointBatches(order, self.batch_size, *self._ranks, last="share"),
