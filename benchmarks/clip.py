@@ -52,6 +52,7 @@ SIZES = {
     "small": Size(image=64, patch=8, vision=(192, 6, 3), text=(192, 4, 3), vocabulary=8192, batch=32, embed=192),
     "vit_b32": Size(image=224, patch=32, vision=(768, 12, 12), text=(512, 12, 8), vocabulary=49408, batch=8),
 }
+WARM_UP = Size(image=16, patch=8, vision=(64, 1, 1), text=(64, 1, 1), vocabulary=64, batch=2, embed=64)
 
 Step = Callable[[], Tensor]
 
@@ -175,7 +176,7 @@ def resident_bytes() -> int:
 
 def peak_memory(peer: str, size: Size, precision: str) -> int:
     """Bytes that this process needs at most for three steps, above what it held before."""
-    build(peer, SIZES["small"], precision)[0]()  # imports and thread pools
+    build(peer, WARM_UP, precision)[0]()  # imports and thread pools
     gc.collect()
     before = resident_bytes()
     step, _ = build(peer, size, precision)
@@ -186,7 +187,10 @@ def peak_memory(peer: str, size: Size, precision: str) -> int:
 
 def peak_memory_in_subprocess(peer: str, size: str, precision: str) -> int:
     command = [sys.executable, __file__, "--memory-of", peer, "--sizes", size, "--precisions", precision]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    # every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return int(result.stdout.split()[-1])
 
 
 def measure(sizes: list[str], precisions: list[str], rounds: int) -> list[str]:
