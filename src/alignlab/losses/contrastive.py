@@ -144,7 +144,7 @@ def siglip(
 ) -> Tensor:
     """Sigmoid loss over all pairs of the joint batch.
 
-    L = -1/B sum_i sum_j log sigmoid(z_ij (s x_i.y_j + b)), z = 1 for pairs that belong together, else -1 (arXiv:2303.15343, eq. 1).
+    L = -1/B sum_i sum_j log sigmoid(z_ij (s x_i.y_j + b)), z = 1 for pairs that belong together, else -1 (arXiv:2303.15343, sec. 3.2).
     Texts of all ranks pass in chunks of C columns; the gradient is computed in the same pass, so that no more than B x C logits
     exist at a time, in either direction. ids and mask_duplicates as for `info_nce`. Raises ValueError for a joint batch of one pair.
     """
