@@ -84,7 +84,9 @@ def muon(
         if rest:
             others.append({**group, "params": rest, "lr": lr * other_lr_ratio})
     if not matrices:
-        raise ValueError("optim=muon finds no hidden matrix to train (optim.weight_decay must be above 0): use optim=adamw")
+        raise ValueError(
+            "optim=muon finds no hidden matrix to train (optim.weight_decay must be above 0): use optim=adamw"
+        )
     optimizer = MuonAdamW(matrices, others, momentum=momentum, betas=tuple(betas), eps=eps)
     scheduler = LambdaLR(optimizer, lambda step: factor(step) / lr)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -140,8 +140,21 @@ def test_the_teacher_has_dropout_only_as_the_reference_has_it():
 
 
 def test_batch_of_one_is_a_clear_error():
-    with pytest.raises(ValueError, match="data.batch_size=1"):
+    with pytest.raises(ValueError, match=r"data\.batch_size=1"):
         make_system().forward_losses(make_batch(1), 0.4)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_without_momentum_the_student_is_its_own_teacher(fuse):
+    runs = []
+    for momentum in (0.0, 0.5):  # a new twin equals its student
+        system = make_system(momentum=momentum)
+        torch.manual_seed(3)
+        loss = system.forward_losses(make_batch(), 0.4, fuse=fuse).losses["loss"]
+        loss.backward()
+        runs.append((loss, system.net.encoder.image_projection.weight.grad))
+    torch.testing.assert_close(*(loss for loss, _ in runs), atol=1e-6, rtol=0)
+    torch.testing.assert_close(*(gradient for _, gradient in runs), atol=1e-6, rtol=0)
 
 
 def test_before_fusion_starts_only_the_towers_learn():

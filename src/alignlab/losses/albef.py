@@ -49,7 +49,13 @@ def sameness(own: Ids, batch: Ids, queue: Ids) -> Sameness:
 
 
 def soft_contrastive(
-    features: Tensor, keys: Keys, teacher: Tensor, same: Sameness | None, temperature: Tensor, alpha: float, first: int = 0
+    features: Tensor,
+    keys: Keys,
+    teacher: Tensor,
+    same: Sameness | None,
+    temperature: Tensor,
+    alpha: float,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """One direction of ITC: the student's features against teacher keys of the other modality, batch and queue.
 

@@ -152,7 +152,9 @@ class Albef(nn.Module):
         super().__init__()
         low, high = temperature_range
         if not 0.0 < low <= temperature <= high:
-            raise ValueError(f"model.net.temperature={temperature} must lie in model.net.temperature_range=[{low}, {high}]")
+            raise ValueError(
+                f"model.net.temperature={temperature} must lie in model.net.temperature_range=[{low}, {high}]"
+            )
         self.temperature_range = (low, high)
         self.encoder = encoder(vocab_size=vocab_size)
         self.temperature = nn.Parameter(torch.tensor([temperature]))  # (1,) and not 0-d for FSDP2

@@ -38,7 +38,9 @@ class TextEmbeddings(nn.Module):
         """(R, T) int64 -> (R, T, W)."""
         length, limit = ids.shape[1], self.position.num_embeddings
         if length > limit:
-            raise ValueError(f"a text of {length} tokens exceeds the net's {limit} positions: lower data.context_length")
+            raise ValueError(
+                f"a text of {length} tokens exceeds the net's {limit} positions: lower data.context_length"
+            )
         x = self.word(ids) + (self.position.weight[:length] + self.segment.weight[0])
         return self.dropout(self.norm(x))
 
@@ -147,11 +149,11 @@ class FeedForward(nn.Module):
 class TextLayer(nn.Module):
     """Self-attention and feed-forward."""
 
-    def __init__(self, width: int, heads: int, *, mlp_ratio: float, dropout: float, attention_dropout: float, eps: float):
+    def __init__(
+        self, width: int, heads: int, *, mlp_ratio: float, dropout: float, attention_dropout: float, eps: float
+    ):
         super().__init__()
-        self.self_attention = SelfAttention(
-            width, heads, dropout=dropout, attention_dropout=attention_dropout, eps=eps
-        )
+        self.self_attention = SelfAttention(width, heads, dropout=dropout, attention_dropout=attention_dropout, eps=eps)
         self.feed_forward = FeedForward(width, int(width * mlp_ratio), dropout=dropout, eps=eps)
 
     def forward(self, x: Tensor, bias: Tensor, num_queries: int | None = None) -> Tensor:

@@ -120,8 +120,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
         student = self.net.encoder
         image = student.encode_image(batch.image)
         if not fuse:
-            teacher = self._teach(batch, None, alpha)
-            itc, _, keys = self._contrast(image.features, student.encode_text(*batch[1:3]).features, teacher, batch, alpha)
+            text = student.encode_text(batch.ids, batch.mask).features
+            itc, _, keys = self._contrast(image.features, text, self._teach(batch, None, alpha), batch, alpha)
             return StepOutput({"loss": itc.loss, "itc_loss": itc.loss}, keys)
         masked, size = chances.masked or self._mask(batch), len(batch.image)
         # Masked and plain texts in one call.
@@ -142,18 +142,20 @@ class AlbefPretrainingSystem(pl.LightningModule):
         )
         itm = image_text_matching(self.net.matching_head(fused.matching), negatives.valid)
         logits = student.language_logits(fused.masked)
-        mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher.logits, alpha)
+        teacher_logits = logits.detach() if teacher is None else teacher.logits
+        mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher_logits, alpha)
         losses = {"itc_loss": itc.loss, "itm_loss": itm.loss, "mlm_loss": mlm, "itm_accuracy": itm.accuracy}
         return StepOutput({"loss": itc.loss + itm.loss + mlm, **losses}, keys)
 
     def _contrast(
-        self, image: Tensor, text: Tensor, teacher: Teaching, batch: PairBatch, alpha: float
+        self, image: Tensor, text: Tensor, teacher: Teaching | None, batch: PairBatch, alpha: float
     ) -> tuple[ContrastiveTerms, Tensor, tuple[Tensor, ...]]:
         """ITC, which pairs of this process's batch are the same (B, B), and all ranks' keys."""
-        keys = tuple(all_gather(x) for x in (teacher.image, teacher.text, batch.image_id, batch.text_id))
+        own_keys = (image.detach(), text.detach()) if teacher is None else (teacher.image, teacher.text)
+        keys = tuple(all_gather(x) for x in (*own_keys, batch.image_id, batch.text_id))
         queue, size = self.queue.state(), len(image)
         if self.reference:
-            same, first, near = None, 0, (teacher.image, teacher.text)
+            same, first, near = None, 0, own_keys
             own = torch.eye(size, dtype=torch.bool, device=image.device)
         else:
             same = sameness(Ids(batch.image_id, batch.text_id), Ids(*keys[2:]), Ids(queue.image_id, queue.text_id))
@@ -164,8 +166,13 @@ class AlbefPretrainingSystem(pl.LightningModule):
         return terms, own, keys
 
     @torch.no_grad()
-    def _teach(self, batch: PairBatch, masked: MaskedTokens | None, alpha: float) -> Teaching:
-        """The teacher's features, and its opinion on the masked tokens where there are any and alpha asks for it."""
+    def _teach(self, batch: PairBatch, masked: MaskedTokens | None, alpha: float) -> Teaching | None:
+        """The teacher's features, and its opinion on the masked tokens where there are any and alpha asks for it.
+
+        None where the momentum is 0: the teacher is the student then, so nothing is computed twice.
+        """
+        if self.momentum == 0.0:
+            return None
         teacher: AlbefEncoder = self.twin.teacher
         teacher.train(self.training and self.reference)
         image, size = teacher.encode_image(batch.image), len(batch.image)
@@ -189,7 +196,9 @@ class AlbefPretrainingSystem(pl.LightningModule):
         fuse = self.global_step >= self.fuse_from_step
         output = self.forward_losses(batch, self._ramped(self.alpha, self.alpha_ramp_steps), fuse=fuse)
         self._keys = output.keys
-        self.log_dict({f"train/{name}": value.detach() for name, value in output.losses.items()}, batch_size=len(batch.image))
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in output.losses.items()}, batch_size=len(batch.image)
+        )
         self.log("train/temperature", self.net.temperature.detach().squeeze())
         return output.losses["loss"] if fuse else output.losses["loss"] + self._no_gradient()
 
@@ -217,7 +226,9 @@ class AlbefPretrainingSystem(pl.LightningModule):
     def _no_gradient(self) -> Tensor:
         """Zero that every parameter of the fusion has a part in: DDP waits for a gradient of each."""
         encoder = self.net.encoder
-        idle = [p for part in (encoder.fusion, encoder.language_head, self.net.matching_head) for p in part.parameters()]
+        idle = [
+            p for part in (encoder.fusion, encoder.language_head, self.net.matching_head) for p in part.parameters()
+        ]
         return 0.0 * torch.stack([p.sum() for p in idle]).sum()
 
     def _mask(self, batch: PairBatch) -> MaskedTokens:
