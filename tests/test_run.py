@@ -168,7 +168,7 @@ def test_bad_input_on_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.distributed
 def test_two_processes_from_one_command(tmp_path: Path) -> None:
     command = [sys.executable, "train.py", *TINY, "trainer=ddp", "trainer.max_steps=2", f"hydra.run.dir={tmp_path}"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     result = result_of(tmp_path)
     expected = torch.cuda.device_count() or 2
