@@ -1,8 +1,9 @@
 """Lets a CUDA build of torchvision be imported beside a CPU build of torch; import it before torchvision, timm or lightning.
 
-Package registries serve torchvision compiled for CUDA. Its extension doesn't load with a CPU torch, and importing the package then fails while it registers
-shape functions for operators that nobody declared. Declaring them is enough: transforms, timm models and `roi_align` don't call them. Where the extension loads,
-nothing happens here. `torchvision.ops.nms` and `torchvision.io.decode_image` stay unavailable.
+Package registries serve torchvision compiled for CUDA. Its extension doesn't load with a CPU torch, and importing the package
+then fails while it registers shape functions for operators that nobody declared. Declaring them is enough: transforms, timm
+models and `roi_align` don't call them. Where the extension loads, nothing happens here. `torchvision.ops.nms` and
+`torchvision.io.decode_image` stay unavailable.
 """
 
 import importlib.util
