@@ -45,8 +45,8 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 PEERS = ("plain", "alignlab")
 PUBLISHED_GFLOPS = 300.1  # per sample, three times the student's forward pass and once the teacher's
 
-# name -> (sizes, batch, tokens). "tiny" is model=albef as it comes, but for the stem, which the published code has not; "mid" is
-# large enough to be bound by arithmetic.
+# name -> (sizes, batch, tokens). "tiny" has the sizes of model=albef, but the published patch stem and a queue; "mid" has the published
+# vocabulary.
 SIZES = {
     "tiny": (
         Sizes(

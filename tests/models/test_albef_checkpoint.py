@@ -96,13 +96,12 @@ def test_net_of_another_layout_is_refused():
 
 def test_position_embedding_of_student_and_teacher_is_resized_on_request():
     reference = make_reference()
-    system = make_system(TINY._replace(image_size=40))
-    system.load_state_dict(from_official(reference.state_dict(), grid=(5, 5)).of_system(), strict=True)
-    for ours, theirs in (
-        (system.net.encoder, reference.visual_encoder),
-        (system.twin.teacher, reference.visual_encoder_m),
+    state = from_official(reference.state_dict(), grid=(5, 5))
+    make_system(TINY._replace(image_size=40)).load_state_dict(state.of_system(), strict=True)
+    for new, old in (
+        (state.net["encoder.vision.trunk.pos_embed"], reference.visual_encoder.pos_embed),
+        (state.teacher["vision.trunk.pos_embed"], reference.visual_encoder_m.pos_embed),
     ):
-        new, old = ours.vision.trunk.pos_embed, theirs.pos_embed
         assert torch.equal(new[:, 0], old[:, 0])
         square = old[:, 1:].reshape(1, 3, 3, -1).permute(0, 3, 1, 2)
         wanted = torch.nn.functional.interpolate(square, size=(5, 5), mode="bicubic", align_corners=False)

@@ -127,18 +127,28 @@ def without_key_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("reference_mode", [True, False], ids=["reference", "fixed"])
 @pytest.mark.parametrize(
-    ("alpha", "ramp", "temperature"), [(0.0, 0, 0.25), (0.4, 0, 0.25), (0.4, 3, 0.25), (0.4, 0, 0.7)]
+    ("alpha", "ramp", "temperature", "momentum"),
+    [
+        (0.0, 0, 0.25, 0.995),
+        (0.4, 0, 0.25, 0.995),
+        (0.4, 3, 0.25, 0.995),
+        (0.4, 0, 0.7, 0.995),  # beyond the clamp
+        (0.4, 0, 0.25, 0.0),  # the teacher is the student, and ours computes nothing twice
+    ],
 )
 def test_losses_gradients_and_state_agree_over_several_steps(
-    reference_mode: bool, alpha: float, ramp: int, temperature: float
+    reference_mode: bool, alpha: float, ramp: int, temperature: float, momentum: float
 ):
     generator = torch.Generator().manual_seed(3)
-    batches = [random_batch(TINY, BATCH, TOKENS, generator, groups=4) for _ in range(STEPS)]
-    both = [fixed_chances(TINY, batch, generator) for batch in batches]
-    model = make_reference(temperature=temperature, teacher_dropout=reference_mode)
+    sizes = TINY._replace(momentum=momentum)
+    batches = [random_batch(sizes, BATCH, TOKENS, generator, groups=4) for _ in range(STEPS)]
+    both = [fixed_chances(sizes, batch, generator) for batch in batches]
+    model = make_reference(sizes, temperature=temperature, teacher_dropout=reference_mode)
     model = model.double()  # ours is measured against numbers without rounding
     optimizer = adamw(model, lr=LR, weight_decay=WEIGHT_DECAY, reference=reference_mode)
-    system = make_system(lr=LR, weight_decay=WEIGHT_DECAY, alpha=alpha, alpha_ramp_steps=ramp, reference=reference_mode)
+    system = make_system(
+        sizes, lr=LR, weight_decay=WEIGHT_DECAY, alpha=alpha, alpha_ramp_steps=ramp, reference=reference_mode
+    )
     load(system, model)  # rounds nothing: the weights were made in float32
     alphas = [alpha * min(1.0, n / ramp) if ramp else alpha for n in range(STEPS)]
     theirs = run_reference(model, optimizer, batches, [oracle for _, oracle in both], alphas, ids=not reference_mode)
