@@ -13,7 +13,6 @@ import gc
 import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -170,8 +169,10 @@ def rates(size: Size, precision: str, rounds: int) -> dict[str, float]:
     return {peer: size.batch / statistics.median(times) for peer, times in seconds.items()}
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def resident_bytes(field: str = "VmRSS") -> int:
+    """Resident size now, or its highest value as VmHWM; getrusage would count what the parent held when it started us."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
 def peak_memory(peer: str, size: Size, precision: str) -> int:
@@ -182,7 +183,7 @@ def peak_memory(peer: str, size: Size, precision: str) -> int:
     step, _ = build(peer, size, precision)
     for _ in range(3):
         step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return resident_bytes("VmHWM") - before
 
 
 def peak_memory_in_subprocess(peer: str, size: str, precision: str) -> int:
