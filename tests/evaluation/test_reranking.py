@@ -90,7 +90,7 @@ def test_top_k_scores_only_the_union_and_adds_the_similarity():
     table = brute_force(net, encoded, "log_odds")
     similarity = (encoded.text_features @ encoded.image_features.T).detach()
     net.projections.clear(), net.passes.clear()
-    forth, back = rerank(net, encoded, top_k=2, add_similarity=True)
+    forth, back = rerank(net, encoded, top_k=2, similarity_weight=1.0)
     union = torch.zeros_like(table, dtype=torch.bool)
     union.scatter_(1, similarity.topk(2).indices, True)
     union.T.scatter_(1, similarity.T.topk(2).indices, True)

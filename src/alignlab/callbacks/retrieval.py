@@ -21,7 +21,7 @@ class RetrievalEvaluator(Evaluator):
         "validation", or "end": only after the last validation, for it costs more than all the rest.
     every
         the same for the features.
-    score, add_similarity
+    score, similarity_weight
         see `evaluation.reranking.rerank`.
     split
         of `datamodule.retrieval_dataloader`.
@@ -37,7 +37,7 @@ class RetrievalEvaluator(Evaluator):
         rerank_every: Every = "end",
         every: Every = "validation",
         score: MatchScore = "log_odds",
-        add_similarity: bool = False,
+        similarity_weight: float = 0.0,
         split: str = "val",
         tokens_on_host: bool = False,
         texts_per_pass: int = 256,
@@ -50,7 +50,7 @@ class RetrievalEvaluator(Evaluator):
         if rerank_every not in ("validation", "end"):
             raise ValueError(f'callbacks.retrieval.rerank_every is {rerank_every!r}; it must be "validation" or "end"')
         self.rerank_top_k, self.rerank_every = rerank_top_k, rerank_every
-        self.score, self.add_similarity, self.texts_per_pass = score, add_similarity, texts_per_pass
+        self.score, self.similarity_weight, self.texts_per_pass = score, similarity_weight, texts_per_pass
         self.split, self.tokens_on_host = split, tokens_on_host
 
     def evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule, last: bool) -> dict[str, float]:
@@ -66,7 +66,7 @@ class RetrievalEvaluator(Evaluator):
                 encoded,
                 top_k=self.rerank_top_k,
                 score=self.score,
-                add_similarity=self.add_similarity,
+                similarity_weight=self.similarity_weight,
                 texts_per_pass=self.texts_per_pass,
             )
             again = recall_from_features(

@@ -27,14 +27,15 @@ def rerank(
     *,
     top_k: int,
     score: MatchScore = "log_odds",
-    add_similarity: bool = False,
+    similarity_weight: float = 0.0,
     texts_per_pass: int = 256,
 ) -> Reranking:
     """Score the top_k pictures of every text and the top_k texts of every picture with the matching head.
 
     The union of both sets of pairs is scored once, picture by picture: its keys and values for the fusion layers are projected
     once and shared by its texts. Score: logit[1] - logit[0] ("log_odds", what the probability of a match is made of), or
-    logit[1] alone ("match_logit", the reference). `add_similarity` adds the cosine similarity, as LAVIS does. Every rank scores
+    logit[1] alone ("match_logit", the reference). `similarity_weight` times the cosine similarity
+    is added: 1 as LAVIS does; 1 / temperature gives the logarithm of both models' product. Every rank scores
     the pictures whose tokens it keeps. `net` has image_states and match and is in eval mode.
     Raises ValueError if top_k < 1 or the set was encoded without tokens.
     """
@@ -55,7 +56,7 @@ def rerank(
 
     def candidates(found: Candidates, places: Tensor) -> Candidates:
         new = pair_score[places].view_as(found.score)
-        return Candidates(found.index, new + found.score if add_similarity else new)
+        return Candidates(found.index, new + similarity_weight * found.score)
 
     forth_place, back_place = place.split([forth_key.numel(), back_key.numel()])
     return Reranking(candidates(forth, forth_place), candidates(back, back_place))

@@ -81,6 +81,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
         alpha_ramp_steps: int = 0,
         fuse_from_step: int = 0,
         mask_probability: float = 0.15,
+        itm_weight: float = 1.0,
+        mlm_weight: float = 1.0,
         reference: bool = False,
     ) -> None:
         super().__init__()
@@ -93,6 +95,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         self.momentum, self.momentum_ramp_steps = momentum, momentum_ramp_steps
         self.alpha, self.alpha_ramp_steps = alpha, alpha_ramp_steps
         self.mask_probability, self.reference = mask_probability, reference
+        self.itm_weight, self.mlm_weight = itm_weight, mlm_weight
         self.net: Albef | None = None
         self._keys: tuple[Tensor, ...] | None = None
 
@@ -145,7 +148,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
         teacher_logits = logits.detach() if teacher is None else teacher.logits
         mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher_logits, alpha)
         losses = {"itc_loss": itc.loss, "itm_loss": itm.loss, "mlm_loss": mlm, "itm_accuracy": itm.accuracy}
-        return StepOutput({"loss": itc.loss + itm.loss + mlm, **losses}, keys)
+        total = itc.loss + self.itm_weight * itm.loss + self.mlm_weight * mlm
+        return StepOutput({"loss": total, **losses}, keys)
 
     def _contrast(
         self, image: Tensor, text: Tensor, teacher: Teaching | None, batch: PairBatch, alpha: float
