@@ -14,7 +14,6 @@ import argparse
 import gc
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imp
 
 # isort: split
 import torch
-from albef_pair import make_system, random_batch
+from albef_pair import TINY, make_system, random_batch
 from albef_reference import AlbefReference, adamw
 from albef_reference_encoders import Sizes
 from torch import Tensor
@@ -88,12 +87,14 @@ SIZES = {
     "vit_b16": (Sizes(), 64, 30),
 }
 
+WARM_UP = TINY, 4, 9
+
 Step = Callable[[], Tensor]
 
 
-def build(peer: str, name: str, precision: str, device: str) -> tuple[Step, int]:
+def build(peer: str, case: tuple[Sizes, int, int], precision: str, device: str) -> tuple[Step, int]:
     """A whole training step, and the number of trainable parameters."""
-    sizes, count, tokens = SIZES[name]
+    sizes, count, tokens = case
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     batch = PairBatch(*(x.to(device) for x in random_batch(sizes, count, tokens, generator)))
@@ -139,7 +140,7 @@ def synchronise(device: str) -> None:
 
 def rates(name: str, precision: str, rounds: int, device: str) -> dict[str, float]:
     """Median samples per second of each side, turn by turn; the order turns round after every round."""
-    built = {peer: build(peer, name, precision, device) for peer in PEERS}
+    built = {peer: build(peer, SIZES[name], precision, device) for peer in PEERS}
     counts = {peer: count for peer, (_, count) in built.items()}
     assert len(set(counts.values())) == 1, f"not the same architecture: {counts}"
     seconds: dict[str, list[float]] = {peer: [] for peer in PEERS}
@@ -154,34 +155,30 @@ def rates(name: str, precision: str, rounds: int, device: str) -> dict[str, floa
     return {peer: SIZES[name][1] / statistics.median(times) for peer, times in seconds.items()}
 
 
+def resident_bytes(field: str = "VmRSS") -> int:
+    """Resident size now, or its highest value as VmHWM; getrusage would count what the parent held when it started us."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+
 def peak_memory(peer: str, name: str, precision: str, device: str) -> int:
-    """Bytes that a process needs at most for three steps, above what it held before; of the GPU where there is one."""
-    if device == "cpu" and name != "tiny":
-        build(peer, "tiny", precision, device)[0]()  # imports and thread pools
-        gc.collect()
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    step, _ = build(peer, name, precision, device)
+    """Bytes that this process needs at most for three steps, above what it held before; of the GPU where there is one."""
+    build(peer, WARM_UP, precision, device)[0]()  # imports and thread pools
+    gc.collect()
+    before = resident_bytes()
+    step, _ = build(peer, SIZES[name], precision, device)
     for _ in range(3):
         step()
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return torch.cuda.max_memory_allocated() if device == "cuda" else resident_bytes("VmHWM") - before
 
 
 def peak_memory_in_subprocess(peer: str, name: str, precision: str, device: str) -> int:
-    command = [
-        sys.executable,
-        __file__,
-        "--memory-of",
-        peer,
-        "--sizes",
-        name,
-        "--precisions",
-        precision,
-        "--device",
-        device,
-    ]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    arguments = ["--memory-of", peer, "--sizes", name, "--precisions", precision, "--device", device]
+    # Every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, __file__, *arguments]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return int(result.stdout.split()[-1])
 
 
 def gflops_per_sample(peer: str, count: int = 64) -> float:
