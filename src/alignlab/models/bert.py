@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alignlab.models.attention import attend
+
 
 class ImageState(NamedTuple):
     """Keys and values of P pictures for one fusion layer, shared by every text that looks at them."""
@@ -73,7 +75,7 @@ class SelfAttention(nn.Module):
             key, value = (part.transpose(1, 2) for part in joint)
             x = x[:, :num_queries]
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout)
+        mixed = attend(query, key, value, mask=bias.to(query.dtype), dropout=dropout)
         return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2))))
 
 
@@ -119,7 +121,7 @@ class CrossAttention(nn.Module):
         query = query.view(groups, pictures, length, self.heads, -1).permute(1, 3, 0, 2, 4)
         query = query.reshape(pictures, self.heads, groups * length, -1)
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, state.key, state.value, dropout_p=dropout)
+        mixed = attend(query, state.key, state.value, dropout=dropout)
         mixed = mixed.view(pictures, self.heads, groups, length, -1).permute(2, 0, 3, 1, 4)
         return mixed.reshape(rows, length, width)
 
