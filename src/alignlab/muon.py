@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignlab.optim import Schedule, learning_rate, parameter_groups
+from alignlab.optim import Decay, Schedule, learning_rate, parameter_groups
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -66,13 +66,16 @@ def muon(
     warmup_steps: int = 0,
     min_lr: float = 0.0,
     schedule: Schedule = "cosine",
+    decay: Decay = "matrices",
 ) -> dict:
     """Build Muon with AdamW and its step-wise schedule in the form Lightning expects.
 
     lr is that of the hidden matrices; embeddings, convolutions, norms, biases, temperatures and matrices with fewer than 16
-    rows or columns (heads of a few classes) go to AdamW at lr * other_lr_ratio. Raises ValueError as `adamw` does, and where
-    there is no hidden matrix.
+    rows or columns (heads of a few classes) go to AdamW at lr * other_lr_ratio. Raises ValueError as `adamw` does, where
+    there is no hidden matrix, and for decay="reference", which is a matter of AdamW.
     """
+    if decay != "matrices":
+        raise ValueError(f"optim=muon has no decay={decay} (model.reference=true asks for it): use optim=adamw_albef")
     factor = learning_rate(lr=lr, total_steps=total_steps, warmup_steps=warmup_steps, min_lr=min_lr, schedule=schedule)
     matrices, others = [], []
     for group in parameter_groups(module, lr=lr, weight_decay=weight_decay):
