@@ -75,6 +75,11 @@ def test_resuming_equals_going_on_bit_for_bit():
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
 
 
+def test_the_references_decay_is_refused_by_name():
+    with pytest.raises(ValueError, match="optim=adamw_albef"):
+        muon(net(), lr=1e-3, total_steps=10, decay="reference")
+
+
 def test_no_matrix_is_a_clear_error():
     with pytest.raises(ValueError, match="optim=adamw"):
         muon(nn.LayerNorm(4), lr=1e-3, total_steps=10)
