@@ -1,5 +1,7 @@
 """What each of two processes does in `test_micro_batches.py`: ClipSystem under Lightning's DDP, in micro-batches or not."""
 
+import alignlab.torchvision_ops  # noqa: F401, I001  before lightning, which imports torchvision
+
 import os
 from functools import partial
 from pathlib import Path

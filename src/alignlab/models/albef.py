@@ -129,7 +129,7 @@ class AlbefEncoder(nn.Module):
         return self.language_head(hidden, self.embeddings.word.weight)
 
     def _run(self, layer: Callable[..., Tensor], *inputs: object) -> Tensor:
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+        if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
 

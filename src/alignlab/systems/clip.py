@@ -5,12 +5,14 @@ Legend: B pictures, N texts, T tokens, D joint embedding.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
 from alignlab.losses.contrastive import PairIds
+from alignlab.models.block_settings import set_blocks
 from alignlab.models.clip import Clip, PairEmbeddings
 from alignlab.systems.cached_gradient import backward_weight, cached_gradient_loss, check_rows_are_independent
 from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
@@ -20,7 +22,8 @@ class ClipSystem(pl.LightningModule):
     """Trains `Clip` with a contrastive loss over the joint batch of all ranks.
 
     micro_batch_size: pairs that go through the net at a time; the loss still sees the whole batch, and its gradient is the
-    same (`cached_gradient_loss`). None: the batch in one go.
+    same (`cached_gradient_loss`). None: the batch in one go. gradient_checkpointing: all towers compute activations again in the
+    backward pass. compile: True or arguments of `torch.compile`, for the towers' blocks.
     """
 
     def __init__(
@@ -31,18 +34,22 @@ class ClipSystem(pl.LightningModule):
         vocabulary: Vocabulary,
         optim: Callable[..., dict],
         micro_batch_size: int | None = None,
+        gradient_checkpointing: bool = False,
+        compile: bool | dict[str, Any] = False,
     ) -> None:
         super().__init__()
         if micro_batch_size is not None and micro_batch_size < 1:
             raise ValueError(f"model.micro_batch_size={micro_batch_size} must be at least 1, or null")
         self.build, self.loss, self.vocabulary, self.optim = net, loss, vocabulary, optim
         self.micro_batch_size = micro_batch_size
+        self.blocks = {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
         self.net: Clip | None = None
 
     def configure_model(self) -> None:
         """Build the net, once."""
         if self.net is None:
             self.net = self.build(vocab_size=self.vocabulary.size)
+            set_blocks(self.net, **self.blocks)
             if self.micro_batch_size is not None:
                 check_rows_are_independent(self.net, "model.micro_batch_size")
 
