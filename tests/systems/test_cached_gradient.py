@@ -125,7 +125,9 @@ def test_validation_in_parts_is_that_of_the_whole():
     for micro in (None, 3):
         system = make_system("siglip", micro)
         trainer, _ = fit(system, 1, [pairs(8)])
-        results.append(trainer.validate(system, DataLoader([pairs(7, 1)], batch_size=None), verbose=False)[0]["val/loss"])
+        results.append(
+            trainer.validate(system, DataLoader([pairs(7, 1)], batch_size=None), verbose=False)[0]["val/loss"]
+        )
     assert results[1] == pytest.approx(results[0], rel=1e-5)
 
 
