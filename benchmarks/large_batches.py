@@ -68,7 +68,9 @@ def open_clip_step(net: nn.Module, size: Size, micro: int) -> Step:
 
     logging.disable(logging.INFO)
     image, ids, _ = make_batch(size)
-    data = Namespace(dataloader=Loader(zip(image.split(micro), ids.split(micro), strict=True)), set_epoch=lambda _: None)
+    data = Namespace(
+        dataloader=Loader(zip(image.split(micro), ids.split(micro), strict=True)), set_epoch=lambda _: None
+    )
     arguments = Namespace(
         device="cpu", precision="fp32", accum_freq=len(data.dataloader), distill=False, skip_scheduler=True, horovod=False,
         grad_clip_norm=None, rank=0, local_rank=0, world_size=1, log_every_n_steps=1, wandb=False, log_local=False,

@@ -1,5 +1,7 @@
 """Batches of random pairs, and Lightning training of a few steps on them, for tests of two-tower systems."""
 
+from collections.abc import Sequence
+
 import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
@@ -28,12 +30,18 @@ class Recorder(pl.Callback):
         self.losses.append(outputs["loss"].item())
 
 
-def fit(system: pl.LightningModule, steps: int, batches: list[PairBatch], **settings) -> tuple[pl.Trainer, list[float]]:
+def fit(
+    system: pl.LightningModule,
+    steps: int,
+    batches: list[PairBatch],
+    more_callbacks: Sequence[pl.Callback] = (),
+    **settings,
+) -> tuple[pl.Trainer, list[float]]:
     """Train on the CPU without files; the losses of all batches."""
     recorder = Recorder()
     trainer = pl.Trainer(
         max_steps=steps, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[recorder], num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[recorder, *more_callbacks], num_sanity_val_steps=0,
         **{"devices": 1, **settings},
     )  # fmt: skip
     trainer.fit(system, DataLoader(batches, batch_size=None))

@@ -33,6 +33,8 @@ class FusedRows(NamedTuple):
 class AlbefEncoder(nn.Module):
     """Everything of ALBEF that has a momentum twin: towers, fusion layers, projections and language head."""
 
+    layer_lists = ("text", "fusion")  # one tower to `optim.layer_decay`, as the layers of BERT that they start from
+
     def __init__(
         self,
         vision: Callable[[], nn.Module],

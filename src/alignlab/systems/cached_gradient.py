@@ -13,6 +13,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from alignlab.flops import repeated
+
 Outputs = Sequence[Tensor | None]  # of one part: first those with a row per sample, then those that all parts share
 
 
@@ -36,7 +38,7 @@ def cached_gradient_loss(
     *others, kept = parts
     assert others, "a batch of one part needs no cache"
     states, cached = [], []
-    with torch.no_grad():
+    with torch.no_grad(), repeated():
         for part in others:
             states.append(_RandomState())
             cached.append(list(embed(part))[:num_rowwise])
