@@ -11,7 +11,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 def write_section(name: str, text: str, page: Path = PAGE) -> None:
     """Replace the part of the page between the marks of this name, or append it; nothing else changes."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    content = page.read_text() if page.exists() else "# Benchmarks\n"
+    content = page.read_text() if page.exists() else f"# {page.stem.capitalize()}\n"
     before, found, rest = content.partition(begin)
     after = rest.partition(end)[2] if found else "\n"
     temporary = page.with_suffix(".tmp")
