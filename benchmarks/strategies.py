@@ -2,8 +2,8 @@
 
     python benchmarks/strategies.py [--only ddp fsdp] [--precision 32-true] [--dry-run]
 
-Each row is a run of `train.py` on a CPU whose `memory` callback measures in the processes themselves. The joint batch is the same everywhere. Rows of
-the page that aren't measured this time stay as they are. `deepspeed` needs its extra.
+Each row is a run of `train.py` on a CPU whose `memory` callback measures in the processes themselves. The joint batch is the same everywhere. Rows that
+aren't measured this time stay as benchmarks/strategies.json has them. `deepspeed` needs its extra.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from alignlab.memory import Counts, Strategy, counts, training_memory
 from alignlab.run import build
 
 ROOT = Path(__file__).parent.parent
-PAGE, TABLE = ROOT / "docs" / "strategies.md", ROOT / "docs" / "strategies_memory.json"
+PAGE, TABLE = ROOT / "docs" / "strategies.md", ROOT / "benchmarks" / "strategies.json"
 JOINT_BATCH, STEPS, RANKS = 16, 6, 2
 MODEL = (  # some 75 million parameters
     *("model=clip", "model/net=clip_vit_b32", "data=emoji_scenes", "data.image_size=96", "model.net.vision.patch_size=16"),
