@@ -8,7 +8,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imp
 # isort: split
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -26,6 +26,7 @@ from alignlab.losses.albef import (
 )
 from alignlab.losses.language import MaskedTokens, distilled_cross_entropy, mask_tokens
 from alignlab.models.albef import Albef, AlbefEncoder
+from alignlab.models.block_settings import set_blocks
 from alignlab.models.momentum import FeatureQueue, MomentumTwin
 from alignlab.systems.albef.chances import DRAW, Chances, Draws, joint_draws
 from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
@@ -59,6 +60,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
 
     R processes with B pairs each learn what one process with R * B pairs and `negative_pool=B` learns: hard negatives come from
     groups of that many pairs (None: from the process's batch), and all random choices belong to the joint batch.
+    gradient_checkpointing: towers and fusion compute activations again in the backward pass. compile: True or
+    arguments of `torch.compile`, for their blocks.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
         itm_weight: float = 1.0,
         mlm_weight: float = 1.0,
         reference: bool = False,
+        gradient_checkpointing: bool = False,
+        compile: bool | dict[str, Any] = False,
     ) -> None:
         super().__init__()
         if not 0.0 <= alpha <= 1.0 or not 0.0 <= momentum <= 1.0 or not 0.0 < mask_probability < 1.0:
@@ -91,6 +96,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         self.mask_probability, self.reference = mask_probability, reference
         self.itm_weight, self.mlm_weight = itm_weight, mlm_weight
         self.negative_pool, self._seed = negative_pool, 0
+        self.blocks = {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
         self.net: Albef | None = None
         self._keys: tuple[Tensor, ...] | None = None
 
@@ -98,6 +104,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         """Build student, teacher and queues, once."""
         if self.net is None:
             self.net = self.build(vocab_size=self.vocabulary.size)
+            set_blocks(self.net, **self.blocks)
             self.twin = MomentumTwin(self.net.encoder)
             self.queue = FeatureQueue(self.queue_size, self.net.encoder.image_projection.out_features)
 

@@ -1,0 +1,50 @@
+"""What each of two processes does in `test_micro_batches.py`: ClipSystem under Lightning's DDP, in micro-batches or not."""
+
+import alignlab.torchvision_ops  # noqa: F401, I001  before lightning, which imports torchvision
+
+import os
+from functools import partial
+from pathlib import Path
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+from alignlab.losses.contrastive import InfoNce, SigLip
+from alignlab.models.clip import Clip
+from alignlab.models.text import TextTower
+from alignlab.models.vision import vision_transformer
+from alignlab.optim import adamw
+from alignlab.systems.clip import ClipSystem
+from alignlab.types import PairBatch
+from tiny_training import WORDS, fit, pairs
+
+PAIRS, STEPS = 8, 3
+
+
+def trained(kind: str, micro_batch_size: int | None, ranks: int, rank: int) -> dict[str, torch.Tensor]:
+    """Weights after some steps of this rank's parts of fixed batches, with clipping and accumulation of two."""
+    torch.manual_seed(0)
+    vision = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=1, heads=2)
+    text = partial(TextTower, context_length=7, width=16, depth=1, heads=2)
+    loss, bias = (InfoNce(), None) if kind == "info_nce" else (SigLip(chunk_size=3), -3.0)
+    net = partial(Clip, vision, text, embed_dim=8, logit_bias=bias)
+    optim = partial(adamw, lr=1e-2, warmup_steps=1)
+    system = ClipSystem(net, loss, vocabulary=WORDS, optim=optim, micro_batch_size=micro_batch_size)
+    part = slice(rank * PAIRS // ranks, (rank + 1) * PAIRS // ranks)
+    batches = [PairBatch(*(x[part] for x in pairs(PAIRS, seed, torch.float64))) for seed in range(2)]
+    settings = {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2, "precision": "64-true"}
+    if ranks > 1:
+        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+        settings |= {"devices": ranks, "strategy": strategy, "use_distributed_sampler": False}
+    fit(system, STEPS, batches, **settings)
+    return {name: value.detach() for name, value in system.net.state_dict().items()}
+
+
+def start(rank: int, ranks: int, port: int, folder: Path) -> None:
+    """Entry point of one process, which Lightning takes for one of torchrun's."""
+    torch.set_num_threads(1)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+    os.environ.update({name: str(value) for name, value in {**place, **address}.items()})
+    for kind in ("info_nce", "siglip"):
+        torch.save(trained(kind, 3, ranks, rank), folder / f"{kind}{rank}.pt")  # 4 pairs: 3 and 1
