@@ -56,14 +56,17 @@ class CheckpointFolder:
         return temporary
 
     def finish(self, step: int, metrics: dict[str, float]) -> None:
-        """Gives what was written its name, moves the links, writes the index, removes what is out of turn; in this order."""
+        """Gives what was written its name, moves the links, writes the index, removes what is out of turn; in this order.
+
+        Checkpoints of later steps are out of turn: the run has gone back.
+        """
         temporary, file = self.path / f".step-{step:08d}.ckpt.tmp", self.path / f"step-{step:08d}.ckpt"
         sync(temporary)
         if file.is_dir():
             _remove(file)  # a rename replaces files but no folders
         os.replace(temporary, file)
         entry = Entry(file.name, step, size(file), metrics)
-        self.entries = sorted((*(e for e in self.entries if e.step != step), entry), key=lambda e: e.step)
+        self.entries = [*(e for e in self.entries if e.step < step), entry]
         self._settle()
 
     def wanted(self, metrics: dict[str, float]) -> bool:

@@ -77,3 +77,19 @@ def reduce_mean(x: Tensor) -> Tensor:
     x = x.detach().clone()
     dist.all_reduce(x)
     return x / world_size()
+
+
+@torch.no_grad()
+def reduce_max(x: Tensor) -> Tensor:
+    """Maximum over ranks, element by element, without gradient."""
+    if world_size() == 1:
+        return x.detach()
+    x = x.detach().clone()
+    dist.all_reduce(x, op=dist.ReduceOp.MAX)
+    return x
+
+
+@torch.no_grad()
+def reduce_min(x: Tensor) -> Tensor:
+    """Minimum over ranks, element by element, without gradient."""
+    return -reduce_max(-x)

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignlab.callbacks.checkpoint import Checkpoints, ConfigInCheckpoint
 from alignlab.callbacks.metrics_csv import MetricsCsv
 from alignlab.callbacks.seeding import SeedPerRank
+from alignlab.callbacks.spike_guard import SpikeGuard
 from alignlab.callbacks.throughput import Throughput
 from alignlab.checkpoint_folder import damage, newest_readable
 from alignlab.results import (
@@ -88,6 +89,9 @@ def build(cfg: DictConfig) -> tuple[lightning.LightningDataModule, lightning.Lig
 def build_trainer(cfg: DictConfig, run_dir: Path) -> lightning.Trainer:
     """The trainer with its callbacks and loggers, writing to the run directory."""
     callbacks = [instantiate(entry, _convert_="all") for entry in (cfg.callbacks or {}).values() if entry is not None]
+    callbacks.sort(
+        key=lambda callback: not isinstance(callback, SpikeGuard)
+    )  # takes steps back before others count them
     callbacks += [SeedPerRank(cfg.seed), ConfigInCheckpoint(OmegaConf.to_container(cfg, resolve=True))]
     loggers = [
         instantiate(entry, save_dir=str(run_dir), _convert_="all")

@@ -154,6 +154,11 @@ class Checkpoints(Checkpoint):
             self._clock.start(step)
         self._due = None
 
+    def went_back(self, trainer: lightning.Trainer) -> None:
+        """To be told when the run has returned to an earlier step: what was saved of later ones is replaced."""
+        self._saved_step, self._validated = -1, {}
+        self.request(trainer)
+
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
