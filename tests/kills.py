@@ -1,6 +1,6 @@
 """Kills an ALBEF run again and again with SIGKILL, resumes it each time and compares its end with the undisturbed run, bit for bit.
 
-    python tests/kills.py --kills 20 --num-workers 1 trainer.accumulate_grad_batches=2
+    python tests/kills.py --kills 20 --num-workers 1 +trainer.accumulate_grad_batches=2
     python tests/kills.py --kills 20 --ddp
 
 Kills fall at random moments of a leg; every other one waits for a half-written file in checkpoints/ and kills then. One process is forked from here,
@@ -30,6 +30,8 @@ from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WALL_CLOCK = {"train/samples_per_second"}  # the columns of metrics.csv that no two runs share
+# Weights, teacher, queue; moments; schedule; random states of every rank.
+STATE = ("state_dict", "optimizer_states", "lr_schedulers", "random", "global_step")
 # Tiny, but with all that has a state: a teacher behind its student, a queue longer than the batch and no multiple of it, epochs of 8 batches,
 # validations off the checkpoints' interval, random masks.
 TINY = (
@@ -158,18 +160,23 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
 
 
 def differences(run_dir: Path, undisturbed: Path) -> list[str]:
-    """What differs between two runs in metrics.csv and in the last checkpoint: weights, teacher, queue, optimizer, schedule, random states, place."""
+    """What differs between two runs in metrics.csv and in the last checkpoint."""
+    found = [] if rows(run_dir) == rows(undisturbed) else ["metrics.csv"]
+    return found + unequal(run_dir, undisturbed, (*STATE, "loops"))
+
+
+def unequal(first: Path, second: Path, parts: tuple[str, ...] = STATE) -> list[str]:
+    """Where the last checkpoints of two runs differ, bit for bit."""
     import torch
     from torch.utils._pytree import tree_flatten_with_path
 
-    found = [] if rows(run_dir) == rows(undisturbed) else ["metrics.csv"]
     states = []
-    for folder in (run_dir, undisturbed):
+    for folder in (first, second):
         saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-        parts = ("state_dict", "optimizer_states", "lr_schedulers", "random", "global_step", "loops")
         states.append(dict(tree_flatten_with_path({part: saved[part] for part in parts})[0]))
     if states[0].keys() != states[1].keys():
-        return [*found, "contents of last.ckpt"]
+        return ["contents of last.ckpt"]
+    found = []
     for path, value in states[0].items():
         other = states[1][path]
         same = torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other

@@ -200,8 +200,7 @@ class SpikeGuard(Callback):
         if (
             self.taken_back > self.most[self.action]
             or not can
-            or (math.isinf(event["z"] or math.inf)
-            and not self.history)
+            or (math.isinf(event["z"] or math.inf) and not self.history)
         ):
             self._note(trainer, event)
             why = f"max_{self.action}s={self.most[self.action]} are used up" if can else "there is no snapshot yet"
