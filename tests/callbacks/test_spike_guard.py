@@ -42,23 +42,24 @@ def events(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "spikes.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("model", [CLIP, ALBEF], ids=["clip", "albef"])
+@pytest.mark.parametrize(("model", "poisoned"), [(CLIP, POISONED), (ALBEF, 26)], ids=["clip", "albef"])
 @pytest.mark.parametrize("action", ["skip", "rollback"])
-def test_as_if_it_had_never_been(prepared: Prepare, tmp_path: Path, model: tuple[str, ...], action: str) -> None:
-    common = (*model, *RUN, f"trainer.max_steps={POISONED + 5}")
+def test_as_if_it_had_never_been(
+    prepared: Prepare, tmp_path: Path, model: tuple[str, ...], poisoned: int, action: str
+) -> None:
+    steps = poisoned + 4
+    common = (*model, *RUN, f"trainer.max_steps={steps}")
     guard = (*GUARD, f"callbacks.spike_guard.action={action}", "callbacks.spike_guard.rollback_steps=6")
-    run.train(prepared(tmp_path / "guarded", *common, *guard, f"+data.poisoned=[{POISONED}]"))
+    run.train(prepared(tmp_path / "guarded", *common, *guard, f"+data.poisoned=[{poisoned}]"))
     (event,) = events(tmp_path / "guarded")
-    assert (event["batch"], event["action"]) == (POISONED, action)
-    first, last = event.get("skipped_batches", (POISONED, POISONED))
-    assert last == POISONED and (action == "skip" or 6 <= POISONED - first < 12)
+    assert (event["batch"], event["action"]) == (poisoned, action)
+    first, last = event.get("skipped_batches", (poisoned, poisoned))
+    assert last == poisoned and (action == "skip" or 6 <= poisoned - first < 12)
     run.train(prepared(tmp_path / "spared", *common, f"+data.left_out={list(range(first, last + 1))}"))
     assert kills.unequal(tmp_path / "guarded", tmp_path / "spared") == []
-    assert [row["step"] for row in kills.rows(tmp_path / "guarded")] == [str(step) for step in range(POISONED + 5)]
+    assert [row["step"] for row in kills.rows(tmp_path / "guarded")] == [str(step) for step in range(steps)]
     losses = [[row["train/loss"] for row in kills.rows(tmp_path / name)] for name in ("guarded", "spared")]
     assert losses[0] == losses[1]
-    run.train(prepared(tmp_path / "poisoned", *common, f"+data.poisoned=[{POISONED}]"))
-    assert kills.unequal(tmp_path / "poisoned", tmp_path / "spared"), "the poison matters"
 
 
 def test_an_accumulated_step_is_skipped_whole(prepared: Prepare, tmp_path: Path) -> None:
@@ -75,6 +76,8 @@ def test_log_changes_nothing(prepared: Prepare, tmp_path: Path) -> None:
     run.train(prepared(tmp_path / "b", *common))
     assert kills.unequal(tmp_path / "a", tmp_path / "b") == []
     assert events(tmp_path / "a")[0]["step"] == POISONED
+    run.train(prepared(tmp_path / "c", *common[:-1]))
+    assert kills.unequal(tmp_path / "b", tmp_path / "c"), "the poison matters"
 
 
 def test_poison_without_end_ends_the_run(prepared: Prepare, tmp_path: Path) -> None:

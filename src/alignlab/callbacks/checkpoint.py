@@ -122,7 +122,8 @@ class Checkpoints(Checkpoint):
         self._validated |= _floats(trainer, prefix="val/") if self._validated else {}
         self.request(trainer)
         self.save(trainer)
-        if self.monitor is not None and not (self.folder.path / "best.ckpt").exists() and trainer.is_global_zero:
+        looked_for = self.monitor is not None and trainer.enable_validation and trainer.is_global_zero
+        if looked_for and not (self.folder.path / "best.ckpt").exists():
             logged = ", ".join(sorted(trainer.callback_metrics))
             rank_zero_warn(f"no best.ckpt: callbacks.checkpoint.monitor={self.monitor} was never logged ({logged})")
 

@@ -38,8 +38,11 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         step = int(step or 0)
-        if len(self.rows) > self._num_written and self.rows[-1]["step"] == step:
+        if self.rows and self.rows[-1]["step"] == step:
             self.rows[-1].update(metrics)
+            if len(self.rows) == self._num_written:  # flushed already: a checkpoint came in between
+                self._columns += sorted(metrics.keys() - set(self._columns))
+                self._rewrite()
         else:
             self.flush()
             self.rows.append({"step": step, **metrics})
