@@ -186,8 +186,12 @@ def unequal(first: Path, second: Path, parts: tuple[str, ...] = STATE) -> list[s
 
 def leg(start: Callable, run_dir: Path, chance: random.Random, report: Report, longest: float, amid: bool) -> bool:
     """Starts or resumes the run and kills it; True if it was done before."""
-    process, checkpoints = start(run_dir), run_dir / "checkpoints"
-    deadline = time.monotonic() + chance.uniform(0.05, 1.0) * longest
+    process, checkpoints, metrics = start(run_dir), run_dir / "checkpoints", run_dir / "metrics.csv"
+    before = metrics.stat().st_mtime_ns if metrics.exists() else 0
+    early = chance.random() < 0.15  # while it imports, builds, restores
+    while not early and process.poll() is None and (not metrics.exists() or metrics.stat().st_mtime_ns == before):
+        time.sleep(0.002)  # until the leg has begun its first steps
+    deadline = time.monotonic() + chance.uniform(0.0, 0.9) * longest
     while process.poll() is None:
         if amid and any(checkpoints.glob(".*.tmp")):
             if chance.random() < 0.5:
@@ -219,11 +223,13 @@ def kill_and_compare(overrides: list[str], kills: int, folder: Path, seed: int =
         command = [f"resume={run_dir}"] if goes_on else [*TINY, *overrides]
         return kind(command, run_dir, run_dir.parent / "log")
 
-    undisturbed, clock = start(folder / "undisturbed" / "run"), time.monotonic()
+    undisturbed, clock = start(folder / "undisturbed" / "run"), None
     while undisturbed.poll() is None:
-        time.sleep(0.02)
+        if clock is None and (folder / "undisturbed" / "run" / "metrics.csv").exists():
+            clock = time.monotonic()
+        time.sleep(0.005)
     assert undisturbed.poll() == 0, (folder / "undisturbed" / "log").read_text()[-3000:]
-    longest = time.monotonic() - clock
+    longest = time.monotonic() - (clock or begin)  # of the steps, without the start
     while report.kills < kills:
         run_dir, done = folder / f"killed_{report.runs}" / "run", False
         while report.kills < kills and not done:
