@@ -24,6 +24,8 @@ LAYERS = [
         "torchvision_ops",
         "signatures",
         "results",
+        "random_states",
+        "checkpoint_folder",
     },
     {"models", "losses", "data"},
     {"evaluation", "prompting", "inference", "sweeps"},

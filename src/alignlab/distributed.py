@@ -136,3 +136,19 @@ def broadcast_int(value: int, device: torch.device) -> int:
     shared = torch.tensor([value], device=device)
     dist.broadcast(shared, 0)
     return int(shared)
+
+
+@torch.no_grad()
+def reduce_max(x: Tensor) -> Tensor:
+    """Maximum over ranks, element by element, without gradient."""
+    if world_size() == 1:
+        return x.detach()
+    x = x.detach().clone()
+    dist.all_reduce(x, op=dist.ReduceOp.MAX)
+    return x
+
+
+@torch.no_grad()
+def reduce_min(x: Tensor) -> Tensor:
+    """Minimum over ranks, element by element, without gradient."""
+    return -reduce_max(-x)
