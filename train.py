@@ -65,6 +65,8 @@ def main() -> None:
         sys.argv += ["hydra.output_subdir=null", f"hydra.job.name=train_rank_{environment.launch().rank}"]
     try:
         train()
+    except config.ConfigError as error:  # of a sweep's jobs
+        stop("\n  ".join(error.problems), code=2)
     except (HydraException, ValueError) as error:
         overrides = get_args_parser().parse_args().overrides
         stop("\n  ".join(config.explain(error, overrides, CONFIG_DIR)), code=2)

@@ -293,8 +293,8 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> lis
         elif "/" in override.key_or_group:
             groups = [str(d.relative_to(config_dir)) for d in config_dir.rglob("*") if d.is_dir()]
             problems.append(f"{override.key_or_group}: unknown group{_nearest(override.key_or_group, groups)}")
-        elif not (override.is_delete() or override.is_sweep_override() or override.key_or_group.startswith("hydra")):
-            kept.append("++" + (override.input_line or "").lstrip("+"))
+        elif not (override.is_delete() or override.key_or_group.startswith("hydra")):
+            kept += [f"++{line.lstrip('+')}" for line in _first_of(override)]
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_dir), version_base="1.3"):
@@ -307,7 +307,17 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> lis
         ]
     except (HydraException, OmegaConfBaseException) as other:
         problems += [] if problems else str(other).splitlines()[:2]
-    return problems or [line for line in str(error).splitlines() if line.strip()][:4]
+    told = error.__cause__ if isinstance(error.__cause__, ValueError) else error  # of a launcher's constructor, say
+    return problems or [line for line in str(told).splitlines() if line.strip()][:4]
+
+
+def _first_of(override: Override) -> list[str]:
+    """The override itself, or the first one of a sweep over a list; none of a sweep over an interval."""
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    if not override.is_discrete_sweep():
+        return []
+    return [f"{override.key_or_group}={next(iter(override.sweep_string_iterator()))}"]
 
 
 def _wrong_choices(override: Override, config_dir: Path) -> Iterator[str]:
