@@ -61,8 +61,11 @@ def stop(message: str, code: int) -> NoReturn:
 def main() -> None:
     """Runs Hydra; what it can't compose is explained, all of it at once."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
-    if environment.launch().external and environment.launch().rank > 0:  # these files are rank zero's
-        sys.argv += ["hydra.output_subdir=null", f"hydra.job.name=train_rank_{environment.launch().rank}"]
+    launch = environment.launch()
+    if launch.external and launch.world_size > 1 and {"-m", "--multirun"} & set(sys.argv):
+        stop(f"-m under torchrun or srun would run the sweep {launch.world_size} times; start it without", code=2)
+    if launch.external and launch.rank > 0:  # these files are rank zero's
+        sys.argv += ["hydra.output_subdir=null", f"hydra.job.name=train_rank_{launch.rank}"]
     try:
         train()
     except config.ConfigError as error:  # of a sweep's jobs

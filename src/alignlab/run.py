@@ -84,9 +84,7 @@ def build(cfg: DictConfig) -> tuple[lightning.LightningDataModule, lightning.Lig
     return datamodule, system
 
 
-def build_trainer(
-    cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytorch.Callback] = ()
-) -> lightning.Trainer:
+def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytorch.Callback] = ()) -> lightning.Trainer:
     """The trainer with its callbacks, `more` of them besides the config's, and loggers, writing to the run directory."""
     callbacks = [instantiate(entry, _convert_="all") for entry in (cfg.callbacks or {}).values() if entry is not None]
     callbacks += [SeedPerRank(cfg.seed), ConfigInCheckpoint(OmegaConf.to_container(cfg, resolve=True)), *more]

@@ -42,7 +42,11 @@ def test_slurm_names_the_directory_after_the_job() -> None:
 
 def test_torchruns_ranks_ask_its_store() -> None:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    env = TORCHRUN | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    env = TORCHRUN | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
     store.set("alignlab/run_directory", "earlier")
     assert agreed_name(env | {"RANK": "1"}) == "earlier"
     store.delete_key("alignlab/run_directory")
@@ -53,5 +57,5 @@ def test_torchruns_ranks_ask_its_store() -> None:
 
 def test_ranks_that_cannot_agree_are_told_what_to_give() -> None:
     for env in (TORCHRUN, {"NODE_RANK": "1"}):
-        with pytest.raises(ValueError, match="give hydra.run.dir="):
+        with pytest.raises(ValueError, match=r"give hydra\.run\.dir="):
             agreed_name(env)

@@ -89,7 +89,9 @@ def test_rank_zero_dies_or_leaves() -> None:
     script += "print(json.dumps(watch.listen('127.0.0.1', 2)), flush=True)\n"
     script += "word = sys.stdin.readline()\nwatch.leave() if word else None\n"
     for word, expected in (("leave\n", 0), (None, 1)):
-        zero = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        zero = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         process = start(Address(*json.loads(zero.stdout.readline())), 1)
         time.sleep(0.7)
         if word is None:

@@ -27,7 +27,9 @@ except Busy as error:
 
 
 def holder(directory: Path, seconds: float = 60) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", HOLD, str(directory), str(seconds)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory), str(seconds)], stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_a_living_process_is_respected_and_a_dead_one_is_not(tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ from pathlib import Path
 FILE = ".room"
 ROOM = 128 * 1024  # bytes that are kept for result.json and the end of train.log
 
-_CODES = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "files may not grow further"}
+_CODES = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "files may not grow further",
+}
 # torch's and other writers in C++ lose the error's number.
-_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed", "file write failed")
+_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "iostream error", "file write failed")
 
 
 class DiskFull(Exception):

@@ -67,7 +67,9 @@ def agreed_name(env: Mapping[str, str] | None = None) -> str:
     if found.starter == "torchrun":
         return _first_said(env, stamp) if found.world_size > 1 else stamp
     if _number(env, "NODE_RANK") > 0:
-        raise ValueError("NODE_RANK is set: nodes started by hand can't agree on a run directory; give hydra.run.dir=...")
+        raise ValueError(
+            "NODE_RANK is set: nodes started by hand can't agree on a run directory; give hydra.run.dir=..."
+        )
     return stamp
 
 
@@ -81,7 +83,9 @@ def of_one_process(env: Mapping[str, str] | None = None) -> dict[str, str]:
 def _first_said(env: Mapping[str, str], value: str) -> str:
     """What the first rank to come said, in the store of torchrun's agent."""
     if env.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        raise ValueError("this torchrun keeps no store for its ranks to agree on a run directory; give hydra.run.dir=...")
+        raise ValueError(
+            "this torchrun keeps no store for its ranks to agree on a run directory; give hydra.run.dir=..."
+        )
     from torch.distributed import TCPStore  # only here: nobody else needs torch to compose a config
 
     store = TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)

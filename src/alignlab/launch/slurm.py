@@ -47,7 +47,9 @@ class SlurmTask:
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,
             )
-        signal.signal(signal.SIGTERM, lambda number, _: self._process.send_signal(number))  # scancel; submitit would ignore it
+        signal.signal(
+            signal.SIGTERM, lambda number, _: self._process.send_signal(number)
+        )  # scancel; submitit would ignore it
         self._code: int | None = None
         threading.Thread(target=self._wait, daemon=True).start()
         while self._code is None:  # not Popen.wait: a signal's handler can't wait inside it

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -29,7 +30,9 @@ class Job:
 
     def arguments(self) -> list[str]:
         """The command line of its run, which goes on if the directory holds a checkpoint."""
-        directory = "'" + str(self.directory).replace("\\", "\\\\").replace("'", "\\'") + "'"
+        directory = (
+            "'" + re.sub(r"(\\*)'", r"\1\1\\'", str(self.directory)) + "'"
+        )  # a backslash counts only before a quote
         found = [*self.overrides, f"hydra.run.dir={directory}", f"hydra.job.num={self.number}"]
         return [*found, f"resume={directory}"] if self.checkpoint.exists() else found
 
@@ -83,8 +86,12 @@ class Sweep:
 
         ok = sum(row.status == "ok" for row in self.rows.values())
         words = {number: row.overrides.split() for number, row in self.rows.items()}
-        same = set.intersection(*map(set, words.values())) if len(words) > 1 else set()  # not worth a place in every row
-        table = Table("job", "overrides", "status", "objective", "steps", "seconds", title=f"{ok} of {len(self.rows)} ok")
+        same = (
+            set.intersection(*map(set, words.values())) if len(words) > 1 else set()
+        )  # not worth a place in every row
+        table = Table(
+            "job", "overrides", "status", "objective", "steps", "seconds", title=f"{ok} of {len(self.rows)} ok"
+        )
         for _, row in sorted(self.rows.items()):
             objective = "" if row.objective is None else f"{row.objective:.6g}"
             status = row.status if row.reason is None else f"{row.status}: {row.reason}"
@@ -135,7 +142,9 @@ def prepared(job: Job, again: Row | None) -> None:
 def objectives(rows: Sequence[Row]) -> list[float | None]:
     """What a sweeper is told: a number, nan for a job that gave none although others did, None where nothing was asked for."""
     asked = any(row.objective is not None for row in rows)
-    return [row.objective if row.objective is not None or (not asked and row.status == "ok") else math.nan for row in rows]
+    return [
+        row.objective if row.objective is not None or (not asked and row.status == "ok") else math.nan for row in rows
+    ]
 
 
 def _last_line(job: Job) -> str:

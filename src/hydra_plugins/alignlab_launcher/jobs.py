@@ -60,7 +60,7 @@ class SweepJobs:
         """The table so far, for a sweep that doesn't come to its end."""
         if self._sweep is not None and self._sweep.rows:
             self._sweep.show()
-            print("go on with the same command and hydra.launcher.resume=true " f"hydra.sweep.dir={self.directory}")
+            print(f"go on with the same command and hydra.launcher.resume=true hydra.sweep.dir={self.directory}")
 
     def returns(self) -> list[JobReturn]:
         """What the sweeper gets. A job that failed counts as completed with nan: the others go on."""
