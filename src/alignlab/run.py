@@ -53,10 +53,11 @@ def train(cfg: DictConfig) -> Result:
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
-    with _alone(run_dir), _recorded(result, run_dir), Inbox(_say) as inbox:
+    with _alone(run_dir), ExitStack() as recorded, _recorded(result, run_dir), Inbox(_say) as inbox:
         _prepare(cfg, run_dir)
         datamodule, system = build(cfg)
         ranks = RankDeath(lambda cause: _last_words(cause, result, trainer, run_dir))
+        recorded.callback(ranks.leave)
         trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks])
         ranks.attach(trainer)
         checkpoint = _checkpoint(cfg, system, trainer)

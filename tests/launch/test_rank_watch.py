@@ -23,6 +23,8 @@ watch = RankWatch(end, grace=0.2)
 watch.join(Address(*json.loads(sys.argv[1])), int(sys.argv[2]))
 print("joined", flush=True)
 if sys.stdin.readline() == "leave\\n":
+    watch.part()
+    print("parted", flush=True)
     watch.leave()
 """
 
@@ -78,16 +80,18 @@ def test_leaving_is_no_death(ends: list[str]) -> None:
     time.sleep(0.7)
     process.stdin.write("leave\n")
     process.stdin.flush()
-    assert process.wait(10) == 0
+    assert process.stdout.readline() == "parted\n"
     assert watch.cause(wait=1) is None
+    assert process.poll() is None, "rank zero ends first"
+    watch.part()
     watch.leave()
-    assert ends == []
+    assert process.wait(10) == 0 and ends == []
 
 
 def test_rank_zero_dies_or_leaves() -> None:
     script = "import json, sys, time\nfrom alignlab.launch.rank_watch import RankWatch\nwatch = RankWatch(print)\n"
     script += "print(json.dumps(watch.listen('127.0.0.1', 2)), flush=True)\n"
-    script += "word = sys.stdin.readline()\nwatch.leave() if word else None\n"
+    script += "sys.stdin.readline()\nwatch.part()\nwatch.leave()\n"
     for word, expected in (("leave\n", 0), (None, 1)):
         zero = subprocess.Popen(
             [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

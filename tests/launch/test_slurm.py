@@ -1,6 +1,7 @@
 """Jobs for Slurm, run by submitit's local executor: tasks see what srun would tell them; pre-emption saves, queues again and resumes."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from alignlab.launch.slurm import SlurmTask, executor
 from alignlab.launch.sweep import Job
 
 submitit = pytest.importorskip("submitit")
+from submitit.local.local import LocalJobEnvironment  # noqa: E402
+
 PROGRAM = [str(Path(__file__).with_name("tiny_program.py"))]
 
 
@@ -23,6 +26,14 @@ def submit(folder: Path, what: str, tasks: int = 1) -> tuple[Job, "submitit.Job"
 
 def result(job: Job) -> dict:
     return json.loads((job.directory / "result.json").read_text())
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
 def test_tasks_are_ranks_as_under_srun(tmp_path: Path) -> None:
@@ -38,19 +49,8 @@ def test_a_preempted_job_saves_and_goes_on(tmp_path: Path) -> None:
     job, submitted = submit(tmp_path, "wait")
     while not (job.directory / "began").exists():
         time.sleep(0.05)
-    for task in [
-        *Path("/proc").glob("[0-9]*")
-    ]:  # the signal goes to the task, as from Slurm, not to submitit's controller
-        try:
-            words = (task / "cmdline").read_text().split("\0")
-        except OSError:
-            continue
-        if "submitit.core._submit" in words and str(tmp_path / "submitit") in " ".join(words):
-            import os
-
-            from submitit.local.local import LocalJobEnvironment
-
-            os.kill(int(task.name), LocalJobEnvironment._usr_sig())
+    (task,) = [pid for pid in children(submitted._process.pid) if "submitit.core._submit" in command_of(pid)]
+    os.kill(task, LocalJobEnvironment._usr_sig())  # to the task, as from Slurm, not to submitit's controller
     assert submitted.results() == [0]
     assert result(job)["resumed"] and result(job)["status"] == "ok"
 

@@ -27,6 +27,7 @@ class RankDeath(Callback):
     def __init__(self, end: Callable[[str], None]) -> None:
         self.watch = RankWatch(end, self._children)
         self._launcher: WatchedLauncher | None = None
+        self._parted = False
 
     def attach(self, trainer: lightning.Trainer) -> None:
         """Takes the place of Lightning's own observer, which kills rank zero before it can say why."""
@@ -63,9 +64,18 @@ class RankDeath(Callback):
                 raise RankDied(cause) from error
             raise
         except BaseException:
-            self.watch.leave()
+            self._part()
             raise
-        self.watch.leave()
+        self._part()
+
+    def leave(self) -> None:
+        """To be called when everything is written; after a failure nobody waits."""
+        if self._parted:
+            self.watch.leave()
+
+    def _part(self) -> None:
+        self._parted = True
+        self.watch.part()
 
     def _children(self) -> Mapping[int, Popen]:
         return dict(enumerate(self._launcher.procs, start=1)) if self._launcher is not None else {}

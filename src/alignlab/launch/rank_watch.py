@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 GRACE = 10.0  # seconds for a rank to end by itself after it was told
 CONNECT = 60.0  # seconds for a rank to reach rank zero
+PATIENCE = 600.0  # seconds that other ranks give rank zero for its last files
 LOOK = 0.5  # seconds between two looks at child processes
 
 Children = Callable[[], Mapping[int, subprocess.Popen]]  # rank -> process, of the ranks that this one started
@@ -39,9 +40,11 @@ class Address(NamedTuple):
 class RankWatch:
     """Knows which rank died and how; ends this process if it doesn't end by itself.
 
-    Rank zero calls `listen` and sends the address to the others, which call `join`. Whoever ends in order says so with `leave`; a
+    Rank zero calls `listen` and sends the address to the others, which call `join`. Whoever ends in order says so with `part`; a
     connection that ends without that is a death. Rank zero tells everybody, and each rank has `grace` seconds to fail at its own
     collective operation; then `end` is called with the cause, from the watching thread, and should not return.
+    Before its process ends, a rank calls `leave`, which lets rank zero be the first: torchrun and srun may kill the others
+    as soon as one has ended with a code that isn't 0, and rank zero has files to write.
 
     Args:
         children: processes whose exit codes say how a rank died.
@@ -53,6 +56,8 @@ class RankWatch:
         self._cause: str | None = None
         self._known = threading.Event()
         self._left = threading.Event()
+        self._zero_left = threading.Event()  # or died
+        self._zero: socket.socket | None = None  # the connection to rank zero, on other ranks
         self._rest: list[socket.socket] = []  # open connections
 
     def listen(self, host: str, world_size: int) -> Address:
@@ -66,21 +71,28 @@ class RankWatch:
         """Begins to watch on another rank. Raises OSError if rank zero can't be reached."""
         link = _alive(socket.create_connection((address.host, address.port), timeout=CONNECT))
         link.settimeout(None)
-        _send(link, {"word": address.word, "rank": rank, "pid": os.getpid(), "host": socket.gethostname()})
+        _say(link, {"word": address.word, "rank": rank, "pid": os.getpid(), "host": socket.gethostname()})
         self._rest.append(link)
+        self._zero = link
         self._thread(lambda: self._listen_to_rank_zero(link))
 
     def watch_children(self) -> None:
         """Begins to watch child processes, also those that don't come as far as to join."""
         self._thread(self._look_at_children)
 
-    def leave(self) -> None:
-        """Says that this rank ends in order. Rank zero waits for the processes that it started."""
+    def part(self) -> None:
+        """Training has ended in order: from here on no rank is missed."""
         self._left.set()
+        if self._zero is not None:
+            _say(self._zero, {"leaves": True})
+
+    def leave(self) -> None:
+        """The process is about to end, after `part`. Rank zero tells the others and waits for those that it started; they wait for its word."""
+        if self._zero is not None:
+            self._zero_left.wait(PATIENCE)
+            return
         for link in list(self._rest):
-            with suppress(OSError):
-                _send(link, {"leaves": True})
-                link.shutdown(socket.SHUT_WR)
+            _say(link, {"leaves": True})
         deadline = time.monotonic() + 3 * self._grace
         for process in self._children().values():
             with suppress(subprocess.TimeoutExpired):
@@ -131,10 +143,12 @@ class RankWatch:
             *lines, rest = (rest + data).split(b"\n")
             for message in map(json.loads, lines):
                 if "leaves" in message:
+                    self._zero_left.set()
                     return
                 if "died" in message:
                     self._died(message["died"])
                     return
+        self._zero_left.set()
         self._died("rank 0 died: its connection ended without a word")
 
     def _look_at_children(self) -> None:
@@ -158,8 +172,7 @@ class RankWatch:
         self._cause = cause
         self._known.set()
         for link in list(self._rest):
-            with suppress(OSError):
-                _send(link, {"died": cause})
+            _say(link, {"died": cause})
         if not self._left.wait(self._grace):
             self._end(cause)
 
@@ -183,8 +196,9 @@ def _alive(link: socket.socket) -> socket.socket:
     return link
 
 
-def _send(link: socket.socket, message: dict) -> None:
-    link.sendall(json.dumps(message).encode() + b"\n")
+def _say(link: socket.socket, message: dict) -> None:
+    with suppress(OSError):  # it has gone
+        link.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _receive(link: socket.socket) -> bytes:
