@@ -216,3 +216,16 @@ def test_a_sweep_is_no_matter_for_ranks(tmp_path: Path) -> None:
         .read_text()
         .startswith("error: -m under torchrun or srun would run the sweep 2 times")
     )
+
+
+@pytest.mark.distributed
+def test_a_slurm_sweep_with_ranks_as_tasks(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    launcher = ("hydra/launcher=slurm", "hydra.launcher.cluster=local", "hydra.launcher.tasks_per_node=2")
+    words = (*TINY, "trainer=ddp", "trainer.max_steps=2", "objective=val/loss", "seed=5", "hydra.launcher.poll_s=0.2")
+    sweep = start(TRAIN, "-m", *launcher, *words, f"hydra.sweep.dir={tmp_path}/sweep", cwd=tmp_path)
+    with ended(sweep):
+        assert sweep.wait(PATIENCE) == 0, (tmp_path / "console.log").read_text()
+    result = result_of(tmp_path / "sweep" / "0")
+    assert (result["status"], result["world_size"], result["seed"]) == ("ok", 2, 5)
+    assert "1 of 1 ok" in (tmp_path / "console.log").read_text()
