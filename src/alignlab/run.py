@@ -63,13 +63,13 @@ def train(cfg: DictConfig) -> Result:
         checkpoint = _checkpoint(cfg, system, trainer)
         if rank_zero_only.rank == 0 and getattr(datamodule, "tokenizer", None) is not None:
             datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")
-        try:
-            with ranks.together():
+        with ranks.together():
+            try:
                 trainer.fit(system, datamodule=datamodule, ckpt_path=checkpoint)
-        except SystemExit as stop:  # Lightning's answer to KeyboardInterrupt
-            raise KeyboardInterrupt from stop
-        finally:
-            _measure(result, trainer, cfg.objective)
+            except SystemExit as stop:  # Lightning's answer to KeyboardInterrupt
+                raise KeyboardInterrupt from stop
+            finally:
+                _measure(result, trainer, cfg.objective)
     if rank_zero_only.rank == 0:
         show(result, run_dir)
     return result

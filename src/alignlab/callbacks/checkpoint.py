@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 class BestAndLast(ModelCheckpoint):
     """Saves after each validation and at the end: `last.ckpt`, and `best.ckpt` by the monitored metric.
 
-    A run that is stopped by Ctrl-C or SIGTERM saves `last.ckpt` too, on one process (with more, ranks can't be brought together any more).
+    A run that is stopped by a signal has `last.ckpt` saved by `Interruption`.
 
     Args:
         monitor: metric that decides which is best; None keeps `last.ckpt` only.
@@ -53,10 +53,6 @@ class BestAndLast(ModelCheckpoint):
         if self.monitor is not None and not self.best_model_path:
             logged = ", ".join(sorted(trainer.callback_metrics))
             rank_zero_warn(f"no best.ckpt: callbacks.checkpoint.monitor={self.monitor} was never logged ({logged})")
-
-    def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: Any) -> None:
-        if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.world_size == 1:
-            self._save_last(trainer)
 
     def _save_last(self, trainer: lightning.Trainer) -> None:
         if trainer.global_step not in (0, self._last_saved_step):
