@@ -2,6 +2,7 @@
 
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,12 +11,40 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignlab import config
 from alignlab.launch import run_lock
 from alignlab.launch.sweep import Job, Sweep, finished, objectives, prepared
+
+
+class SweepLauncher(Launcher):
+    """A launcher whose jobs are processes of their own, wherever they run; `run` says where.
+
+    Attributes:
+        resume: go on with a sweep directory: jobs that are ok stay, interrupted ones go on, others are done again.
+    """
+
+    resume: bool
+    _jobs: "SweepJobs"
+
+    @abstractmethod
+    def run(self, todo: Sequence[Job], jobs: "SweepJobs") -> None:
+        """Runs jobs to their ends; tells `jobs.begun` before and `jobs.ended` after each."""
+
+    def setup(self, **state: Any) -> None:
+        self._jobs = SweepJobs(**state, resume=self.resume)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        todo = self._jobs.begin(job_overrides, initial_job_idx)
+        try:
+            self.run(todo, self._jobs)
+        except BaseException:
+            self._jobs.interrupted()
+            raise
+        return self._jobs.returns()
 
 
 class SweepJobs:

@@ -3,17 +3,15 @@
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-
-from hydra_plugins.alignlab_launcher.jobs import SweepJobs
+from alignlab.launch.processes import Running, run_jobs
+from alignlab.launch.sweep import Job
+from hydra_plugins.alignlab_launcher.jobs import SweepJobs, SweepLauncher
 
 log = logging.getLogger(__name__)
 
 
-class ProcessLauncher(Launcher):
+class ProcessLauncher(SweepLauncher):
     """Runs a sweep's jobs on this machine.
 
     Ranks that a job starts see the job's command line and never the sweep's; a job that fails is a row of the table, and its objective nan.
@@ -29,25 +27,10 @@ class ProcessLauncher(Launcher):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"hydra.launcher.{name}={value!r} must be a whole number of at least 1")
         self.n_jobs, self.gpus_per_job, self.resume = n_jobs, gpus_per_job, resume
-        self._jobs: SweepJobs | None = None
 
-    def setup(self, **state: Any) -> None:
-        self._jobs = SweepJobs(**state, resume=self.resume)
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from alignlab.launch.processes import Running, run_jobs
-
-        assert self._jobs is not None
-        jobs = self._jobs
-        todo = jobs.begin(job_overrides, initial_job_idx)
-        log.info("%d jobs, %d at a time, in %s", len(todo), self.n_jobs, jobs.directory)
-
+    def run(self, todo: Sequence[Job], jobs: SweepJobs) -> None:
         def ended(each: Running, code: int) -> None:
             jobs.ended(each.job, code, each.began, each.stopped)
 
-        try:
-            run_jobs(todo, [sys.executable, *jobs.program()], ended, jobs.begun, self.n_jobs, self.gpus_per_job)
-        except BaseException:
-            jobs.interrupted()
-            raise
-        return jobs.returns()
+        log.info("%d jobs, %d at a time, in %s", len(todo), self.n_jobs, jobs.directory)
+        run_jobs(todo, [sys.executable, *jobs.program()], ended, jobs.begun, self.n_jobs, self.gpus_per_job)

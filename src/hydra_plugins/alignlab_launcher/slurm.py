@@ -6,16 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-
 from alignlab.launch.signals import Inbox, Interrupted
-from hydra_plugins.alignlab_launcher.jobs import SweepJobs
+from alignlab.launch.slurm import SlurmTask, executor
+from alignlab.launch.sweep import Job
+from hydra_plugins.alignlab_launcher.jobs import SweepJobs, SweepLauncher
 
 log = logging.getLogger(__name__)
 
 
-class SlurmLauncher(Launcher):
+class SlurmLauncher(SweepLauncher):
     """Submits a sweep's jobs through submitit, waits for them and collects their results; Ctrl-C cancels what isn't done.
 
     A job that is preempted or runs out of time saves, goes back into the queue and resumes in its directory.
@@ -73,30 +72,16 @@ class SlurmLauncher(Launcher):
         self.settings = {name: value for name, value in both.items() if value is not None}
         self.settings |= {f"slurm_{name}": value for name, value in slurm.items() if value is not None}
         self.max_num_timeout, self.cluster, self.poll_s, self.resume = max_num_timeout, cluster, poll_s, resume
-        self._jobs: SweepJobs | None = None
 
-    def setup(self, **state: Any) -> None:
-        self._jobs = SweepJobs(**state, resume=self.resume)
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from alignlab.launch.slurm import SlurmTask, executor
-
-        assert self._jobs is not None
-        jobs = self._jobs
+    def run(self, todo: Sequence[Job], jobs: SweepJobs) -> None:
         submit = executor(self.cluster, jobs.directory / "submitit" / "%j", self.settings, self.max_num_timeout)
-        todo = jobs.begin(job_overrides, initial_job_idx)
         for job in todo:
             jobs.begun(job)
         submitted = _submitted(submit, [SlurmTask(job, jobs.program(), os.getcwd()) for job in todo])
         log.info("%d jobs submitted, logs in %s", len(submitted), jobs.directory / "submitit")
-        try:
-            self._collect(dict(zip(todo, submitted, strict=True)))
-        except BaseException:
-            jobs.interrupted()
-            raise
-        return jobs.returns()
+        self._collect(dict(zip(todo, submitted, strict=True)), jobs)
 
-    def _collect(self, waiting: dict[Any, Any]) -> None:
+    def _collect(self, waiting: dict[Job, Any], jobs: SweepJobs) -> None:
         began = time.monotonic()
         with Inbox() as inbox:
             inbox.deferred = True
@@ -108,7 +93,7 @@ class SlurmLauncher(Launcher):
                         submitted.cancel(check=False)
                 for job, submitted in [pair for pair in waiting.items() if pair[1].done()]:
                     del waiting[job]
-                    self._jobs.ended(job, _exit_code(submitted), began, cancelled)
+                    jobs.ended(job, _exit_code(submitted), began, cancelled)
                 time.sleep(self.poll_s if waiting else 0)
             if inbox.received:
                 raise Interrupted(inbox.received)
