@@ -113,14 +113,13 @@ def _gradients(
     joint = [torch.cat([part[i] for part in parts]).detach().requires_grad_() for i in range(num_rowwise)]
     shared = [None if x is None else x.detach().requires_grad_() for x in parts[-1][num_rowwise:]]
     value = loss(*joint, *shared)
-    leaves = [x for x in (*joint, *shared) if x is not None]
     with torch.autocast(value.device.type, enabled=False):
-        found = dict(zip(map(id, leaves), torch.autograd.grad(value, leaves, allow_unused=True), strict=True))
-    by_output = [found[id(x)].split(sizes) for x in joint]
+        value.backward()  # not autograd.grad, which hooks such as FLOP counters' don't bear
+    by_output = [x.grad.split(sizes) for x in joint]
     return (
         value.detach(),
         [list(part) for part in zip(*by_output, strict=True)],
-        [None if x is None else found[id(x)] for x in shared],
+        [None if x is None else x.grad for x in shared],
     )
 
 
