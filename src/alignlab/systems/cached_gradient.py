@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
 from alignlab.flops import repeated
@@ -65,6 +66,12 @@ def check_rows_are_independent(net: nn.Module, key: str) -> None:
                 f"{key} is not exact for a net with batch normalisation ({name}), whose statistics would be those of a part: "
                 f"set {key}=null, freeze that tower, or take a transformer"
             )
+
+
+def check_strategy(trainer: pl.Trainer, key: str) -> None:
+    """Raise ValueError for strategies whose own hooks end a step with the first backward pass that they see."""
+    if isinstance(trainer.strategy, DeepSpeedStrategy | ModelParallelStrategy):
+        raise ValueError(f"{key} works on one device and with trainer=ddp, not with sharded parameters: set {key}=null")
 
 
 def backward_weight(trainer: pl.Trainer) -> Tensor | float:

@@ -11,10 +11,16 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from alignlab.distributed import reduce_mean
 from alignlab.losses.contrastive import PairIds
 from alignlab.models.block_settings import set_blocks
 from alignlab.models.clip import Clip, PairEmbeddings
-from alignlab.systems.cached_gradient import backward_weight, cached_gradient_loss, check_rows_are_independent
+from alignlab.systems.cached_gradient import (
+    backward_weight,
+    cached_gradient_loss,
+    check_rows_are_independent,
+    check_strategy,
+)
 from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
 
 
@@ -53,6 +59,11 @@ class ClipSystem(pl.LightningModule):
             if self.micro_batch_size is not None:
                 check_rows_are_independent(self.net, "model.micro_batch_size")
 
+    def setup(self, stage: str) -> None:
+        """Refuse what can't work before anything is built."""
+        if self.micro_batch_size is not None and stage == "fit":
+            check_strategy(self.trainer, "model.micro_batch_size")
+
     def encode_image(self, image: Tensor) -> ImageEncoding:
         """(B, 3, H, W) -> features (B, D)."""
         return ImageEncoding(self.net.encode_image(image), None)
@@ -71,7 +82,10 @@ class ClipSystem(pl.LightningModule):
         else:
             weight = backward_weight(self.trainer)
             loss = cached_gradient_loss(self._embed, parts, compare, num_rowwise=2, weight=weight)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.image))
+        logged = loss.detach()
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            logged = reduce_mean(logged)
+        self.log("train/loss", logged, prog_bar=True, batch_size=len(batch.image))
         self.log("train/temperature", (-self.net.temperature.detach()).exp().squeeze(), batch_size=len(batch.image))
         return loss
 
