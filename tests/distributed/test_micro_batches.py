@@ -1,4 +1,4 @@
-"""Two DDP processes in micro-batches, compiled and checkpointed or not, train as one process with the whole batch."""
+"""Two processes in micro-batches, under DDP or FSDP2, compiled and checkpointed or not, train as one process with the whole batch."""
 
 import socket
 import sys

@@ -11,8 +11,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from alignlab.flops import repeated
 
@@ -69,9 +70,20 @@ def check_rows_are_independent(net: nn.Module, key: str) -> None:
 
 
 def check_strategy(trainer: pl.Trainer, key: str) -> None:
-    """Raise ValueError for strategies whose own hooks end a step with the first backward pass that they see."""
-    if isinstance(trainer.strategy, DeepSpeedStrategy | ModelParallelStrategy):
-        raise ValueError(f"{key} works on one device and with trainer=ddp, not with sharded parameters: set {key}=null")
+    """Raise ValueError for DeepSpeed, whose engine takes the first backward pass that it sees for the step's."""
+    if isinstance(trainer.strategy, DeepSpeedStrategy):
+        raise ValueError(f"{key} doesn't work with trainer=deepspeed: take trainer=fsdp or ddp, or set {key}=null")
+
+
+@contextmanager
+def several_backward_passes(system: nn.Module) -> Iterator[None]:
+    """What a step with backward passes of its own needs of FSDP2: parameters outside every unit stay gathered until the last of them."""
+    sharded = isinstance(system, FSDPModule)
+    if sharded:
+        system.set_reshard_after_backward(False, recurse=False)
+    yield
+    if sharded:
+        system.set_reshard_after_backward(True, recurse=False)
 
 
 def backward_weight(trainer: pl.Trainer) -> Tensor | float:

@@ -20,6 +20,7 @@ from alignlab.systems.cached_gradient import (
     cached_gradient_loss,
     check_rows_are_independent,
     check_strategy,
+    several_backward_passes,
 )
 from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
 
@@ -81,7 +82,8 @@ class ClipSystem(pl.LightningModule):
             loss = compare(*self._embed(batch))
         else:
             weight = backward_weight(self.trainer)
-            loss = cached_gradient_loss(self._embed, parts, compare, num_rowwise=2, weight=weight)
+            with several_backward_passes(self):
+                loss = cached_gradient_loss(self._embed, parts, compare, num_rowwise=2, weight=weight)
         logged = loss.detach()
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
             logged = reduce_mean(logged)
