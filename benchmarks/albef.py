@@ -31,7 +31,7 @@ import torch
 from albef_pair import TINY, make_system, random_batch
 from albef_reference import AlbefReference, adamw
 from albef_reference_encoders import Sizes
-from page import number_from_process, resident_bytes, write_section
+from measuring import number_from_process, resident_bytes, write_section
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode

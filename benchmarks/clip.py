@@ -12,8 +12,6 @@ import argparse
 import gc
 import math
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before open_clip, which imp
 
 # isort: split
 import torch
-from page import number_from_process, resident_bytes, write_section
+from measuring import median_seconds, number_from_process, resident_bytes, write_section
 from torch import Tensor, nn
 
 PEERS = ("open_clip", "alignlab", "alignlab, dynamic length")
@@ -170,14 +168,8 @@ def rates(size: Size, precision: str, rounds: int) -> dict[str, float]:
     built = {peer: build(peer, size, precision) for peer in PEERS}
     counts = {peer: count for peer, (_, count) in built.items()}
     assert len(set(counts.values())) == 1, f"not the same architecture: {counts}"
-    seconds: dict[str, list[float]] = {peer: [] for peer in PEERS}
-    for turn in range(rounds + 1):
-        for peer in PEERS if turn % 2 else reversed(PEERS):
-            start = time.perf_counter()
-            built[peer][0]()
-            if turn:  # the first one allocates
-                seconds[peer].append(time.perf_counter() - start)
-    return {peer: size.batch / statistics.median(times) for peer, times in seconds.items()}
+    seconds = median_seconds({peer: step for peer, (step, _) in built.items()}, rounds)
+    return {peer: size.batch / seconds[peer] for peer in PEERS}
 
 
 def peak_memory(peer: str, size: Size, precision: str) -> int:

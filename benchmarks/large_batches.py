@@ -10,7 +10,6 @@ Errors are distances of the gradient from that of the same side's whole batch, r
 import argparse
 import gc
 import logging
-import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before open_clip, which imp
 # isort: split
 import torch
 from clip import SIZES, WARM_UP, Size, alignlab_net, make_batch, open_clip_net, open_clip_optimizer
-from page import number_from_process, resident_bytes, write_section
+from measuring import median_seconds, number_from_process, resident_bytes, write_section
 from torch import Tensor, nn
 
 SIDES = ("open_clip", "alignlab")
@@ -86,19 +85,6 @@ def build(side: str, size: Size, micro: int) -> tuple[nn.Module, Step]:
     return net, (open_clip_step if side == "open_clip" else alignlab_step)(net, size, micro)
 
 
-def seconds(cases: list[tuple[str, int]], size: Size, rounds: int) -> dict[tuple[str, int], float]:
-    """Medians of a step, turn by turn; the order turns round after every round."""
-    steps = {(side, micro): build(side, size, micro)[1] for side, micro in cases}
-    times: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
-    for turn in range(rounds + 1):
-        for case in cases if turn % 2 else reversed(cases):
-            start = time.perf_counter()
-            steps[case]()
-            if turn:  # the first one allocates
-                times[case].append(time.perf_counter() - start)
-    return {case: statistics.median(values) for case, values in times.items()}
-
-
 def gradients(side: str, size: Size, micro: int) -> tuple[Tensor, float]:
     """Of all weights, and of the temperature."""
     net, step = build(side, size, micro)
@@ -132,7 +118,8 @@ def peak_memory(side: str, size: Size, micro: int) -> int:
 def section(size: Size, cases: list[tuple[str, int]], rounds: int) -> str:
     import open_clip
 
-    time_of, error_of = seconds(cases, size, rounds), errors(cases, size)
+    time_of = median_seconds({case: build(case[0], size, case[1])[1] for case in cases}, rounds)
+    error_of = errors(cases, size)
     rows = []
     for side, micro in cases:
         memory = number_from_process("--memory-of", side, "--batch", str(size.batch), "--micro", str(micro))

@@ -20,7 +20,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imp
 # isort: split
 import torch
 from hydra import compose, initialize_config_dir
-from page import write_section
+from measuring import write_section
 
 from alignlab.memory import Counts, Strategy, counts, training_memory
 from alignlab.run import build

@@ -36,8 +36,6 @@ class DeepSpeed(DeepSpeedStrategy):
         ValueError: the extra is missing, or settings that don't go together.
     """
 
-    one_backward_a_step = True  # the engine runs it
-
     def __init__(
         self,
         *,

@@ -36,8 +36,6 @@ class Fsdp(ModelParallelStrategy):
         timeout_minutes: how long a rank waits for the others.
     """
 
-    one_backward_a_step = True  # its hooks gather and free parameters once
-
     def __init__(
         self,
         *,

@@ -11,7 +11,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from alignlab.flops import repeated
 
@@ -67,6 +69,23 @@ def check_rows_are_independent(net: nn.Module, key: str) -> None:
             )
 
 
+def check_strategy(trainer: pl.Trainer, key: str) -> None:
+    """Raise ValueError for DeepSpeed, whose engine takes the first backward pass that it sees for the step's."""
+    if isinstance(trainer.strategy, DeepSpeedStrategy):
+        raise ValueError(f"{key} doesn't work with trainer=deepspeed: take trainer=fsdp or ddp, or set {key}=null")
+
+
+@contextmanager
+def several_backward_passes(system: nn.Module) -> Iterator[None]:
+    """What a step with backward passes of its own needs of FSDP2: parameters outside every unit stay gathered until the last of them."""
+    sharded = isinstance(system, FSDPModule)
+    if sharded:
+        system.set_reshard_after_backward(False, recurse=False)
+    yield
+    if sharded:
+        system.set_reshard_after_backward(True, recurse=False)
+
+
 def backward_weight(trainer: pl.Trainer) -> Tensor | float:
     """What Lightning multiplies a training loss with before its backward pass: 1 / accumulated batches, and float16's loss scale."""
     share = 1.0 / trainer.accumulate_grad_batches
@@ -113,14 +132,13 @@ def _gradients(
     joint = [torch.cat([part[i] for part in parts]).detach().requires_grad_() for i in range(num_rowwise)]
     shared = [None if x is None else x.detach().requires_grad_() for x in parts[-1][num_rowwise:]]
     value = loss(*joint, *shared)
-    leaves = [x for x in (*joint, *shared) if x is not None]
     with torch.autocast(value.device.type, enabled=False):
-        found = dict(zip(map(id, leaves), torch.autograd.grad(value, leaves, allow_unused=True), strict=True))
-    by_output = [found[id(x)].split(sizes) for x in joint]
+        value.backward()  # not autograd.grad, which hooks such as FLOP counters' don't bear
+    by_output = [x.grad.split(sizes) for x in joint]
     return (
         value.detach(),
         [list(part) for part in zip(*by_output, strict=True)],
-        [None if x is None else found[id(x)] for x in shared],
+        [None if x is None else x.grad for x in shared],
     )
 
 

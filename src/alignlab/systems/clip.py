@@ -15,7 +15,13 @@ from alignlab.distributed import reduce_mean
 from alignlab.losses.contrastive import PairIds
 from alignlab.models.block_settings import set_blocks
 from alignlab.models.clip import Clip, PairEmbeddings
-from alignlab.systems.cached_gradient import backward_weight, cached_gradient_loss, check_rows_are_independent
+from alignlab.systems.cached_gradient import (
+    backward_weight,
+    cached_gradient_loss,
+    check_rows_are_independent,
+    check_strategy,
+    several_backward_passes,
+)
 from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
 
 
@@ -54,13 +60,10 @@ class ClipSystem(pl.LightningModule):
             if self.micro_batch_size is not None:
                 check_rows_are_independent(self.net, "model.micro_batch_size")
 
-    def on_fit_start(self) -> None:
-        """Refuse what the strategy can't do before it costs time."""
-        if self.micro_batch_size is not None and getattr(self.trainer.strategy, "one_backward_a_step", False):
-            raise ValueError(
-                f"model.micro_batch_size={self.micro_batch_size} needs several backward passes a step, which trainer=fsdp and "
-                "trainer=deepspeed don't allow: use trainer=ddp, or model.gradient_checkpointing=true"
-            )
+    def setup(self, stage: str) -> None:
+        """Refuse what can't work before anything is built."""
+        if self.micro_batch_size is not None and stage == "fit":
+            check_strategy(self.trainer, "model.micro_batch_size")
 
     def encode_image(self, image: Tensor) -> ImageEncoding:
         """(B, 3, H, W) -> features (B, D)."""
@@ -79,7 +82,8 @@ class ClipSystem(pl.LightningModule):
             loss = compare(*self._embed(batch))
         else:
             weight = backward_weight(self.trainer)
-            loss = cached_gradient_loss(self._embed, parts, compare, num_rowwise=2, weight=weight)
+            with several_backward_passes(self):
+                loss = cached_gradient_loss(self._embed, parts, compare, num_rowwise=2, weight=weight)
         logged = loss.detach()
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
             logged = reduce_mean(logged)

@@ -60,6 +60,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
 
     R processes with B pairs each learn what one process with R * B pairs and `negative_pool=B` learns: hard negatives come from
     groups of that many pairs (None: from the process's batch), and all random choices belong to the joint batch.
+
     gradient_checkpointing: towers and fusion compute activations again in the backward pass. compile: True or
     arguments of `torch.compile`, for their blocks.
     """
@@ -95,8 +96,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
         self.alpha, self.alpha_ramp_steps = alpha, alpha_ramp_steps
         self.mask_probability, self.reference = mask_probability, reference
         self.itm_weight, self.mlm_weight = itm_weight, mlm_weight
-        self.negative_pool, self._seed = negative_pool, 0
         self.blocks = {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
+        self.negative_pool, self._seed = negative_pool, 0
         self.net: Albef | None = None
         self._keys: tuple[Tensor, ...] | None = None
 

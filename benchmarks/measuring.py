@@ -1,10 +1,14 @@
-"""What the benchmarks share: one section each of docs/benchmarks.md, and memory of processes of their own."""
+"""Times of several sides in turn, memory of processes of their own, and the page that each benchmark has a section of."""
 
 import os
+import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
+Side = Hashable  # who is measured
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
@@ -17,6 +21,18 @@ def write_section(name: str, text: str, page: Path = PAGE) -> None:
     temporary = page.with_suffix(".tmp")
     temporary.write_text(f"{before.rstrip()}\n\n{begin}\n{text.strip()}\n{end}{after}")
     temporary.replace(page)
+
+
+def median_seconds(steps: dict[Side, Callable[[], object]], rounds: int) -> dict[Side, float]:
+    """Median seconds of each side's step, turn by turn in one process; the order turns round after every round."""
+    seconds: dict[Side, list[float]] = {side: [] for side in steps}
+    for turn in range(rounds + 1):
+        for side in steps if turn % 2 else reversed(steps):
+            start = time.perf_counter()
+            steps[side]()
+            if turn:  # the first one allocates
+                seconds[side].append(time.perf_counter() - start)
+    return {side: statistics.median(times) for side, times in seconds.items()}
 
 
 def resident_bytes(field: str = "VmRSS") -> int:
