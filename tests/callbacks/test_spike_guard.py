@@ -119,7 +119,7 @@ def start_ranks(run_dir: Path, overrides: tuple[str, ...]) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("action", ["skip", "rollback"])
+@pytest.mark.parametrize("action", ["skip", pytest.param("rollback", marks=pytest.mark.slow)])
 def test_a_spike_on_one_rank_is_taken_back_on_both(tmp_path: Path, action: str) -> None:
     common = (*CLIP, *RUN, f"trainer.max_steps={POISONED + 5}", "data.batch_size=4")
     guard = (*GUARD, f"callbacks.spike_guard.action={action}", "callbacks.spike_guard.rollback_steps=6")

@@ -16,20 +16,19 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 
 from alignlab import distributed
 from alignlab.callbacks.checkpoint import Checkpoints
-from alignlab.callbacks.gradients import gradient_norm
+from alignlab.callbacks.gradients import BeforeStep
 from alignlab.callbacks.snapshot import MovingState, Snapshot
 from alignlab.results import Diverged, write_text
 
 log = logging.getLogger(__name__)
 
 
-class SpikeGuard(Callback):
+class SpikeGuard(BeforeStep):
     """Keeps spikes out of the weights; events go to `spikes.jsonl` in the run directory.
 
     After a skip everything is as if the batch had never been drawn: teacher, queues, random states, schedule, step. After a rollback
@@ -75,7 +74,6 @@ class SpikeGuard(Callback):
         self.history: deque[tuple[float, ...]] = deque(maxlen=window)
         self.taken_back = 0  # skips or rollbacks so far
         self.intervenes = False  # in the present step
-        self._loss: Tensor | None = None
         self._moving: MovingState | None = None
         self._snapshots: deque[tuple[Snapshot, list, int]] = deque(maxlen=2)  # with the history and batch of their time
         self._steps_here = 0
@@ -120,20 +118,12 @@ class SpikeGuard(Callback):
             snapshot = Snapshot.of(trainer, pl_module, self._moving)
             self._snapshots.append((snapshot, list(self.history), trainer.fit_loop.total_batch_idx))
 
-    def on_before_backward(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
-    ) -> None:
-        self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()  # micro-batches add up
-
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        loss, self._loss = self._loss, None
-        norm = gradient_norm(optimizer)
+    def look(self, trainer: Any, module: Any, optimizer: Any, loss: Tensor | None, norm: Tensor | None) -> None:
+        """Judges the step; one that is to be taken back leaves the optimizer nothing to do."""
         loss, norm = (math.nan if x is None else float(x) for x in (loss, norm))
         signals = (loss, math.log(norm) if norm > 0 else math.nan if math.isnan(norm) else -math.inf)
         own = self.score(signals)
-        z = float(distributed.reduce_max(torch.tensor(own, device=pl_module.device, dtype=torch.float64)))
+        z = float(distributed.reduce_max(torch.tensor(own, device=module.device, dtype=torch.float64)))
         if z < self.threshold:
             self.history.append(signals)
             self._steps_here += 1
