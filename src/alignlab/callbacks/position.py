@@ -23,7 +23,7 @@ class Moment(NamedTuple):
 def take_down(trainer: lightning.Trainer) -> Moment:
     """The present moment of this process."""
     loader = trainer.fit_loop._combined_loader
-    return Moment(loader._state_dicts() if loader else [], random_states.capture(trainer.strategy.root_device))
+    return Moment([] if loader is None else loader._state_dicts(), random_states.capture(trainer.strategy.root_device))
 
 
 def within_step(trainer: lightning.Trainer) -> bool:
