@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from alignlab.random_states import preserved
+from alignlab.strategies.replica import whole
 
 Every = Literal["validation", "end"]
 Batch = TypeVar("Batch", bound=tuple)
@@ -27,6 +28,14 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
         finally:
             for part, was_training in training:
                 part.training = was_training
+
+
+@contextmanager
+def evaluation(trainer: lightning.Trainer, module: lightning.LightningModule) -> Iterator[lightning.LightningModule]:
+    """The module to evaluate: whole on every rank, untouched, in the trainer's precision."""
+    module = whole(module)
+    with untouched(module), trainer.precision_plugin.forward_context():
+        yield module
 
 
 def is_last(trainer: lightning.Trainer) -> bool:
@@ -94,5 +103,5 @@ class Evaluator(Callback):
     def _evaluate(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, last: bool
     ) -> dict[str, float]:
-        with untouched(pl_module), trainer.precision_plugin.forward_context():
-            return {f"val/{name}": value for name, value in self.evaluate(trainer, pl_module, last).items()}
+        with evaluation(trainer, pl_module) as module:
+            return {f"val/{name}": value for name, value in self.evaluate(trainer, module, last).items()}

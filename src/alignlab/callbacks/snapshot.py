@@ -126,6 +126,7 @@ def _trained(module: lightning.LightningModule) -> list[Tensor]:
     return [_local(p) for p in module.parameters() if p.requires_grad]
 
 
+@torch.no_grad()
 def _local(x: Tensor) -> Tensor:
     return x.to_local() if hasattr(x, "to_local") else x
 
