@@ -4,6 +4,7 @@ Everything is the identity when no process group is initialised. Legend: R ranks
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -135,6 +136,14 @@ def reduce_max(x: Tensor) -> Tensor:
 def reduce_min(x: Tensor) -> Tensor:
     """Minimum over ranks, element by element, without gradient."""
     return -reduce_max(-x)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Small Python values of all ranks, in order of rank, on every rank."""
+    gathered = [value] * world_size()
+    if len(gathered) > 1:
+        dist.all_gather_object(gathered, value)
+    return gathered
 
 
 def reduce_means(values: dict[str, Tensor]) -> dict[str, Tensor]:

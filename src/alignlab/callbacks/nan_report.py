@@ -82,7 +82,7 @@ class NanReport(BeforeStep):
         again = values is not None and step == trainer.global_step and module.automatic_optimization
         where = self._where(trainer, module) if again else None
         worst = values[index] if values is not None and step == trainer.global_step else None
-        found = _from_ranks((where, None if worst is None or worst.isfinite() else _name(worst)))
+        found = distributed.gather_objects((where, None if worst is None or worst.isfinite() else _name(worst)))
         rank, places = next(((r, place) for r, (place, _) in enumerate(found) if place), (0, None))
         value = next((v for _, v in found if v), "not finite")
         on_rank = f" on rank {rank}" if len(found) > 1 and places else ""
@@ -144,13 +144,6 @@ def _silent(module: lightning.LightningModule) -> Iterator[None]:
 def _floating(tree: Any) -> list[Tensor]:
     leaves = torch.utils._pytree.tree_leaves(tree)
     return [x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
-
-
-def _from_ranks(value: Any) -> list[Any]:
-    gathered = [value] * distributed.world_size()
-    if len(gathered) > 1:
-        torch.distributed.all_gather_object(gathered, value)
-    return gathered
 
 
 def _name(value: Tensor) -> str:
