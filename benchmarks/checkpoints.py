@@ -30,7 +30,10 @@ from alignlab.checkpoint_folder import sync
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 CASES = {
-    "albef": ("experiment=albef_emoji_scenes", "model.momentum=0.995", "model.alpha=0.4", "model.queue_size=4096"),
+    "albef": (
+        *("experiment=albef_emoji_scenes", "~callbacks.retrieval", "model.momentum=0.995", "model.alpha=0.4"),
+        "model.queue_size=4096",
+    ),
     "clip_vit_b16": (
         *("model=clip", "model/net=clip_vit_b16", "data.image_size=224", "data.batch_size=8"),
         *("data.num_train=800", "data.num_val=16"),

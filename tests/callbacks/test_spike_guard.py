@@ -70,6 +70,16 @@ def test_an_accumulated_step_is_skipped_whole(prepared: Prepare, tmp_path: Path)
     assert kills.unequal(tmp_path / "guarded", tmp_path / "spared") == []
 
 
+def test_a_resumed_guard_skips_the_same_batch(prepared: Prepare, tmp_path: Path) -> None:
+    settings = (*RUN, *GUARD, "+data.poison=pixels", "+data.poisoned=[15]", "optim.schedule=constant")
+    common = (*kills.TINY, *settings, "trainer.max_steps=18", "callbacks.checkpoint.every_n_steps=15")
+    run.train(prepared(tmp_path / "halves", *common, "trainer.max_steps=15"))
+    run.train(prepared(tmp_path / "whole", *common))
+    run.train(prepared(tmp_path / "halves", *common, f"resume={tmp_path / 'halves'}"))
+    assert kills.unequal(tmp_path / "halves", tmp_path / "whole") == []
+    assert events(tmp_path / "halves") == events(tmp_path / "whole")
+
+
 def test_log_changes_nothing(prepared: Prepare, tmp_path: Path) -> None:
     common = (*CLIP, *RUN, f"trainer.max_steps={POISONED + 3}", f"+data.poisoned=[{POISONED}]")
     run.train(prepared(tmp_path / "a", *common, *GUARD, "callbacks.spike_guard.action=log"))
@@ -119,7 +129,7 @@ def start_ranks(run_dir: Path, overrides: tuple[str, ...]) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("action", ["skip", "rollback"])
+@pytest.mark.parametrize("action", ["skip", pytest.param("rollback", marks=pytest.mark.slow)])
 def test_a_spike_on_one_rank_is_taken_back_on_both(tmp_path: Path, action: str) -> None:
     common = (*CLIP, *RUN, f"trainer.max_steps={POISONED + 5}", "data.batch_size=4")
     guard = (*GUARD, f"callbacks.spike_guard.action={action}", "callbacks.spike_guard.rollback_steps=6")

@@ -11,16 +11,15 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from alignlab import distributed, random_states
-from alignlab.callbacks.gradients import gradient_norm
+from alignlab.callbacks.gradients import BeforeStep
 from alignlab.callbacks.spike_guard import SpikeGuard
 from alignlab.results import Diverged
 
 
-class NanReport(Callback):
+class NanReport(BeforeStep):
     """Raises `Diverged` before the optimizer takes a step with numbers that aren't finite; on several ranks all raise together.
 
     Parameters
@@ -35,10 +34,8 @@ class NanReport(Callback):
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"callbacks.nan_report.every_n_steps is {every_n_steps}; it must be at least 1")
         self.every_n_steps = every_n_steps
-        self._first: Tensor | None = (
-            None  # (2,) on the device: step of the first bad loss, of the first bad gradient; -1: none
-        )
-        self._loss: Tensor | None = None
+        # (2,) on the device: step of the first bad loss, of the first bad gradient; -1: none
+        self._first: Tensor | None = None
         self._batches: list[tuple[Any, int, random_states.States]] = []  # of the present step
 
     def on_train_batch_start(
@@ -48,24 +45,17 @@ class NanReport(Callback):
             self._batches = []
         self._batches.append((batch, batch_idx, random_states.capture(pl_module.device)))
 
-    def on_before_backward(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
-    ) -> None:
-        self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()  # micro-batches add up
-
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        loss, self._loss = self._loss, None
+    def look(self, trainer: Any, module: Any, optimizer: Any, loss: Tensor | None, norm: Tensor | None) -> None:
+        """Notes on the device what isn't finite, and asks it where it is time."""
         if any(isinstance(callback, SpikeGuard) and callback.intervenes for callback in trainer.callbacks):
             return
-        values = torch.stack([x.reshape(()).float() for x in (loss, gradient_norm(optimizer)) if x is not None])
+        nothing = torch.zeros((), device=module.device)
+        values = torch.stack([nothing if x is None else x.reshape(()).float() for x in (loss, norm)])
         if self._first is None:
             self._first = torch.full((2,), -1, device=values.device, dtype=torch.int64)
-        fresh = ~values.isfinite() & (self._first[-len(values) :] < 0)
-        self._first[-len(values) :].masked_fill_(fresh, trainer.global_step)
-        if self._is_time(trainer, pl_module):
-            self._read(trainer, pl_module, values)
+        self._first.masked_fill_(~values.isfinite() & (self._first < 0), trainer.global_step)
+        if self._is_time(trainer, module):
+            self._read(trainer, module, values)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -92,7 +82,7 @@ class NanReport(Callback):
         again = values is not None and step == trainer.global_step and module.automatic_optimization
         where = self._where(trainer, module) if again else None
         worst = values[index] if values is not None and step == trainer.global_step else None
-        found = _from_ranks((where, None if worst is None or worst.isfinite() else _name(worst)))
+        found = distributed.gather_objects((where, None if worst is None or worst.isfinite() else _name(worst)))
         rank, places = next(((r, place) for r, (place, _) in enumerate(found) if place), (0, None))
         value = next((v for _, v in found if v), "not finite")
         on_rank = f" on rank {rank}" if len(found) > 1 and places else ""
@@ -154,13 +144,6 @@ def _silent(module: lightning.LightningModule) -> Iterator[None]:
 def _floating(tree: Any) -> list[Tensor]:
     leaves = torch.utils._pytree.tree_leaves(tree)
     return [x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
-
-
-def _from_ranks(value: Any) -> list[Any]:
-    gathered = [value] * distributed.world_size()
-    if len(gathered) > 1:
-        torch.distributed.all_gather_object(gathered, value)
-    return gathered
 
 
 def _name(value: Tensor) -> str:

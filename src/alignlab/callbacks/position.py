@@ -7,7 +7,6 @@ set to those of the moment between the last step with all that follows it (valid
 from typing import Any, NamedTuple
 
 import lightning
-import torch
 
 from alignlab import distributed, random_states
 from alignlab.random_states import States
@@ -23,7 +22,7 @@ class Moment(NamedTuple):
 def take_down(trainer: lightning.Trainer) -> Moment:
     """The present moment of this process."""
     loader = trainer.fit_loop._combined_loader
-    return Moment(loader._state_dicts() if loader else [], random_states.capture(trainer.strategy.root_device))
+    return Moment([] if loader is None else loader._state_dicts(), random_states.capture(trainer.strategy.root_device))
 
 
 def within_step(trainer: lightning.Trainer) -> bool:
@@ -48,7 +47,7 @@ def write_down(trainer: lightning.Trainer, moment: Moment, checkpoint: dict[str,
     else:
         _begin_epoch(epochs, after=False)
     fit["state_dict"]["combined_loader"] = moment.loaders if in_epoch else []
-    checkpoint["random"] = {"seed": seed, "ranks": _of_all_ranks(moment.random)}
+    checkpoint["random"] = {"seed": seed, "ranks": distributed.gather_objects(moment.random)}
 
 
 def _begin_epoch(epochs: dict[str, Any], after: bool) -> None:
@@ -56,11 +55,3 @@ def _begin_epoch(epochs: dict[str, Any], after: bool) -> None:
     for part in ("total", "current"):
         begun = epochs[part]["started"] + after
         epochs[part].update(ready=begun, started=begun, processed=begun - 1, completed=begun - 1)
-
-
-def _of_all_ranks(states: States) -> list[States]:
-    if distributed.world_size() == 1:
-        return [states]
-    gathered: list[States] = [states] * distributed.world_size()
-    torch.distributed.all_gather_object(gathered, states)
-    return gathered

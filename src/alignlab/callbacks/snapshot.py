@@ -19,15 +19,15 @@ class MovingState:
     """What a step changes besides trained parameters and optimizer: teacher, queues, statistics, random states, schedule, counters.
 
     Which tensors those are is learned from their version counters, so that large frozen parts are never copied; a tensor that moves for the
-    first time is known from the step after.
+    first time is known from the step after. `known`: what was learned before the run was resumed.
     """
 
-    def __init__(self, module: lightning.LightningModule) -> None:
+    def __init__(self, module: lightning.LightningModule, known: list[int]) -> None:
         untrained = [p for p in module.parameters() if not p.requires_grad]
         self.tensors = [_local(x) for x in (*untrained, *module.buffers())]
         self._versions = [x._version for x in self.tensors]
-        self.moving: list[int] = []
-        self._saved: list[Tensor] = []
+        self.moving = list(known)
+        self._saved = [torch.empty_like(self.tensors[i]) for i in self.moving]
         self._rest: _Rest | None = None
 
     def take_down(self, trainer: lightning.Trainer) -> None:
@@ -126,6 +126,7 @@ def _trained(module: lightning.LightningModule) -> list[Tensor]:
     return [_local(p) for p in module.parameters() if p.requires_grad]
 
 
+@torch.no_grad()
 def _local(x: Tensor) -> Tensor:
     return x.to_local() if hasattr(x, "to_local") else x
 

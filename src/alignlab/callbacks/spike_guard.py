@@ -16,20 +16,19 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 
 from alignlab import distributed
 from alignlab.callbacks.checkpoint import Checkpoints
-from alignlab.callbacks.gradients import gradient_norm
+from alignlab.callbacks.gradients import BeforeStep
 from alignlab.callbacks.snapshot import MovingState, Snapshot
 from alignlab.results import Diverged, write_text
 
 log = logging.getLogger(__name__)
 
 
-class SpikeGuard(Callback):
+class SpikeGuard(BeforeStep):
     """Keeps spikes out of the weights; events go to `spikes.jsonl` in the run directory.
 
     After a skip everything is as if the batch had never been drawn: teacher, queues, random states, schedule, step. After a rollback
@@ -75,10 +74,10 @@ class SpikeGuard(Callback):
         self.history: deque[tuple[float, ...]] = deque(maxlen=window)
         self.taken_back = 0  # skips or rollbacks so far
         self.intervenes = False  # in the present step
-        self._loss: Tensor | None = None
         self._moving: MovingState | None = None
         self._snapshots: deque[tuple[Snapshot, list, int]] = deque(maxlen=2)  # with the history and batch of their time
-        self._steps_here = 0
+        self._healthy = 0  # steps
+        self._known: list[int] = []  # what moves, from before the run was resumed
         self._logged_step: int | None = None
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -99,7 +98,7 @@ class SpikeGuard(Callback):
             )
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._moving = MovingState(pl_module)
+        self._moving = MovingState(pl_module, self._known)
         file = Path(trainer.default_root_dir) / "spikes.jsonl"
         if trainer.is_global_zero and file.exists():  # a resumed run meets some of them again
             done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
@@ -116,27 +115,19 @@ class SpikeGuard(Callback):
         self._moving.take_down(trainer)
         last = self._snapshots[-1][0].step if self._snapshots else -math.inf
         # Not before the third step: by then it has been seen what moves besides the trained parameters.
-        if self.action == "rollback" and self._steps_here >= 2 and trainer.global_step >= last + self.rollback_steps:
+        if self.action == "rollback" and self._healthy >= 2 and trainer.global_step >= last + self.rollback_steps:
             snapshot = Snapshot.of(trainer, pl_module, self._moving)
             self._snapshots.append((snapshot, list(self.history), trainer.fit_loop.total_batch_idx))
 
-    def on_before_backward(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
-    ) -> None:
-        self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()  # micro-batches add up
-
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        loss, self._loss = self._loss, None
-        norm = gradient_norm(optimizer)
+    def look(self, trainer: Any, module: Any, optimizer: Any, loss: Tensor | None, norm: Tensor | None) -> None:
+        """Judges the step; one that is to be taken back leaves the optimizer nothing to do."""
         loss, norm = (math.nan if x is None else float(x) for x in (loss, norm))
-        signals = (loss, math.log(norm) if norm > 0 else math.nan if math.isnan(norm) else -math.inf)
+        signals = (loss, norm if math.isnan(norm) else math.log(max(norm, 1e-30)))
         own = self.score(signals)
-        z = float(distributed.reduce_max(torch.tensor(own, device=pl_module.device, dtype=torch.float64)))
+        z = float(distributed.reduce_max(torch.tensor(own, device=module.device, dtype=torch.float64)))
         if z < self.threshold:
             self.history.append(signals)
-            self._steps_here += 1
+            self._healthy += 1
             return
         self.intervenes = self.action != "log"
         event = {"step": trainer.global_step, "batch": trainer.fit_loop.total_batch_idx, "z": _json(z)}
@@ -185,25 +176,26 @@ class SpikeGuard(Callback):
         return max(scores)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": list(self.history), "taken_back": self.taken_back}
+        moving = self._known if self._moving is None else self._moving.moving
+        histories = distributed.gather_objects(list(self.history))  # every rank has its own
+        return {"histories": histories, "taken_back": self.taken_back, "healthy": self._healthy, "moving": moving}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history.extend(tuple(signals) for signals in state_dict["history"])
-        self.taken_back = state_dict["taken_back"]
+        histories = state_dict["histories"]
+        own = histories[distributed.rank() if len(histories) == distributed.world_size() else 0]
+        self.history.extend(tuple(signals) for signals in own)
+        self.taken_back, self._healthy = state_dict["taken_back"], state_dict["healthy"]
+        self._known = state_dict["moving"]
 
     def _count(self, trainer: lightning.Trainer, event: dict[str, Any]) -> None:
         self.taken_back += 1
         if self.action == "rollback" and self._snapshots:
             snapshot, _, batch = self._snapshots[0]
             event |= {"back_to_step": snapshot.step, "skipped_batches": [batch, event["batch"]]}
-        can = self.action == "skip" or self._snapshots
-        if (
-            self.taken_back > self.most[self.action]
-            or not can
-            or (math.isinf(event["z"] or math.inf) and not self.history)
-        ):
+        can = self._snapshots if self.action == "rollback" else self._healthy >= 2
+        if self.taken_back > self.most[self.action] or not can:
             self._note(trainer, event)
-            why = f"max_{self.action}s={self.most[self.action]} are used up" if can else "there is no snapshot yet"
+            why = f"max_{self.action}s={self.most[self.action]} are used up" if can else "it is too early to go back"
             raise Diverged(f"spike at step {event['step']} (loss {event['loss']}) and callbacks.spike_guard: {why}")
 
     def _note(self, trainer: lightning.Trainer, event: dict[str, Any]) -> None:
