@@ -79,7 +79,7 @@ def test_causes_are_followed_and_others_left_alone() -> None:
 
 def test_a_run_says_so(prepared: Callable[..., DictConfig], small_disk: Callable[[str], Path]) -> None:
     folder = small_disk("2m")
-    with pytest.raises(disk.DiskFull, match="can't be written to: .* Make room and go on with resume="):
+    with pytest.raises(disk.DiskFull, match=r"can't be written to: .* Make room and go on with resume="):
         run.train(prepared(folder, *TINY))
     result = json.loads((folder / "result.json").read_text())
     assert (result["status"], result["steps"]) == ("failed", 2) and result["reason"].startswith("DiskFull: ")
