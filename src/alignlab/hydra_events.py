@@ -17,14 +17,13 @@ class HydraEvents(Callback):
     """Ends the program with a message; Hydra would turn an exception into a warning."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if launch().rank > 0:  # rank zero has it
-            return
-        HydraConfig.instance().set_config(config)  # hydra.run.dir may ask for the choice of a group
-        try:
-            refuse_if_busy(Path(config.hydra.run.dir))
-        except Busy as error:
-            print("error:", error, file=sys.stderr)
-            sys.exit(2)
+        if launch().rank == 0:  # rank zero has it for the others too
+            HydraConfig.instance().set_config(config)  # the directory's name asks for the choice of a group
+            _refuse_if_busy(config.hydra.run.dir)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        HydraConfig.instance().set_config(config)
+        _refuse_if_busy(config.hydra.sweep.dir)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table; exit code 1 if no job at all came to a good end."""
@@ -34,3 +33,11 @@ class HydraEvents(Callback):
         sweep.show()
         if all(row.status == "failed" for row in sweep.rows.values()):
             sys.exit(1)
+
+
+def _refuse_if_busy(directory: str) -> None:
+    try:
+        refuse_if_busy(Path(directory))
+    except Busy as error:
+        print("error:", error, file=sys.stderr)
+        sys.exit(2)

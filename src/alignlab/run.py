@@ -2,6 +2,7 @@
 
 import alignlab.torchvision_ops  # noqa: F401, I001  before anything that imports torchvision
 
+import json
 import logging
 import math
 import os
@@ -231,7 +232,7 @@ def _recorded(result: Result, run_dir: Path) -> Iterator[None]:
         error, result.status, result.reason = stop, "interrupted", f"{by} at step {result.steps}"
     except Exception as failure:
         disk.give_room(run_dir)
-        error = disk.explained(_cause(failure), run_dir)
+        error = _with_what_it_said(disk.explained(_cause(failure), run_dir), run_dir)
         result.status, result.reason = "failed", f"{type(error).__name__}: {error}"
         with suppress(OSError), (run_dir / "train.log").open("a", encoding="utf-8") as file:
             file.write("".join(traceback.format_exception(failure)))
@@ -265,6 +266,14 @@ def _last_words(cause: str, result: Result, trainer: lightning.Trainer, run_dir:
 def _say(message: str) -> None:
     if rank_zero_only.rank == 0:
         print(message, file=sys.stderr, flush=True)
+
+
+def _with_what_it_said(error: BaseException, run_dir: Path) -> BaseException:
+    """A rank's death with the reason that it has written itself, if it has."""
+    with suppress(OSError, ValueError):
+        if isinstance(error, RankDied):
+            return RankDied(f"{error}. It said: {json.loads((run_dir / 'result.json').read_text())['reason']}")
+    return error
 
 
 def _failed_before(run_dir: Path, result: Result) -> bool:
