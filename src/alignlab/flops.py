@@ -33,12 +33,10 @@ class ModelFlops(FlopCounterMode):
     def __init__(self) -> None:
         super().__init__(display=False)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def _count_flops(self, func_packet: Any, out: Any, args: tuple, kwargs: dict) -> Any:
         # inside a backward pass only activations that are computed again ask for gradients
         again = torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1
-        if again or _REPEATED.get():
-            return func(*args, **(kwargs or {}))
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        return out if again or _REPEATED.get() else super()._count_flops(func_packet, out, args, kwargs)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch._subclasses.fake_tensor import FakeTensor
 
 from alignlab.results import peak_memory_bytes
 
@@ -40,7 +41,7 @@ def tensor_bytes() -> int:
     """Bytes of all storages that a tensor of this process refers to, each counted once."""
     found: dict[tuple[str, int], int] = {}
     for thing in gc.get_objects():
-        if not issubclass(type(thing), torch.Tensor):
+        if not issubclass(type(thing), torch.Tensor) or isinstance(thing, FakeTensor):  # a compiler's stand-in
             continue
         candidates = [thing, thing.grad] if thing.is_leaf and thing.requires_grad else [thing]
         for tensor in candidates:

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from alignlab.distributed import all_gather, broadcast_int, is_sharded, rank, reduce_mean, reduce_means
+from alignlab.distributed import all_gather, is_sharded, rank, reduce_mean, reduce_means
 from alignlab.losses.albef import (
     ContrastiveTerms,
     Ids,
@@ -97,7 +97,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         self.mask_probability, self.reference = mask_probability, reference
         self.itm_weight, self.mlm_weight = itm_weight, mlm_weight
         self.blocks = {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
-        self.negative_pool, self._seed = negative_pool, 0
+        self.negative_pool, self.seed = negative_pool, 0  # the run's seed, which `SeedPerRank` sets
         self.net: Albef | None = None
         self._keys: tuple[Tensor, ...] | None = None
 
@@ -199,10 +199,6 @@ class AlbefPretrainingSystem(pl.LightningModule):
         ).masked
         return Teaching(image.features, teacher.text_features(tokens[size:]), teacher.language_logits(hidden))
 
-    def on_train_start(self) -> None:
-        """All ranks agree on one seed."""
-        self._seed = broadcast_int(torch.initial_seed() % 2**31, self.device)
-
     def on_train_batch_start(self, batch: PairBatch, batch_index: int) -> None:
         """The teacher moves before the step, while sharded parameters are what is stored."""
         self.net.clamp_temperature()
@@ -264,7 +260,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         if pairs % pool:
             raise ValueError(f"model.negative_pool={pool} must divide data.batch_size={pairs}")
         draws = joint_draws(
-            self._seed,
+            self.seed,
             step,
             pairs,
             width=self.net.encoder.embeddings.position.num_embeddings,
