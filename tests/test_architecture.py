@@ -34,7 +34,7 @@ LAYERS = [
     {"run", "config", "hydra_events", "cli", "tools"},
 ]
 KNOW_HYDRA = {"run", "config", "hydra_events", "cli"}
-KNOW_LIGHTNING = {"systems", "callbacks", "strategies", "data.modules", "run", "cli"}
+KNOW_LIGHTNING = {"tools", "systems", "callbacks", "strategies", "data.modules", "run", "cli"}
 STRANGERS = [("models", "losses"), ("systems", "data"), ("systems", "data.modules"), ("callbacks", "data")]
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "shared", "core"}
 

@@ -1,0 +1,1 @@
+"""What the `alignlab` command does besides training and inference."""
