@@ -43,9 +43,8 @@ class DecoderReader:
         """The whole decoder; `layers` if they come from elsewhere (streamed ones)."""
         a, rows = self.architecture, self.shard.vocabulary
         embedding = self.tensor(a.names["embedding"] + ".weight", *rows)
-        head = f"{a.names['head']}.weight"
-        tied = head not in self.weights
-        matrix = embedding if tied else self._convert(self.weights.read(head, 0, *rows))
+        heads = [name for name in (f"{a.names['head']}.weight", "lm_head.weight") if name in self.weights]
+        matrix = self._convert(self.weights.read(heads[0], 0, *rows)) if heads else embedding  # tied
         positions = a.names.get("positions")
         norm = a.names.get("embedding_norm")
         return Decoder(
