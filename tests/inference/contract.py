@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tiny_models import PROMPTS
 from transformers import PreTrainedModel
 
 from alignlab.inference.backend import Backend, Completion, ModelSource, Request, Sampling
-from tiny_models import PROMPTS
 
 TOKENS = 12
 
@@ -86,7 +86,11 @@ def check_sampling(backend: Backend) -> list[Completion]:
 
 
 def check_adapter(
-    backend: Backend, load: Callable[[str | None], ModelSource], adapter: Path, adapted: PreTrainedModel, model: PreTrainedModel
+    backend: Backend,
+    load: Callable[[str | None], ModelSource],
+    adapter: Path,
+    adapted: PreTrainedModel,
+    model: PreTrainedModel,
 ) -> None:
     """The source's adapter works from the start, can be switched off, and another one be switched on by its folder."""
     backend.load(load(str(adapter)))

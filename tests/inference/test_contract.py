@@ -1,21 +1,25 @@
 """One contract for all backends that run in this process, at four architectures; those that start processes have their own file."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from contract import check_adapter, check_failures, check_greedy, check_sampling, check_score
 from peft import PeftModel
+from tiny_models import ARCHITECTURES, CONTEXT, save_adapter, save_model, tiny_model
 
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
+from alignlab.inference.backends.offload import OffloadBackend
 from alignlab.inference.backends.transformers import TransformersBackend
-from contract import check_adapter, check_failures, check_greedy, check_sampling, check_score
-from tiny_models import ARCHITECTURES, CONTEXT, save_adapter, save_model, tiny_model
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "transformers": TransformersBackend,
     "compiled": CompiledBackend,
+    "offload": partial(OffloadBackend, resident=0.5),
+    "offload, nothing resident": partial(OffloadBackend, resident=0.0),
 }
 
 
@@ -68,7 +72,9 @@ def test_sampled_tokens_do_not_depend_on_the_batch(name: str, folders: dict[str,
 def test_context_is_a_limit(name: str, folders: dict[str, Path]) -> None:
     backend = BACKENDS[name]()
     backend.load(ModelSource(str(folders["gpt2"])))
-    found = backend.generate([Request([5] * CONTEXT), Request([5] * (CONTEXT - 3), sampling=Sampling(max_new_tokens=9))])
+    found = backend.generate(
+        [Request([5] * CONTEXT), Request([5] * (CONTEXT - 3), sampling=Sampling(max_new_tokens=9))]
+    )
     assert found[0].error == "the prompt has 64 tokens and leaves no room in the model's context of 64"
     assert found[1].finish == "length" and len(found[1].ids) == 3
 

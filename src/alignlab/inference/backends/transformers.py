@@ -76,7 +76,13 @@ class TransformersBackend:
             part = [requests[number] for number in numbers]
             tokenizer = opened.tokenizer if any(r.sampling.needs_text for r in part) else None
             rows = Rows(
-                part, numbers, eos=opened.eos, max_positions=limit, tokenizer=tokenizer, on_token=on_token, on_done=on_done
+                part,
+                numbers,
+                eos=opened.eos,
+                max_positions=limit,
+                tokenizer=tokenizer,
+                on_token=on_token,
+                on_done=on_done,
             )
             allowed = allowed_tokens(part, tokenizer, opened.eos, vocabulary)
             self._run(model, rows, Sampler(part, vocabulary, allowed, model.device))
