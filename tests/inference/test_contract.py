@@ -41,7 +41,7 @@ def test_contract(name: str, kind: str, folders: dict[str, Path]) -> None:
     check_greedy(backend, model)
     check_score(backend, model)
     check_failures(backend, model)
-    assert set(backend.memory()) == {"weights", "kv_cache", "resident", "peak"}
+    assert set(backend.memory()) >= {"weights", "kv_cache", "resident", "peak"}
     backend.close()
 
 

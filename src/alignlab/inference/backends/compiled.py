@@ -17,5 +17,5 @@ class CompiledBackend(NativeBackend):
     name = "compiled"
 
     def build(self, reader: DecoderReader) -> Decoder:
-        reader.make = reader.make_head = FastLinear
+        reader.make = FastLinear
         return reader.decoder()
