@@ -73,5 +73,5 @@ def test_a_process_that_dies_is_named(tmp_path: Path) -> None:
     backend = TensorParallelBackend(processes=2)
     backend.load(ModelSource(str(save_model("llama", tmp_path))))
     backend._workers._processes[1].kill()
-    with pytest.raises(WorkerError, match="process [01] of 2"):
+    with pytest.raises(WorkerError, match=r"process [01] of 2"):
         backend.score([[1, 2, 3]])
