@@ -33,11 +33,12 @@ class DecoderReader:
         architecture: Architecture,
         dtype: torch.dtype | None = None,
         shard: Shard | None = None,
+        device: torch.device | str = "cpu",
         make: MakeLinear = Linear,
         make_embedding: MakeEmbedding = lambda weight, head: Embedding(weight),
     ) -> None:
         self.weights, self.architecture, self.dtype = weights, architecture, dtype
-        self.shard = shard or architecture.whole()
+        self.shard, self.device = shard or architecture.whole(), device
         self.make, self.make_embedding = make, make_embedding
         self.live = isinstance(weights, LiveWeights)
 
@@ -122,4 +123,4 @@ class DecoderReader:
         return prefixed if prefixed in self.weights else name  # files of models without a head have no prefix
 
     def _convert(self, tensor: Tensor) -> Tensor:
-        return tensor if self.dtype is None or self.live else tensor.to(self.dtype)
+        return tensor if self.live else tensor.to(self.device, self.dtype)
