@@ -59,7 +59,7 @@ def test_shards_cover_everything_once(kind: str, ranks: int) -> None:
 
 
 def test_more_processes_than_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match="backend.processes=4 is more than the model's 3 attention heads"):
+    with pytest.raises(ValueError, match=r"backend.processes=4 is more than the model's 3 attention heads"):
         describe(tiny_model("bloom").config).split(0, 4)
 
 
@@ -109,6 +109,6 @@ def test_unknown_architecture_names_the_backend_that_knows_it(tmp_path: Path) ->
         vocab_size=97, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="model type opt .* use backend=transformers"):
+    with pytest.raises(ValueError, match=r"model type opt .* use backend=transformers"):
         CompiledBackend().load(ModelSource(str(tmp_path)))
     TransformersBackend().load(ModelSource(str(tmp_path)))
