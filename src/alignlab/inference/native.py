@@ -15,7 +15,7 @@ from alignlab.inference.constraints import allowed_tokens
 from alignlab.inference.decoder import Decoder
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
-from alignlab.inference.rows import Rows, refused
+from alignlab.inference.rows import Rows, check_lengths, refused
 from alignlab.inference.source import OpenSource, open_source
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -100,7 +100,9 @@ class NativeBackend:
         return decoding.decode(self._loaded()[0], rows, allowed)
 
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
-        return decoding.score(self._loaded()[0], sequences, self.batch_size)
+        decoder, _ = self._loaded()
+        check_lengths(sequences, decoder.architecture.max_positions)
+        return decoding.score(decoder, sequences, self.batch_size)
 
     def set_adapter(self, name: str | None) -> None:
         decoder, _ = self._loaded()

@@ -33,17 +33,18 @@ class CompiledBackend(NativeBackend):
     def __init__(self, batch_size: int = 32, device: str | None = None, compile_step: bool | None = None) -> None:
         super().__init__(batch_size, device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.compile_step = compile_step
-        self._states = None
+        self._compiles, self._states = False, None
 
     def build(self, reader: DecoderReader) -> Decoder:
-        if self._compiles():
-            return reader.decoder()
-        reader.make = FastLinear
+        on_gpu = reader.device.type == "cuda"
+        self._compiles = on_gpu if self.compile_step is None else self.compile_step
+        if not self._compiles:
+            reader.make = FastLinear
         return reader.decoder()
 
     def run(self, rows: Rows, allowed: Sequence | None) -> tuple[list[Completion], int]:
         decoder, _ = self._loaded()
-        if not self._compiles():
+        if not self._compiles:
             return decoding.decode(decoder, rows, allowed)
         if self._states is None:
             mode = "reduce-overhead" if decoder.device.type == "cuda" else "default"
@@ -59,6 +60,3 @@ class CompiledBackend(NativeBackend):
     def close(self) -> None:
         self._states = None
         super().close()
-
-    def _compiles(self) -> bool:
-        return self.device.startswith("cuda") if self.compile_step is None else self.compile_step

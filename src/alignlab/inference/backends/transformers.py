@@ -14,7 +14,7 @@ from alignlab.inference.backend import Availability, Completion, LoadReport, Mod
 from alignlab.inference.constraints import allowed_tokens
 from alignlab.inference.native import ADAPTER
 from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
-from alignlab.inference.rows import Rows, refused
+from alignlab.inference.rows import Rows, check_lengths, refused
 from alignlab.inference.sampling import Sampler
 from alignlab.inference.source import OpenSource, open_source
 from alignlab.models.language import load_language_model
@@ -100,13 +100,15 @@ class TransformersBackend:
         own = model.generation_config
         model.generation_config = GenerationConfig()  # generate would fill our settings up from the model's own
         try:
-            model.generate(
+            output = model.generate(
                 ids.to(model.device),
                 attention_mask=mask.long().to(model.device),
                 generation_config=settings,
                 logits_processor=[choice],
                 stopping_criteria=[choice.finished],
+                return_dict_in_generate=True,
             )
+            self._cache_bytes = max(self._cache_bytes, _cache_bytes(output.past_key_values))
         finally:
             model.generation_config = own
 
@@ -114,7 +116,11 @@ class TransformersBackend:
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
         model, _ = self._loaded()
         found = []
+        check_lengths(sequences, position_limit(model.config))
         for sequence in sequences:
+            if len(sequence) < 2:
+                found.append([])
+                continue
             logits = model(torch.tensor([sequence], device=model.device)).logits[0, :-1].float()
             targets = torch.tensor(sequence[1:], device=model.device)[:, None]
             found.append((logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist())
@@ -191,6 +197,11 @@ def position_limit(config: object) -> int | None:
         if getattr(config, key, None):
             return int(getattr(config, key))
     return None
+
+
+def _cache_bytes(cache: object) -> int:
+    layers = getattr(cache, "layers", [])
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers if getattr(layer, "keys", None) is not None)
 
 
 def _enable(model: PreTrainedModel, name: str) -> None:
