@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from alignlab.inference import decoding
-from alignlab.inference.backend import Completion
 from alignlab.inference.decoder import Cache, Decoder
 from alignlab.inference.linears import FastLinear
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.native import NativeBackend
 from alignlab.inference.rows import Rows
+from alignlab.inference.sampling import AllowedTokens
 
 
 class CompiledBackend(NativeBackend):
@@ -42,7 +40,7 @@ class CompiledBackend(NativeBackend):
             reader.make = FastLinear
         return reader.decoder()
 
-    def run(self, rows: Rows, allowed: Sequence | None) -> tuple[list[Completion], int]:
+    def run(self, rows: Rows, allowed: list[AllowedTokens | None] | None) -> int:
         decoder, _ = self._loaded()
         if not self._compiles:
             return decoding.decode(decoder, rows, allowed)
