@@ -1,0 +1,132 @@
+"""What our own backends share: a decoder, the decode loop in batches, adapters, memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from alignlab.inference import decoding
+from alignlab.inference.adapters import Adapter, live_adapters, read_adapter, remove
+from alignlab.inference.architecture import describe
+from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
+from alignlab.inference.batches import run_batches
+from alignlab.inference.decoder import Decoder
+from alignlab.inference.loading import DecoderReader
+from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
+from alignlab.inference.rows import Rows, check_lengths
+from alignlab.inference.sampling import AllowedTokens
+from alignlab.inference.source import OpenSource, open_source
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ADAPTER = "default"  # the source's own
+
+
+class NativeBackend:
+    """A backend around `Decoder`; what differs between them is how `build` makes one.
+
+    Args:
+        batch_size: requests that run together; more wait for their turn.
+        device: where a model's files go; a live model stays where it is.
+    """
+
+    name = "native"
+
+    def __init__(self, batch_size: int = 32, device: str = "cpu") -> None:
+        if batch_size < 1:
+            raise ValueError(f"backend.batch_size={batch_size} must be at least 1")
+        self.batch_size, self.device = batch_size, device
+        self.opened: OpenSource | None = None
+        self.decoder: Decoder | None = None
+        self._adapters: dict[str, Adapter] = {}
+        self._cache_bytes = self._peak = 0
+
+    def available(self) -> Availability:
+        return Availability(True, "runs wherever torch does")
+
+    def build(self, reader: DecoderReader) -> Decoder:
+        """The decoder of this backend."""
+        return reader.decoder()
+
+    def load(self, source: ModelSource) -> LoadReport:
+        self.close()
+        started, before = time.perf_counter(), resident_bytes()
+        reset_peak()
+        opened = open_source(source)
+        architecture = describe(opened.config)
+        reader = DecoderReader(opened.weights(), architecture, DTYPES[source.dtype], device=self.device)
+        with torch.inference_mode():
+            self.decoder = self.build(reader)
+        self.opened = opened
+        if source.model is not None:
+            self._adapters = live_adapters(source.model, architecture)
+            self._set(getattr(source.model, "active_adapter", None) if self._adapters else None)
+        if opened.adapter is not None:
+            self._adapters[ADAPTER] = read_adapter(opened.adapter, architecture, self.decoder.device)
+            self._set(ADAPTER)
+        peak = max(0, peak_bytes() - before)
+        return LoadReport(time.perf_counter() - started, self.memory()["weights"], peak)
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        *,
+        on_token: Callable[[int, int], None] | None = None,
+        on_done: Callable[[int, Completion], None] | None = None,
+    ) -> list[Completion]:
+        decoder, opened = self._loaded()
+
+        def run(rows: Rows, allowed: list[AllowedTokens | None] | None) -> None:
+            self._cache_bytes = max(self._cache_bytes, self.run(rows, allowed))
+
+        return run_batches(
+            requests,
+            run,
+            opened,
+            batch_size=self.batch_size,
+            vocabulary=decoder.architecture.vocabulary,
+            max_positions=decoder.architecture.max_positions,
+            on_token=on_token,
+            on_done=on_done,
+        )
+
+    def run(self, rows: Rows, allowed: list[AllowedTokens | None] | None) -> int:
+        """One batch; gives the bytes of its cache."""
+        return decoding.decode(self._loaded()[0], rows, allowed)
+
+    def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
+        decoder, _ = self._loaded()
+        check_lengths(sequences, decoder.architecture.max_positions)
+        return decoding.score(decoder, sequences, self.batch_size)
+
+    def set_adapter(self, name: str | None) -> None:
+        decoder, _ = self._loaded()
+        if name is not None and name not in self._adapters:
+            self._adapters[name] = read_adapter(name, decoder.architecture, decoder.device)
+        self._set(name)
+
+    def _set(self, name: str | None) -> None:
+        decoder, _ = self._loaded()
+        for index, layer in enumerate(decoder.layers):
+            if name is None:
+                remove(layer)
+            else:
+                self._adapters[name].install(layer, index, decoder.architecture, decoder.shard)
+
+    def memory(self) -> dict[str, int]:
+        return {
+            "weights": storage_bytes(self._loaded()[0].tensors()),
+            "kv_cache": self._cache_bytes,
+            "resident": resident_bytes(),
+            "peak": peak_bytes(),
+        }
+
+    def close(self) -> None:
+        self.decoder = self.opened = None
+        self._adapters, self._cache_bytes = {}, 0
+
+    def _loaded(self) -> tuple[Decoder, OpenSource]:
+        if self.decoder is None or self.opened is None:
+            raise ValueError(f"backend={self.name} has no model yet; call load first")
+        return self.decoder, self.opened
