@@ -16,12 +16,19 @@ LAYERS = [
     {"types", "distributed", "optim", "muon", "torchvision_ops", "signatures", "results"},
     {"models", "losses", "data"},
     {"evaluation", "prompting", "inference", "sweeps"},
-    {"systems", "callbacks", "strategies", "data.modules"},
-    {"run", "config", "cli", "tools"},
+    {"systems", "callbacks", "strategies", "data.modules", "tasks"},
+    {"run", "serve", "config", "cli", "tools"},
 ]
-KNOW_HYDRA = {"run", "config", "cli"}
+KNOW_HYDRA = {"run", "serve", "config", "cli"}
 KNOW_LIGHTNING = {"systems", "callbacks", "strategies", "data.modules", "run", "cli"}
-STRANGERS = [("models", "losses"), ("systems", "data"), ("systems", "data.modules"), ("callbacks", "data")]
+STRANGERS = [
+    ("models", "losses"),
+    ("systems", "data"),
+    ("systems", "data.modules"),
+    ("callbacks", "data"),
+    ("tasks", "systems"),
+    ("prompting", "models"),
+]
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "shared", "core"}
 
 
