@@ -15,8 +15,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.inference.backend import Backend, LoadReport, ModelSource, Sampling
+from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.context import context_length
+from alignlab.inference.roofline import resident_bytes
 from alignlab.models.language import load_tokenizer
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
@@ -27,6 +28,12 @@ from alignlab.tasks.predictions import Predictions
 from alignlab.tasks.vision_language import VisionLanguage
 
 log = logging.getLogger(__name__)
+# Root keys that a program which this run starts gets too.
+_PASSED = ("model_path", "adapter", "dtype", "seed")
+
+
+class Unavailable(ValueError):
+    """A backend that can't run on this machine."""
 
 
 def infer(cfg: DictConfig) -> Result:
@@ -56,7 +63,9 @@ def infer(cfg: DictConfig) -> Result:
         result.status = "ok"
     show(result, run_dir, log="infer.log", unit="items")
     if result.metrics.get("failed"):
-        print(f"{result.metrics['failed']:.0f} items failed; their rows say why, resume={run_dir} tries them again")
+        count = round(result.metrics["failed"])
+        whose = "1 item failed; its row says" if count == 1 else f"{count} items failed; their rows say"
+        print(f"{whose} why, resume={run_dir} tries again")
     return result
 
 
@@ -69,9 +78,9 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
     if cfg.backend is None:
         raise ValueError("backend=null: this task needs a backend")
     backend: Backend = _instantiated(cfg, "backend")
-    there = backend.available()
+    there, resident = backend.available(), resident_bytes()
     if not there.ok:
-        raise ValueError(f"backend={backend.name} can't run here: {there.reason}")
+        raise Unavailable(f"backend={backend.name} can't run here: {there.reason}")
     technique: Technique = ZeroShot() if cfg.prompt is None else _instantiated(cfg, "prompt")
     sampling = Sampling() if cfg.sampling is None else _instantiated(cfg, "sampling")
     sampling = sampling._replace(stop=tuple(sampling.stop), stop_ids=tuple(sampling.stop_ids))
@@ -91,7 +100,7 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
     log.info("%s loaded in %.1f s, %.1f MB of weights", backend.name, loaded.seconds, loaded.weight_bytes / 1e6)
     asker = Asker(backend, tokenizer, sampling, cfg.template, cfg.batch_size, cfg.seed)
     limit = None if cfg.model_path is None else context_length(cfg.model_path)
-    return backend, Subject(backend, tokenizer, technique, asker, loaded, limit)
+    return backend, Subject(backend, tokenizer, technique, asker, loaded, limit, resident)
 
 
 @contextmanager
@@ -129,8 +138,13 @@ def _job(cfg: DictConfig, run_dir: Path) -> Job:
         seed=cfg.seed,
         batch_size=cfg.batch_size,
         program=(sys.executable, str(Path(sys.argv[0]).resolve())),
-        overrides=tuple(HydraConfig.get().overrides.task),
+        settings=[f"{key}={_quoted(cfg[key])}" for key in _PASSED if cfg[key] is not None],
     )
+
+
+def _quoted(value: object) -> str:
+    """A value in Hydra's grammar of overrides."""
+    return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "\\'") + "'"
 
 
 def _instantiated(cfg: DictConfig, key: str) -> object:

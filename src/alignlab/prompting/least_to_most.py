@@ -45,7 +45,8 @@ class LeastToMost:
         """The questions of a plan, numbered or bulleted or else every line that asks, and the question itself at the end."""
         listed = [found[1].strip() for line in plan.splitlines() if (found := _ITEM.match(line))]
         listed = listed or [line.strip() for line in plan.splitlines() if line.strip().endswith("?")]
-        return [*(part for part in dict.fromkeys(listed) if part != question)][: self.max_questions] + [question]
+        smaller = [part for part in dict.fromkeys(listed) if part != question]
+        return [*smaller[: self.max_questions], question]
 
     def _break_up(self, question: str) -> str:
         return f"{question}\n\n{self.instruction}"

@@ -28,6 +28,7 @@ class Subject(NamedTuple):
     asker: Asker
     loaded: LoadReport
     context_length: int | None  # tokens; None where the model has no limit of its own
+    resident_before: int = 0  # bytes of this process before the model was loaded
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Job:
     seed: int = 0
     batch_size: int = 8
     program: Sequence[str] = ()  # the command that started this run, without overrides
-    overrides: Sequence[str] = ()  # of this command line
+    settings: Sequence[str] = ()  # the root keys of this run's config as overrides, for programs that it starts
     pipe: TextIO = field(default_factory=lambda: sys.stdin)
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
 

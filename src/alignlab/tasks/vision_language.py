@@ -46,16 +46,16 @@ class VisionLanguage:
         with torch.no_grad():
             return self.system.encode_image(self.datamodule.normalise(torch.stack([self.pixels(p) for p in paths])))
 
-    def picture_batches(self, paths: Sequence[Path]) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
-        """Readable pictures of each batch with their features (m, D), and the errors of the others."""
+    def picture_batches(self, paths: Sequence[Path]) -> Iterator[tuple[list[Path], Tensor, dict[Path, str]]]:
+        """Readable pictures of each batch with their features (m, D), and what is wrong with the others."""
         for start in range(0, len(paths), self.batch_size):
-            good, pixels, errors = [], [], []
+            good, pixels, errors = [], [], {}
             for path in paths[start : start + self.batch_size]:
                 try:
                     pixels.append(self.pixels(path))
                     good.append(path)
                 except ValueError as error:
-                    errors.append(str(error))
+                    errors[path] = str(error)
             with torch.no_grad():
                 image = self.datamodule.normalise(torch.stack(pixels)) if pixels else None
                 features = self.system.encode_image(image).features.float() if pixels else torch.zeros(0, 0)
@@ -66,7 +66,7 @@ class VisionLanguage:
         side = self.datamodule.image_size
         picture = read_picture(path, (4 * side) ** 2)
         picture = picture.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        return torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
     def probabilities(self, similarity: Tensor) -> Tensor:
         """Softmax over the last dimension at the model's own temperature."""
