@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.context import context_length
-from alignlab.inference.roofline import resident_bytes
+from alignlab.inference.resident import resident_bytes
 from alignlab.models.language import load_tokenizer
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
@@ -100,7 +100,7 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
     log.info("%s loaded in %.1f s, %.1f MB of weights", backend.name, loaded.seconds, loaded.weight_bytes / 1e6)
     asker = Asker(backend, tokenizer, sampling, cfg.template, cfg.batch_size, cfg.seed)
     limit = None if cfg.model_path is None else context_length(cfg.model_path)
-    return backend, Subject(backend, tokenizer, technique, asker, loaded, limit, resident)
+    return backend, Subject(backend, tokenizer, technique, asker, loaded, limit, cfg.dtype, resident)
 
 
 @contextmanager

@@ -1,12 +1,9 @@
-"""What the machine and the model allow: memory bandwidth, bytes of weights and cache, resident memory.
+"""What the machine and the model allow: memory bandwidth, bytes of the cache.
 
 Legend: B requests, T tokens.
 """
 
-import resource
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,20 +37,6 @@ def cache_bytes(config: Any, batch: int, tokens: int, element: int) -> int:
     width = getattr(config, "head_dim", None) or _first(config, "hidden_size", "n_embd") // heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     return 2 * layers * kv_heads * width * batch * tokens * element
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in use now; the most so far where the system doesn't tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:
-        return peak_resident_bytes()
-
-
-def peak_resident_bytes() -> int:
-    """The most memory that this process had in use so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def _first(config: Any, *names: str) -> int:

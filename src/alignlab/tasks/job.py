@@ -28,6 +28,7 @@ class Subject(NamedTuple):
     asker: Asker
     loaded: LoadReport
     context_length: int | None  # tokens; None where the model has no limit of its own
+    dtype: str = "float32"
     resident_before: int = 0  # bytes of this process before the model was loaded
 
 

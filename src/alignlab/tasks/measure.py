@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 
 from alignlab.inference.backend import Backend, Request, Sampling
-from alignlab.inference.roofline import cache_bytes, peak_resident_bytes, read_bandwidth
+from alignlab.inference.resident import peak_bytes
+from alignlab.inference.roofline import cache_bytes, read_bandwidth
+from alignlab.models.language import resolve_model
 from alignlab.results import write_text
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.sample_texts import TEXTS
@@ -102,16 +104,16 @@ class Measure:
     def memory(self, subject: Subject, job: Job) -> dict[str, float]:
         """The most memory used since before loading, beside the formula: weights plus the cache of the largest batch."""
         told = subject.backend.memory()
-        host = max(peak_resident_bytes() - subject.resident_before, told.get("peak", 0))
+        host = max(peak_bytes(), told.get("peak", 0)) - subject.resident_before  # "peak" may count other processes too
         found = {"peak_host_bytes": float(host), "load_peak_bytes": float(subject.loaded.peak_bytes)}
         if torch.cuda.is_available():
             found["peak_gpu_bytes"] = float(torch.cuda.max_memory_allocated())
         if job.model is not None:
-            config, dtype = _config(job.model)
             tokens = self.prompt_tokens + self.new_tokens
-            cache = cache_bytes(config, max(self.batch_sizes), tokens, _BYTES.get(dtype, 4))
-            found["formula_bytes"] = found_bytes = float(subject.loaded.weight_bytes + cache)
-            found["peak_over_formula"] = found.get("peak_gpu_bytes", found["peak_host_bytes"]) / max(1.0, found_bytes)
+            cache = cache_bytes(_config(job.model), max(self.batch_sizes), tokens, _BYTES[subject.dtype])
+            found["formula_bytes"] = float(subject.loaded.weight_bytes + cache)
+            most = found.get("peak_gpu_bytes", found["peak_host_bytes"])
+            found["peak_over_formula"] = most / max(1.0, found["formula_bytes"])
         return found
 
     def agreement(self, subject: Subject, run_dir: Path) -> dict[str, float]:
@@ -165,10 +167,7 @@ def _shared(one: list[int], other: list[int]) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _config(model: str) -> tuple[object, str]:
+def _config(model: str) -> object:
     from transformers import AutoConfig
 
-    from alignlab.models.language import resolve_model
-
-    config = AutoConfig.from_pretrained(resolve_model(model)[0]).get_text_config()
-    return config, str(getattr(config, "dtype", "float32")).removeprefix("torch.")
+    return AutoConfig.from_pretrained(resolve_model(model)[0]).get_text_config()
