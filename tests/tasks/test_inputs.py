@@ -50,7 +50,7 @@ def test_nothing_or_too_much() -> None:
         read_items(None, None, Terminal())
     with pytest.raises(ValueError, match="the pipe holds no text"):
         read_items(None, None, io.StringIO(""))
-    with pytest.raises(ValueError, match="input=nowhere.txt: there is no such file"):
+    with pytest.raises(ValueError, match=r"input=nowhere\.txt: there is no such file"):
         read_items(None, "nowhere.txt", Terminal())
     with pytest.raises(ValueError, match="both set"):
         read_items("a", "b", Terminal())

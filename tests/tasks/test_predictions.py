@@ -46,5 +46,5 @@ def test_other_runs_are_left_alone(tmp_path: Path) -> None:
         Predictions(tmp_path, resumed=True).missing([Item("a", "another", {})])
     held = Predictions(tmp_path, resumed=True)
     held.file.write_text('nonsense\n{"id": "a"}\n')
-    with pytest.raises(ValueError, match="line 1 of .* is no JSON"):
+    with pytest.raises(ValueError, match=r"line 1 of .* is no JSON"):
         Predictions(tmp_path, resumed=True)

@@ -6,8 +6,9 @@ V vocabulary. Rows end at the same column, so shorter prompts begin later: all r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -104,6 +105,16 @@ class Positions:
     causal: bool = False
 
 
+class LayerSource(Protocol):
+    """Layers that are not all in memory."""
+
+    def __iter__(self) -> Iterator[Layer]: ...
+
+    def tensors(self) -> list[Tensor]:
+        """What is in memory."""
+        ...
+
+
 @dataclass
 class Decoder:
     """A decoder's weights, or one process's part of them."""
@@ -112,7 +123,7 @@ class Decoder:
     shard: Shard
     embedding: Tensor  # (V, W)
     head: Linear
-    layers: Iterable[Layer]  # may fetch weights while it yields
+    layers: list[Layer] | LayerSource
     final_norm: Norm
     position_embedding: Tensor | None = None
     embedding_norm: Norm | None = None
@@ -133,7 +144,9 @@ class Decoder:
         single = [self.embedding, *self.head.tensors(), *self.final_norm.tensors()]
         single += [] if self.position_embedding is None else [self.position_embedding]
         single += [] if self.embedding_norm is None else self.embedding_norm.tensors()
-        return single + [tensor for layer in self.layers for tensor in layer.tensors()]
+        if isinstance(self.layers, list):
+            return single + [tensor for layer in self.layers for tensor in layer.tensors()]
+        return single + self.layers.tensors()  # streamed ones
 
     def cache(self, rows: int, columns: int) -> Cache:
         """An empty cache."""

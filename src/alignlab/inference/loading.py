@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from alignlab.inference.architecture import Architecture, Piece, Shard, joined
-from alignlab.inference.decoder import Decoder, Layer, Norm
+from alignlab.inference.decoder import Decoder, Layer, LayerSource, Norm
 from alignlab.inference.linears import Linear, SideBySide
 from alignlab.inference.weights import LiveWeights, Weights
 
@@ -39,13 +39,12 @@ class DecoderReader:
         self.make, self.make_head = make, make_head or make
         self.live = isinstance(weights, LiveWeights)
 
-    def decoder(self, layers: Iterable[Layer] | None = None, **collectives: Callable[[Tensor], Tensor]) -> Decoder:
+    def decoder(self, layers: LayerSource | None = None, **collectives: Callable[[Tensor], Tensor]) -> Decoder:
         """The whole decoder; `layers` if they come from elsewhere (streamed ones)."""
         a, rows = self.architecture, self.shard.vocabulary
         embedding = self.tensor(a.names["embedding"] + ".weight", *rows)
-        head = f"{a.names['head']}.weight"
-        tied = head not in self.weights
-        matrix = embedding if tied else self._convert(self.weights.read(head, 0, *rows))
+        heads = [name for name in (f"{a.names['head']}.weight", "lm_head.weight") if name in self.weights]
+        matrix = self._convert(self.weights.read(heads[0], 0, *rows)) if heads else embedding  # tied
         positions = a.names.get("positions")
         norm = a.names.get("embedding_norm")
         return Decoder(
@@ -53,7 +52,7 @@ class DecoderReader:
             shard=self.shard,
             embedding=embedding,
             head=self.make_head(matrix, None),
-            layers=layers or [self.layer(index) for index in range(a.layers)],
+            layers=[self.layer(index) for index in range(a.layers)] if layers is None else layers,
             final_norm=self.norm(a.names["final_norm"]),
             position_embedding=self.tensor(positions + ".weight") if positions else None,
             embedding_norm=self.norm(norm) if norm else None,
@@ -84,7 +83,7 @@ class DecoderReader:
         if len(found) == 1:
             return self.make(*found[0])
         if self.live:
-            return SideBySide([Linear(*pair) for pair in found])
+            return SideBySide([self.make(*pair) for pair in found])
         biases = [bias for _, bias in found if bias is not None]
         return self.make(torch.cat([weight for weight, _ in found]), torch.cat(biases) if biases else None)
 
@@ -96,7 +95,7 @@ class DecoderReader:
         if not self.live:
             weight = weight.contiguous()
         bias = None
-        if self._full(module + ".bias") in self.weights:
+        if self.full_name(module + ".bias") in self.weights:
             bias = self.tensor(module + ".bias", *((start, stop) if dim == 0 else ()))
             if dim == 1 and not self.shard.first:  # the sum over processes must hold it once
                 bias = None
@@ -104,9 +103,10 @@ class DecoderReader:
 
     def tensor(self, name: str, start: int = 0, stop: int | None = None, dim: int = 0) -> Tensor:
         """A tensor by its name without prefix, in the decoder's dtype."""
-        return self._convert(self.weights.read(self._full(name), dim, start, stop))
+        return self._convert(self.weights.read(self.full_name(name), dim, start, stop))
 
-    def _full(self, name: str) -> str:
+    def full_name(self, name: str) -> str:
+        """A tensor's name in the weights."""
         prefixed = self.architecture.prefix + name
         return prefixed if prefixed in self.weights else name  # files of models without a head have no prefix
 
