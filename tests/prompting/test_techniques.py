@@ -70,7 +70,7 @@ def test_demonstrations_from_a_file(tmp_path) -> None:
 
 
 def test_chain_of_thought() -> None:
-    outcome, prompts = solved(ChainOfThought([SUM]), [" 2 and 3 make 5. The answer is 5."])
+    outcome, prompts = solved(ChainOfThought([SUM], answer="number"), [" 2 and 3 make 5. The answer is 5."])
     shot = "Question: What is 1 + 1?\nAnswer: One and one make two. The answer is 2.\n\n"
     assert prompts == [f"{shot}Question: What is 2 + 3?\nAnswer:"] and outcome.answer.answer == "5"
 
@@ -85,7 +85,7 @@ def test_zero_shot_cot() -> None:
 
 def test_self_consistency_votes() -> None:
     replies = ["The answer is 6.", "The answer is 5.", "no idea", "so 5.0"]
-    outcome, prompts = solved(SelfConsistency(ChainOfThought([SUM]), samples=4), replies)
+    outcome, prompts = solved(SelfConsistency(ChainOfThought([SUM], answer="number"), samples=4), replies)
     assert len(set(prompts)) == 1
     assert outcome.answer.answer == "5" and outcome.answer.votes == {"5": 2.0, "6": 1.0}
     tie = solved(SelfConsistency(ZeroShot(answer="number"), samples=2), ["7", "8"])[0]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from alignlab.prompting.answers import AnswerForm, extract
-from alignlab.prompting.demonstrations import Chooser, Selection, read_demonstrations
+from alignlab.prompting.demonstrations import Chooser, Demonstration, Selection, read_demonstrations
 from alignlab.prompting.technique import Answer, Prompt, Question, Solving, dialogue
 
 
@@ -11,6 +11,7 @@ class FewShot:
     """Shows question and answer of `number` demonstrations (None: all), chosen as `Chooser` says, then asks once."""
 
     needs_sampling = False
+    needs_reasoning = False  # of demonstrations
 
     def __init__(
         self,
@@ -22,11 +23,15 @@ class FewShot:
         system: str = "",
         answer: AnswerForm = "line",
     ) -> None:
-        pool = read_demonstrations(demonstrations, demonstrations_file)
+        pool = read_demonstrations(demonstrations, demonstrations_file, reasoning=self.needs_reasoning)
         self.choose = Chooser(pool, number, selection, seed)
         self.system, self.answer = system, answer
 
     def solve(self, question: Question) -> Solving:
-        turns = [text for one in self.choose(question) for text in (one.question, one.answer)]
+        turns = [text for one in self.choose(question) for text in (one.question, self.shown(one))]
         (reply,) = yield [Prompt(dialogue(self.system, *turns, question.text))]
         return Answer(reply.text, extract(reply.text, self.answer))
+
+    def shown(self, one: Demonstration) -> str:
+        """What a demonstration replies."""
+        return one.answer

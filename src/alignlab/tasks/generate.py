@@ -31,7 +31,7 @@ class Generate:
     def run(self, subject: Subject, job: Job) -> dict[str, float]:
         items = job.items()
         missing = {item.id: item for item in job.predictions.missing(items)}
-        stream = TokenStream(subject.tokenizer, job.console.file) if self._streams(job, items) else None
+        stream = TokenStream(subject.tokenizer, job.console.file) if self._streams(subject, job, items) else None
         done, clock = [0], Clock()  # tokens
 
         def outcome(question: Question, found: Outcome) -> None:
@@ -93,8 +93,9 @@ class Generate:
         found["tokens"] = float(sum(row["tokens"] for row in rows))
         return found | {"failed": float(len(rows) - len(whole))}
 
-    def _streams(self, job: Job, items: list[Item]) -> bool:
-        return len(items) == 1 and (job.console.is_terminal if self.stream is None else self.stream)
+    def _streams(self, subject: Subject, job: Job, items: list[Item]) -> bool:
+        alone = len(items) == 1 and not subject.technique.needs_sampling  # several replies at a time would mingle
+        return alone and (job.console.is_terminal if self.stream is None else self.stream)
 
 
 def _targets(target: object) -> str | list[str]:
