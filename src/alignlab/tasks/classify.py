@@ -7,7 +7,7 @@ from torch import Tensor
 
 from alignlab.evaluation.retrieval import similarity
 from alignlab.evaluation.zero_shot import class_embeddings
-from alignlab.tasks.job import Job, all_failed
+from alignlab.tasks.job import Job
 from alignlab.tasks.vision_language import VisionLanguage, find_pictures
 from alignlab.types import ClassPrompts
 
@@ -49,9 +49,7 @@ class Classify:
                 chances = subject.probabilities(similarity(features, classes))
                 for path, chance in zip(good, chances, strict=True):
                     job.predictions.add(self.row(path, chance))
-        rows = job.predictions.sort(map(str, paths))
-        if (error := all_failed(rows)) is not None:
-            raise error
+        rows = job.rows(map(str, paths))
         place = root if root.is_dir() else root.parent
         shown = [[str(Path(r["input"]).relative_to(place)), r.get("answer"), r.get("probability")] for r in rows]
         job.table("classes", ["picture", "class", "probability"], shown)

@@ -7,7 +7,7 @@ from alignlab.prompting.asking import Outcome, solve_all
 from alignlab.prompting.technique import Question
 from alignlab.results import Clock
 from alignlab.tasks.inputs import Item
-from alignlab.tasks.job import Job, Subject, all_failed
+from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Row
 from alignlab.tasks.streaming import TokenStream
 
@@ -47,9 +47,7 @@ class Generate:
             on_token=stream and (lambda _, id: stream.take(id)),
         )
         seconds = clock.seconds()
-        rows = job.predictions.sort(item.id for item in items)
-        if (error := all_failed(rows)) is not None:
-            raise error
+        rows = job.rows(item.id for item in items)
         if stream is not None:
             stream.end()
         else:

@@ -8,7 +8,7 @@ from alignlab.evaluation.grounding import grad_cam, mean_heat
 from alignlab.evaluation.sheets import NEUTRAL, Row, Tile, draw_sheet, overlay
 from alignlab.evaluation.words import content_words, tokens_of
 from alignlab.tasks.inputs import Item
-from alignlab.tasks.job import Job, all_failed
+from alignlab.tasks.job import Job
 from alignlab.tasks.match import picture_of
 from alignlab.tasks.retrieve import save_picture
 from alignlab.tasks.vision_language import VisionLanguage
@@ -31,12 +31,7 @@ class Ground:
     def run(self, subject: VisionLanguage, job: Job) -> dict[str, float]:
         if not hasattr(subject.system.net, "match_with_attention"):
             raise ValueError("task=ground needs a model with a matching head that looks at pictures, such as albef")
-        items = job.items()
-        for item in job.predictions.missing(items):
-            job.predictions.add(self.row(subject, item, job))
-        rows = job.predictions.sort(item.id for item in items)
-        if (error := all_failed(rows)) is not None:
-            raise error
+        rows = job.answer(job.items(), lambda item: self.row(subject, item, job))
         shown = [[r["input"], word, f"{x:.2f}, {y:.2f}"] for r in rows for word, (x, y) in (r["hottest"] or {}).items()]
         job.table("where a word is", ["text", "word", "x, y (share of width, height)"], shown)
         return {"words": float(len(shown)), "failed": float(sum(row["error"] is not None for row in rows))}

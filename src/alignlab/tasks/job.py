@@ -1,7 +1,7 @@
 """What the door hands to a task, and what a task hands back."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TextIO
@@ -14,7 +14,7 @@ from alignlab.inference.backend import Backend, LoadReport
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
 from alignlab.tasks.inputs import Item, read_items
-from alignlab.tasks.predictions import Predictions
+from alignlab.tasks.predictions import Predictions, Row
 
 Needs = Literal["backend", "system", "programs"]
 
@@ -52,6 +52,20 @@ class Job:
         """What is to be worked on; see `read_items`."""
         return read_items(self.prompt_text, self.input, self.pipe)
 
+    def answer(self, items: Sequence[Item], row: Callable[[Item], Row]) -> list[Row]:
+        """Rows of all items in their order; those without a finished one are made now and kept one by one."""
+        for item in self.predictions.missing(items):
+            self.predictions.add(row(item))
+        return self.rows(item.id for item in items)
+
+    def rows(self, order: Iterable[str]) -> list[Row]:
+        """All rows in this order. Raises ValueError, the first row's error, if every item has failed."""
+        rows = self.predictions.sort(order)
+        errors = [row["error"] for row in rows if row.get("error") is not None]
+        if errors and len(errors) == len(rows):
+            raise ValueError(errors[0])
+        return rows
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], limit: int = 20) -> None:
         """Prints rows, at most `limit` of them, numbers to the right and long texts cut."""
         table = Table(title=title)
@@ -73,12 +87,6 @@ class Task(Protocol):
     def run(self, subject: Any, job: Job) -> dict[str, float]:
         """Writes rows and gives the run's numbers by name; the first is its objective."""
         ...
-
-
-def all_failed(rows: Sequence[dict[str, Any]]) -> ValueError | None:
-    """The first row's error as an exception, if no row is without one."""
-    errors = [row["error"] for row in rows if row.get("error") is not None]
-    return ValueError(errors[0]) if errors and len(errors) == len(rows) else None
 
 
 def _cell(value: object) -> str:

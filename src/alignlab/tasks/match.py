@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from alignlab.tasks.inputs import Item
-from alignlab.tasks.job import Job, all_failed
+from alignlab.tasks.job import Job
 from alignlab.tasks.pair_scores import score_texts
 from alignlab.tasks.vision_language import VisionLanguage
 
@@ -21,12 +21,7 @@ class Match:
         self.picture = picture
 
     def run(self, subject: VisionLanguage, job: Job) -> dict[str, float]:
-        items = job.items()
-        for item in job.predictions.missing(items):
-            job.predictions.add(self.row(subject, item, job))
-        rows = job.predictions.sort(item.id for item in items)
-        if (error := all_failed(rows)) is not None:
-            raise error
+        rows = job.answer(job.items(), lambda item: self.row(subject, item, job))
         columns = ["image", "input", "score", "probability"]
         job.table("pairs", columns, [[row[column] for column in columns] for row in rows])
         scores = [row["score"] for row in rows if row["error"] is None]

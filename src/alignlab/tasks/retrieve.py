@@ -52,9 +52,7 @@ class Retrieve:
         index = index_pictures(subject, find_pictures(self.pictures), folder)
         for error in index.errors:
             job.console.print(f"left out: {error}", markup=False)
-        for item in job.predictions.missing(items):
-            job.predictions.add(self.row(subject, item, index))
-        rows = job.predictions.sort(item.id for item in items)
+        rows = job.answer(items, lambda item: self.row(subject, item, index))
         root = Path(self.pictures).expanduser()
         shown = [
             [r["input"], _short(p, root), s] for r in rows for p, s in zip(r["pictures"], r["scores"], strict=True)

@@ -4,7 +4,7 @@ import math
 
 from alignlab.results import Clock
 from alignlab.tasks.inputs import Item
-from alignlab.tasks.job import Job, Subject, all_failed
+from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Row
 
 
@@ -30,9 +30,7 @@ class Score:
             for row in self.rows(subject, missing[start : start + job.batch_size]):
                 job.predictions.add(row)
         seconds = clock.seconds()
-        rows = job.predictions.sort(item.id for item in items)
-        if (error := all_failed(rows)) is not None:
-            raise error
+        rows = job.rows(item.id for item in items)
         columns = ["id", "input", "tokens", "log_likelihood", "perplexity", "bits_per_byte"]
         job.table("scores", columns, [[row[column] for column in columns] for row in rows])
         new = {item.id for item in missing}
