@@ -14,17 +14,18 @@ ATTENTION = {"llama": "q_proj v_proj down_proj", "bloom": "query_key_value dense
 ATTENTION["gpt_neox"] = "query_key_value dense_4h_to_h"
 
 
-def tiny_model(kind: str) -> PreTrainedModel:
+def tiny_model(kind: str, even: bool = False) -> PreTrainedModel:
     """A model whose greedy continuations vary: weights far larger than at the usual initialisation, head apart from the embedding."""
+    heads = 4 if even else 3
     sizes = {"vocab_size": VOCABULARY, "tie_word_embeddings": kind == "gpt2"}
     llama = {"hidden_size": 60, "intermediate_size": 50, "num_hidden_layers": 2, "max_position_embeddings": CONTEXT}
     config = {
         "llama": lambda: transformers.LlamaConfig(
-            **sizes, **llama, num_attention_heads=6, num_key_value_heads=3, head_dim=10
+            **sizes, **llama, num_attention_heads=4 if even else 6, num_key_value_heads=2 if even else 3, head_dim=10
         ),
-        "bloom": lambda: transformers.BloomConfig(**sizes, hidden_size=36, n_layer=2, n_head=3),
-        "gpt2": lambda: transformers.GPT2Config(**sizes, n_embd=36, n_layer=2, n_head=3, n_positions=CONTEXT),
-        "gpt_neox": lambda: transformers.GPTNeoXConfig(**sizes, **llama, num_attention_heads=3, rotary_pct=0.5),
+        "bloom": lambda: transformers.BloomConfig(**sizes, hidden_size=36, n_layer=2, n_head=heads),
+        "gpt2": lambda: transformers.GPT2Config(**sizes, n_embd=36, n_layer=2, n_head=heads, n_positions=CONTEXT),
+        "gpt_neox": lambda: transformers.GPTNeoXConfig(**sizes, **llama, num_attention_heads=heads, rotary_pct=0.4),
     }[kind]()
     config.bos_token_id = config.eos_token_id = None
     config.pad_token_id = 0
@@ -42,9 +43,9 @@ def tiny_model(kind: str) -> PreTrainedModel:
     return model
 
 
-def save_model(kind: str, folder: Path) -> Path:
+def save_model(kind: str, folder: Path, even: bool = False) -> Path:
     """The model's folder."""
-    tiny_model(kind).save_pretrained(folder)
+    tiny_model(kind, even).save_pretrained(folder)
     return folder
 
 

@@ -50,7 +50,7 @@ def test_a_context_does_not_count(language_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])
-@pytest.mark.parametrize(("length", "size"), [(5, 4), (16, 16), (17, 16), (100, 99), (100, 3), (64, 64)])
+@pytest.mark.parametrize(("length", "size"), [(5, 4), (16, 16), (17, 16), (100, 99), (100, 3), (64, 63)])
 def test_windows_count_every_token_once(overlap: float, length: int, size: int) -> None:
     ids, seen = list(range(length)), []
     for window, new in _windows(ids, size, 16, overlap):

@@ -46,6 +46,20 @@ class Linear:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
 
+class Embedding:
+    """Rows of a matrix by token."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight  # (V, W)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps in memory."""
+        return [self.weight]
+
+
 class FastLinear(Linear):
     """The same, with the product of few rows (a step of the decode loop) at the speed of memory where a kernel for it exists.
 

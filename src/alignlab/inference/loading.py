@@ -10,10 +10,11 @@ from torch import Tensor
 
 from alignlab.inference.architecture import Architecture, Piece, Shard, joined
 from alignlab.inference.decoder import Decoder, Layer, LayerSource, Norm
-from alignlab.inference.linears import Linear, SideBySide
+from alignlab.inference.linears import Embedding, Linear, SideBySide
 from alignlab.inference.weights import LiveWeights, Weights
 
 MakeLinear = Callable[[Tensor, Tensor | None], Linear]  # weight (O, I) and bias -> what computes with them
+MakeEmbedding = Callable[[Tensor, Linear | None], Embedding]
 Part = Literal["qkv", "out", "up", "down"]
 
 
@@ -21,7 +22,8 @@ class DecoderReader:
     """Reads the parts of a decoder, whole or a shard of it.
 
     Args:
-        make: what becomes of a layer's matrix; `make_head` likewise of the output matrix.
+        make: what becomes of a matrix.
+        make_embedding: likewise of the embedding, given the head that was made of the same matrix, if it is the same.
         dtype: of everything; None keeps the file's (a live model's parameters are never converted).
     """
 
@@ -31,33 +33,43 @@ class DecoderReader:
         architecture: Architecture,
         dtype: torch.dtype | None = None,
         shard: Shard | None = None,
+        device: torch.device | str = "cpu",
         make: MakeLinear = Linear,
-        make_head: MakeLinear | None = None,
+        make_embedding: MakeEmbedding = lambda weight, head: Embedding(weight),
     ) -> None:
         self.weights, self.architecture, self.dtype = weights, architecture, dtype
-        self.shard = shard or architecture.whole()
-        self.make, self.make_head = make, make_head or make
+        self.shard, self.device = shard or architecture.whole(), device
+        self.make, self.make_embedding = make, make_embedding
         self.live = isinstance(weights, LiveWeights)
 
     def decoder(self, layers: LayerSource | None = None, **collectives: Callable[[Tensor], Tensor]) -> Decoder:
         """The whole decoder; `layers` if they come from elsewhere (streamed ones)."""
-        a, rows = self.architecture, self.shard.vocabulary
-        embedding = self.tensor(a.names["embedding"] + ".weight", *rows)
-        heads = [name for name in (f"{a.names['head']}.weight", "lm_head.weight") if name in self.weights]
-        matrix = self._convert(self.weights.read(heads[0], 0, *rows)) if heads else embedding  # tied
-        positions = a.names.get("positions")
-        norm = a.names.get("embedding_norm")
+        a = self.architecture
+        embedding, head = self._ends()
+        positions, norm = a.names.get("positions"), a.names.get("embedding_norm")
         return Decoder(
             architecture=a,
             shard=self.shard,
             embedding=embedding,
-            head=self.make_head(matrix, None),
+            head=head,
             layers=[self.layer(index) for index in range(a.layers)] if layers is None else layers,
             final_norm=self.norm(a.names["final_norm"]),
             position_embedding=self.tensor(positions + ".weight") if positions else None,
             embedding_norm=self.norm(norm) if norm else None,
             **collectives,
         )
+
+    def head_name(self) -> str | None:
+        """The output matrix's name, or None where it is the embedding."""
+        names = (f"{self.architecture.names['head']}.weight", "lm_head.weight")
+        return next((name for name in names if name in self.weights), None)
+
+    def _ends(self) -> tuple[Embedding, Linear]:
+        """Embedding and output matrix; what a kind of linear makes of them is all that stays."""
+        rows, name = self.shard.vocabulary, self.head_name()
+        embedding = self.tensor(self.architecture.names["embedding"] + ".weight", *rows)
+        head = self.make(embedding if name is None else self._convert(self.weights.read(name, 0, *rows)), None)
+        return self.make_embedding(embedding, head if name is None else None), head
 
     def layer(self, index: int) -> Layer:
         """One block."""
@@ -111,4 +123,4 @@ class DecoderReader:
         return prefixed if prefixed in self.weights else name  # files of models without a head have no prefix
 
     def _convert(self, tensor: Tensor) -> Tensor:
-        return tensor if self.dtype is None or self.live else tensor.to(self.dtype)
+        return tensor if self.live else tensor.to(self.device, self.dtype)

@@ -27,14 +27,15 @@ class NativeBackend:
 
     Args:
         batch_size: requests that run together; more wait for their turn.
+        device: where a model's files go; a live model stays where it is.
     """
 
     name = "native"
 
-    def __init__(self, batch_size: int = 32) -> None:
+    def __init__(self, batch_size: int = 32, device: str = "cpu") -> None:
         if batch_size < 1:
             raise ValueError(f"backend.batch_size={batch_size} must be at least 1")
-        self.batch_size = batch_size
+        self.batch_size, self.device = batch_size, device
         self.opened: OpenSource | None = None
         self.decoder: Decoder | None = None
         self._adapters: dict[str, Adapter] = {}
@@ -53,7 +54,7 @@ class NativeBackend:
         reset_peak()
         opened = open_source(source)
         architecture = describe(opened.config)
-        reader = DecoderReader(opened.weights(), architecture, DTYPES[source.dtype])
+        reader = DecoderReader(opened.weights(), architecture, DTYPES[source.dtype], device=self.device)
         with torch.inference_mode():
             self.decoder = self.build(reader)
         self.opened = opened
@@ -61,7 +62,7 @@ class NativeBackend:
             self._adapters = live_adapters(source.model, architecture)
             self._set(getattr(source.model, "active_adapter", None) if self._adapters else None)
         if opened.adapter is not None:
-            self._adapters[ADAPTER] = read_adapter(opened.adapter, architecture)
+            self._adapters[ADAPTER] = read_adapter(opened.adapter, architecture, self.decoder.device)
             self._set(ADAPTER)
         peak = max(0, peak_bytes() - before)
         return LoadReport(time.perf_counter() - started, self.memory()["weights"], peak)
@@ -104,7 +105,7 @@ class NativeBackend:
     def set_adapter(self, name: str | None) -> None:
         decoder, _ = self._loaded()
         if name is not None and name not in self._adapters:
-            self._adapters[name] = read_adapter(name, decoder.architecture)
+            self._adapters[name] = read_adapter(name, decoder.architecture, decoder.device)
         self._set(name)
 
     def _set(self, name: str | None) -> None:

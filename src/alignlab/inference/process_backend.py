@@ -70,9 +70,12 @@ class ProcessBackend:
             raise ValueError(
                 f"backend={self.name} reads a model's files in its own processes; a live model cannot be given"
             )
-        self.close()
+        found = self.available()
+        if not found.ok:
+            raise ValueError(f"backend={self.name}: {found.reason}")
         started = time.perf_counter()
-        self._workers = Workers(self.rank(), self.processes, self.environment)
+        if self._workers is None:
+            self._workers = Workers(self.rank(), self.processes, self.environment)
         reports = self._call("load", source)
         seconds = time.perf_counter() - started
         return LoadReport(seconds, sum(r.weight_bytes for r in reports), sum(r.peak_bytes for r in reports))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignlab.inference.linears import Linear
+from alignlab.inference.linears import Embedding, Linear
 from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul, SmallMatmulInt8, fits
 
 CHUNK = 8192  # outputs that are in floating point at a time
@@ -65,6 +65,26 @@ class Int8Int8Linear(Int8Linear):
         y = torch._int_mm(_at_least(rounded, 17), self.weight.t())[: len(rows)] * (scale * self.scale)
         y = y.view(*x.shape[:-1], -1).to(x.dtype)
         return y if self.bias is None else y + self.bias
+
+
+class Int8Embedding(Embedding):
+    """Rows of an int8 matrix, scaled as they are looked up."""
+
+    def __init__(self, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(weight)
+        self.scale, self.dtype = scale, dtype
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return (F.embedding(ids, self.weight) * F.embedding(ids, self.scale[:, None])).to(self.dtype)
+
+    def tensors(self) -> list[Tensor]:
+        return [self.weight, self.scale]
+
+    @classmethod
+    def of(cls, weight: Tensor, head: Linear | None) -> Int8Embedding:
+        """From an embedding, or from the head that was made of the same matrix."""
+        q, scale = (head.weight, head.scale) if isinstance(head, Int8Linear) else quantize_outputs(weight)
+        return cls(q, scale, weight.dtype)
 
 
 def _at_least(rows: Tensor, count: int) -> Tensor:

@@ -1,12 +1,15 @@
 // y = x W^T * scale + bias for few rows of x: bound by reading W once, in fp32, bf16 or int8. Compiled by small_matmul.py at first use.
 //
-// Legend: B rows (few), N outputs, K inputs. W is (N, K), row after row. Threads share the outputs. GCC's vector extensions only, no
-// intrinsics: the same source serves every CPU that GCC or Clang knows.
+// Legend: B rows (few), N outputs, K inputs. W is (N, K), row after row. Threads share the outputs. Written with GCC's vector
+// extensions, so that the same source serves every CPU that GCC or Clang knows.
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #define LANES 16
-#define BLOCK 4  // rows of x that share one pass over a row of W
+#define BLOCK 8  // rows of x that share one pass over a row of W
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
@@ -21,27 +24,36 @@ static inline vf load_bf16(const uint16_t *p) {
     vu wide = __builtin_convertvector(v, vu) << 16;
     return (vf)wide;
 }
-static inline vf load_i8(const int8_t *p) { vb v; memcpy(&v, p, sizeof v); return __builtin_convertvector(v, vf); }
+#ifdef __AVX512F__  // GCC 12 takes three instructions where this is one
+static inline vf load_i8(const int8_t *p) { return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+#else
+static inline vf load_i8(const int8_t *p) {  // by way of int32: GCC takes bytes to floats one at a time
+    vb v; memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(__builtin_convertvector(v, vi), vf);
+}
+#endif
 static inline float one_f32(const float *p) { return *p; }
 static inline float one_bf16(const uint16_t *p) { uint32_t w = (uint32_t)*p << 16; float f; memcpy(&f, &w, 4); return f; }
 static inline float one_i8(const int8_t *p) { return (float)*p; }
 static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s += v[i]; return s; }
 
-// One row of W against `count` rows of x, two accumulators each so that additions overlap.
+// One row of W against `count` rows of x; with few rows two accumulators each, so that additions overlap.
 #define DOT(NAME, TYPE, LOAD, ONE)                                                                                   \
     static inline __attribute__((always_inline)) void dot_##NAME(const float *x, const TYPE *w, int count, long K,   \
                                                                  float *out) {                                       \
         vf a[BLOCK], b[BLOCK];                                                                                       \
+        int twice = count <= 4;                                                                                      \
         for (int r = 0; r < count; r++) a[r] = b[r] = (vf){0};                                                       \
         long k = 0;                                                                                                  \
         for (; k + 2 * LANES <= K; k += 2 * LANES) {                                                                 \
             vf u = LOAD(w + k), v = LOAD(w + k + LANES);                                                             \
             for (int r = 0; r < count; r++) {                                                                        \
                 a[r] += u * load_x(x + r * K + k);                                                                   \
-                b[r] += v * load_x(x + r * K + k + LANES);                                                           \
+                if (twice) b[r] += v * load_x(x + r * K + k + LANES);                                                \
+                else a[r] += v * load_x(x + r * K + k + LANES);                                                      \
             }                                                                                                        \
         }                                                                                                            \
-        for (int r = 0; r < count; r++) out[r] = sum(a[r] + b[r]);                                                   \
+        for (int r = 0; r < count; r++) out[r] = sum(twice ? a[r] + b[r] : a[r]);                                    \
         for (; k < K; k++)                                                                                           \
             for (int r = 0; r < count; r++) out[r] += ONE(w + k) * x[r * K + k];                                     \
     }                                                                                                                \
@@ -58,6 +70,10 @@ static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s +
                     case 1: dot_##NAME(rows, row, 1, K, out); break;                                                 \
                     case 2: dot_##NAME(rows, row, 2, K, out); break;                                                 \
                     case 3: dot_##NAME(rows, row, 3, K, out); break;                                                 \
+                    case 4: dot_##NAME(rows, row, 4, K, out); break;                                                 \
+                    case 5: dot_##NAME(rows, row, 5, K, out); break;                                                 \
+                    case 6: dot_##NAME(rows, row, 6, K, out); break;                                                 \
+                    case 7: dot_##NAME(rows, row, 7, K, out); break;                                                 \
                     default: dot_##NAME(rows, row, BLOCK, K, out);                                                   \
                 }                                                                                                    \
                 for (int r = 0; r < count; r++) y[(b + r) * N + n] = out[r] * factor + shift;                        \

@@ -48,6 +48,7 @@ class Predictions:
         known = [self.rows[id] for id in order if id in self.rows]
         ids = {row["id"] for row in known}
         rows = known + [row for id, row in self.rows.items() if id not in ids]
+        self.rows = {row["id"]: row for row in rows}
         self._write(rows)
         return rows
 

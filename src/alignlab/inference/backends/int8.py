@@ -7,7 +7,7 @@ from typing import Literal
 from alignlab.inference.decoder import Decoder
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.native import NativeBackend
-from alignlab.inference.quantization import Int8Int8Linear, Int8Linear
+from alignlab.inference.quantization import Int8Embedding, Int8Int8Linear, Int8Linear
 
 MODES = {"weight_only": Int8Linear, "w8a8": Int8Int8Linear}
 
@@ -32,5 +32,5 @@ class Int8Backend(NativeBackend):
     def build(self, reader: DecoderReader) -> Decoder:
         if reader.live:
             raise ValueError("backend=int8 quantises a model's files; a live model changes, use backend=compiled")
-        reader.make = reader.make_head = MODES[self.mode]
+        reader.make, reader.make_embedding = MODES[self.mode], Int8Embedding.of
         return reader.decoder()

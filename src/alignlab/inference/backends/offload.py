@@ -38,10 +38,10 @@ class OffloadBackend(NativeBackend):
             raise ValueError(
                 "backend=offload streams a model's files; a live model is in memory already, use backend=compiled"
             )
-        reader.make = reader.make_head = FastLinear
+        reader.make = FastLinear
         a, size = reader.architecture, reader.dtype.itemsize
         layer = layer_parameters(a) * size
-        fixed = a.vocabulary * a.width * size * (1 if tied(reader) else 2)
+        fixed = a.vocabulary * a.width * size * (1 if reader.head_name() is None else 2)
         room = self.resident * (fixed + a.layers * layer) - fixed - 2 * layer
         count = min(a.layers, max(0, int(room / layer)))
         if self.resident == 1:
@@ -79,8 +79,3 @@ def layer_parameters(a: Architecture) -> int:
     """Numbers in the matrices of one block."""
     attention = a.width * a.head_dim * (2 * a.heads + 2 * a.kv_heads)
     return attention + a.width * a.inner * (3 if a.gated else 2)
-
-
-def tied(reader: DecoderReader) -> bool:
-    """Whether the head is the embedding."""
-    return not any(f"{name}.weight" in reader.weights for name in (reader.architecture.names["head"], "lm_head"))

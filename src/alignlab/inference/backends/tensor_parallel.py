@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from alignlab.inference.decoder import Decoder
+from alignlab.inference.linears import FastLinear
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.native import NativeBackend
 from alignlab.inference.parallel import Gather, reduce_over_ranks
@@ -23,7 +24,7 @@ class TensorParallelRank(NativeBackend):
 
     def build(self, reader: DecoderReader) -> Decoder:
         shards = [reader.architecture.split(rank, self.ranks) for rank in range(self.ranks)]
-        reader.shard = shards[self.rank]
+        reader.shard, reader.make = shards[self.rank], FastLinear
         sizes = [shard.vocabulary[1] - shard.vocabulary[0] for shard in shards]
         return reader.decoder(reduce=reduce_over_ranks, gather=Gather(sizes))
 

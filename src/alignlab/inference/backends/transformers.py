@@ -89,7 +89,7 @@ class TransformersBackend:
             done |= {number: rows.done[row] for row, number in enumerate(numbers)}
         return [done[number] for number in range(len(requests))]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: DeepSpeed moves parameters in between
     def _run(self, model: PreTrainedModel, rows: Rows, sampler: Sampler) -> None:
         from transformers import GenerationConfig
 
@@ -110,7 +110,7 @@ class TransformersBackend:
         finally:
             model.generation_config = own
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
         model, _ = self._loaded()
         found = []
@@ -149,7 +149,7 @@ class TransformersBackend:
     def memory(self) -> dict[str, int]:
         model, _ = self._loaded()
         return {
-            "weights": storage_bytes(model.parameters()),
+            "weights": storage_bytes(getattr(p, "ds_tensor", p) for p in model.parameters()),  # this rank's, under ZeRO
             "kv_cache": self._cache_bytes,
             "resident": resident_bytes(),
             "peak": peak_bytes(),
