@@ -12,7 +12,7 @@ import pytest
 from omegaconf import DictConfig
 
 from alignlab import serve
-from alignlab.config import inference_arguments
+from alignlab.config import inference_arguments, resumed
 from tiny_language import write_language_model
 from tiny_run import REPOSITORY
 
@@ -30,7 +30,8 @@ def infer(prepared: Prepare) -> Callable[..., dict]:
     """`infer(run_dir, *overrides)`: the run's result.json; raises what the door raises."""
 
     def run(run_dir: Path, *overrides: str) -> dict:
-        serve.infer(prepared(run_dir, *inference_arguments(overrides), program="infer"))
+        words = inference_arguments(overrides)
+        serve.infer(resumed(prepared(run_dir, *words, program="infer"), words))
         return result_of(run_dir)
 
     return run
@@ -57,8 +58,8 @@ def test_a_run_directory(infer: Callable[..., dict], model: Path, tmp_path: Path
     }
     assert str(model) in (tmp_path / "a" / "config.yaml").read_text()
     assert "Hello" in capsys.readouterr().out
-    infer(tmp_path / "b", *words)
-    assert rows_of(tmp_path / "b") == [row]
+    infer(tmp_path / "b", *words, "prompt=null")
+    assert rows_of(tmp_path / "b") == [row], "the question as it is, either way"
 
 
 def test_every_technique_runs_on_every_config(infer: Callable[..., dict], model: Path, tmp_path: Path) -> None:
@@ -109,11 +110,6 @@ def test_an_unavailable_backend(infer: Callable[..., dict], model: Path, tmp_pat
     assert result_of(tmp_path)["reason"].startswith("Unavailable: ")
 
 
-def start(*words: str, **more: object) -> subprocess.Popen:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "infer.py", *words], cwd=REPOSITORY, text=True, **pipes, **more)
-
-
 def test_help_and_errors_without_torch(tmp_path: Path) -> None:
     code = "import sys, runpy; sys.argv = ['infer.py', *sys.argv[1:]]\ntry:\n    runpy.run_path('infer.py', run_name='__main__')\n"
     code += "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
@@ -125,23 +121,22 @@ def test_help_and_errors_without_torch(tmp_path: Path) -> None:
     assert failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr
 
 
-def test_from_a_pipe_and_an_error_on_the_command_line(model: Path, tmp_path: Path) -> None:
+def test_an_error_on_the_command_line(model: Path, tmp_path: Path) -> None:
+    words = [f"model={model}", "backend=compiled", f"prompt_text={'x' * 90}", f"output={tmp_path}/run"]
+    failed = subprocess.run([sys.executable, "infer.py", *words], cwd=REPOSITORY, capture_output=True, text=True)
+    assert failed.returncode == 2 and "Traceback" not in failed.stderr
+    message, where = failed.stderr.splitlines()
+    assert message.startswith("error: ") and "90" in message and "64" in message
+    assert where == f"The traceback is in {tmp_path}/run/infer.log"
+
+
+def test_ctrl_c_loses_nothing_and_resume_goes_on(infer: Callable[..., dict], model: Path, tmp_path: Path) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     words = [f"model={model}", "backend=compiled", "sampling.max_new_tokens=4", f"output={tmp_path}/run"]
-    running = start(*words)
-    _, errors = running.communicate("one\ntwo\n" + "x" * 90 + "\n")
-    assert running.returncode == 0, errors
-    assert [row["input"][:3] for row in rows_of(tmp_path / "run")] == ["one", "two", "xxx"]
-    assert result_of(tmp_path / "run")["metrics"]["failed"] == 1
-    again = start(*words)
-    _, errors = again.communicate("one\n")
-    assert again.returncode == 2 and "Traceback" not in errors
-    assert errors.startswith("error: ") and f"go on with resume={tmp_path}/run" in errors.splitlines()[0]
-
-
-def test_ctrl_c_loses_nothing_and_resume_goes_on(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {n}" for n in range(4000)))
-    words = [f"model={model}", "backend=compiled", "sampling.max_new_tokens=4", f"input={tmp_path}/prompts.txt"]
-    running = start(*words, f"output={tmp_path}/run")
+    running = subprocess.Popen([sys.executable, "infer.py", *words], cwd=REPOSITORY, text=True, **pipes)
+    running.stdin.write("\n".join(f"prompt {n}" for n in range(4000)))
+    running.stdin.close()
+    running.stdin = None
     file, deadline = tmp_path / "run" / "predictions.jsonl", time.monotonic() + 120
     while not (file.exists() and file.read_text().count("\n") >= 20) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -150,10 +145,13 @@ def test_ctrl_c_loses_nothing_and_resume_goes_on(model: Path, tmp_path: Path) ->
     assert running.returncode == 130 and "Traceback" not in errors
     result, rows = result_of(tmp_path / "run"), rows_of(tmp_path / "run")
     assert (result["status"], result["steps"]) == ("interrupted", len(rows)) and 20 <= len(rows) < 4000
+    with pytest.raises(ValueError, match="go on with resume="):
+        infer(tmp_path / "run", *words[:3], "prompt_text=a")
+    assert result_of(tmp_path / "run") == result, "another run is left as it is"
     count = max(int(row["id"]) for row in rows) + 6  # enough to go on with
     (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {n}" for n in range(count)))
-    again = start(f"resume={tmp_path}/run")
-    _, errors = again.communicate()
-    assert again.returncode == 0, errors
-    later = {row["id"]: row for row in rows_of(tmp_path / "run")}
-    assert len(later) == count and all(later[row["id"]] == row for row in rows)
+    infer(tmp_path / "run", f"resume={tmp_path}/run", f"input={tmp_path}/prompts.txt")
+    later = rows_of(tmp_path / "run")
+    assert [row["id"] for row in later] == [str(n) for n in range(count)]
+    by_id = {row["id"]: row for row in later}
+    assert all(by_id[row["id"]] == row for row in rows)

@@ -45,19 +45,19 @@ def infer(cfg: DictConfig) -> Result:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
     torch.manual_seed(cfg.seed)
+    predictions = Predictions(run_dir, resumed=cfg.resume is not None)  # first: nothing of another run is touched
     with _recorded(result, run_dir):
         for name in ("transformers", "httpx", "huggingface_hub"):
             logging.getLogger(name).setLevel(logging.ERROR)  # their news are no business of the user
         task: Task = _instantiated(cfg, "task")
-        job = _job(cfg, run_dir)
-        before = len(job.predictions.rows)
+        job, before = _job(cfg, run_dir, predictions), len(predictions.rows)
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         clock = Clock()
         try:
             with _subject(cfg, task) as subject:
                 result.metrics = task.run(subject, job)
         finally:
-            result.steps = len(job.predictions.rows)
+            result.steps = len(predictions.rows)
         result.samples_per_second = (result.steps - before) / max(clock.seconds(), 1e-9)
         result.objective = next(iter(result.metrics.values()), None)
         result.status = "ok"
@@ -75,14 +75,14 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
     Raises:
         ValueError: the backend can't run here, the model or adapter can't be loaded, or technique and sampling don't fit.
     """
-    if cfg.backend is None:
+    if cfg.get("backend") is None:
         raise ValueError("backend=null: this task needs a backend")
     backend: Backend = _instantiated(cfg, "backend")
     there, resident = backend.available(), resident_bytes()
     if not there.ok:
         raise Unavailable(f"backend={backend.name} can't run here: {there.reason}")
-    technique: Technique = ZeroShot() if cfg.prompt is None else _instantiated(cfg, "prompt")
-    sampling = Sampling() if cfg.sampling is None else _instantiated(cfg, "sampling")
+    technique: Technique = ZeroShot() if cfg.get("prompt") is None else _instantiated(cfg, "prompt")
+    sampling = Sampling() if cfg.get("sampling") is None else _instantiated(cfg, "sampling")
     sampling = sampling._replace(stop=tuple(sampling.stop), stop_ids=tuple(sampling.stop_ids))
     if technique.needs_sampling and sampling.temperature == 0:
         raise ValueError(
@@ -127,11 +127,11 @@ def _subject(cfg: DictConfig, task: Task) -> Iterator[Subject | VisionLanguage |
         yield None
 
 
-def _job(cfg: DictConfig, run_dir: Path) -> Job:
+def _job(cfg: DictConfig, run_dir: Path, predictions: Predictions) -> Job:
     text = None if cfg.prompt_text is None else str(cfg.prompt_text)
     return Job(
         run_dir=run_dir,
-        predictions=Predictions(run_dir, resumed=cfg.resume is not None),
+        predictions=predictions,
         prompt_text=text,
         input=cfg.input,
         model=cfg.model_path,

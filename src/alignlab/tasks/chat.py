@@ -56,7 +56,7 @@ class Chat:
             on_outcome=lambda _, outcome: outcomes.append(outcome),
             on_token=lambda _, token: stream.take(token),
         )
-        stream.end()
+        stream.end(outcomes[0].answer.text if outcomes[0].answer else "")
         return outcomes[0]
 
 

@@ -49,7 +49,7 @@ class Generate:
         seconds = clock.seconds()
         rows = job.rows(item.id for item in items)
         if stream is not None:
-            stream.end()
+            stream.end(rows[0]["reply"])
         else:
             shown = [[r["id"], r["input"], r["reply"] if r["error"] is None else f"error: {r['error']}"] for r in rows]
             job.table("replies", ["id", "prompt", "reply"], shown)

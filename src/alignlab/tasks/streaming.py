@@ -17,8 +17,8 @@ class TokenStream:
             self.to.flush()
             self.written = len(text)
 
-    def end(self) -> None:
-        """Ends the line and forgets the text."""
-        self.to.write("\n")
+    def end(self, text: str = "") -> None:
+        """Ends the line; a backend that told of no token leaves `text` to be written as a whole."""
+        self.to.write("\n" if self.ids else f"{text}\n")
         self.to.flush()
         self.ids, self.written = [], 0
