@@ -30,12 +30,19 @@ LAYERS = [
     },
     {"models", "losses", "data"},
     {"evaluation", "prompting", "inference", "sweeps"},
-    {"systems", "callbacks", "strategies", "data.modules"},
-    {"run", "config", "hydra_events", "cli", "tools"},
+    {"systems", "callbacks", "strategies", "data.modules", "tasks"},
+    {"run", "serve", "config", "hydra_events", "cli", "tools"},
 ]
-KNOW_HYDRA = {"run", "config", "hydra_events", "cli"}
+KNOW_HYDRA = {"run", "serve", "config", "hydra_events", "cli"}
 KNOW_LIGHTNING = {"tools", "systems", "callbacks", "strategies", "data.modules", "run", "cli"}
-STRANGERS = [("models", "losses"), ("systems", "data"), ("systems", "data.modules"), ("callbacks", "data")]
+STRANGERS = [
+    ("models", "losses"),
+    ("systems", "data"),
+    ("systems", "data.modules"),
+    ("callbacks", "data"),
+    ("tasks", "systems"),
+    ("prompting", "models"),
+]
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "shared", "core"}
 
 

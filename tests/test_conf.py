@@ -15,10 +15,10 @@ PROGRAMS = {"backend", "prompt", "task", "sampling"}  # groups of infer.yaml
 MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
 
 
-def problems(cfg: DictConfig) -> list[str]:
+def problems(cfg: DictConfig, root: type = config.Root) -> list[str]:
     """Problems but for values that only the user can know."""
     try:
-        config.check(cfg)
+        config.check(cfg, root=root)
     except config.ConfigError as error:
         return [problem for problem in error.problems if "has no value yet (???)" not in problem]
     return []
@@ -44,6 +44,12 @@ def test_it_composes_and_passes(composed: Callable[..., DictConfig], choice: Pat
                 return
         pytest.fail(f"no model takes {choice}: {found}")
     assert problems(composed(override)) == []
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] in PROGRAMS], ids=str)
+def test_it_composes_and_passes_for_inference(composed: Callable[..., DictConfig], choice: Path) -> None:
+    cfg = composed(f"{choice.parent}={choice.name}", program="infer")
+    assert problems(cfg, config.InferenceRoot) == []
 
 
 def takes(model: str, part: str) -> bool:

@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -49,6 +50,29 @@ class Root:
     objective: str | None = None  # the metric that a sweep optimises
 
 
+@dataclass
+class InferenceRoot:
+    """The keys of an inference run's config, equally a promise."""
+
+    task: dict
+    backend: dict | None = None  # how a language model is run
+    prompt: dict | None = None  # how a question is asked; null: as it is
+    sampling: dict | None = None  # how tokens are chosen
+    model_path: str | None = None  # hub id, folder or run directory; `model=` on the command line
+    adapter: str | None = None  # folder of a PEFT adapter
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    template: Literal["auto", "chat", "plain"] = (
+        "auto"  # the model's own chat template: where it has one, always, never
+    )
+    prompt_text: str | int | float | None = None  # one prompt
+    input: str | None = None  # a file of prompts
+    output: str | None = None  # where the run directory shall be
+    batch_size: int = 8  # prompts in the backend at a time
+    seed: int = 0
+    run_name: str | int = "infer"
+    resume: str | None = None  # a run directory: what it has answered is not asked again
+
+
 class ConfigError(ValueError):
     """Everything that is wrong with a config."""
 
@@ -58,9 +82,9 @@ class ConfigError(ValueError):
         super().__init__("\n".join([f"{count} in the config:", *(f"  {problem}" for problem in self.problems)]))
 
 
-def _run_dir(resume: str | None, run_name: str) -> str:
-    """Where a run writes: the directory it resumes, else a new one."""
-    return resume or f"outputs/{run_name}/{agreed_name()}"
+def _run_dir(resume: str | None, run_name: str, output: str | None = None) -> str:
+    """Where a run writes: the directory it resumes, the one it is told, else a new one."""
+    return resume or output or f"outputs/{run_name}/{agreed_name()}"
 
 
 def _choice(group: str) -> str:
@@ -70,6 +94,20 @@ def _choice(group: str) -> str:
 
 OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)  # cached: one time stamp a process
 OmegaConf.register_new_resolver("choice", _choice, replace=True)
+
+
+def _choices(group: str) -> str:
+    """What there is to choose from for a group, for --help."""
+    folder = Path(HydraConfig.get().runtime.config_sources[1].path) / group
+    return ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+
+
+OmegaConf.register_new_resolver("choices", _choices, replace=True)
+
+
+def inference_arguments(arguments: Sequence[str]) -> list[str]:
+    """A command line of infer.py with `model=x` as `model_path=x`: in this folder of configs Hydra takes `model` for a group."""
+    return [f"model_path={word[6:]}" if word.startswith("model=") else word for word in arguments]
 
 
 def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = None) -> DictConfig:
@@ -99,17 +137,18 @@ def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = No
     return saved
 
 
-def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED) -> None:
+def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED, root: type = Root) -> None:
     """Binds every key of a composed config to the root's fields or to a parameter of its node's `_target_`.
 
     Args:
         cfg: the composed config, interpolations still in place.
         provided: dotted path of a node (last part may be `*`) -> parameters that are filled in at run time.
+        root: dataclass of the root's keys.
     Raises:
         ConfigError: unknown, missing or unset keys, values of a wrong type or outside a Literal, unknown or forbidden targets.
     """
-    problems = list(_root_problems(cfg))
-    for name in (field.name for field in fields(Root)):
+    problems = list(_root_problems(cfg, root))
+    for name in (field.name for field in fields(root)):
         node = OmegaConf.to_container(cfg, resolve=False).get(name)
         if isinstance(node, dict):
             problems += _Checker(provided).node(cfg, name, name, target_needed=name not in ("callbacks", "logger"))
@@ -117,8 +156,8 @@ def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED) -> 
         raise ConfigError(problems)
 
 
-def _root_problems(cfg: DictConfig) -> Iterator[str]:
-    hints = typing.get_type_hints(Root)
+def _root_problems(cfg: DictConfig, root: type) -> Iterator[str]:
+    hints = typing.get_type_hints(root)
     for key in cfg:
         if key not in hints:
             yield f"{key}: unknown key{_nearest(str(key), hints)}"
@@ -128,7 +167,7 @@ def _root_problems(cfg: DictConfig) -> Iterator[str]:
             yield problem
         elif not _accepts(hints[key], value):
             yield f"{key}: expects {_text(hints[key])}, got {_shown(value)}"
-    for field in fields(Root):
+    for field in fields(root):
         if field.name not in cfg and field.type is dict:
             yield f"{field.name}: missing; choose one with {field.name}=..."
 
@@ -277,7 +316,9 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> list[str]:
+def explain(
+    error: Exception, overrides: Sequence[str], config_dir: Path, program: str = "train", root: type = Root
+) -> list[str]:
     """What is wrong with a command line that Hydra refused to compose: all of it, not just the first thing."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -298,7 +339,7 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> lis
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_dir), version_base="1.3"):
-            check(compose("train", overrides=kept, return_hydra_config=False))
+            check(compose(program, overrides=kept, return_hydra_config=False), root=root)
     except ConfigError as found:
         groups = [d.name for d in config_dir.iterdir() if d.is_dir()]
         problems += [
@@ -325,6 +366,6 @@ def _wrong_choices(override: Override, config_dir: Path) -> Iterator[str]:
     choices = sorted(file.stem for file in (config_dir / group).glob("*.yaml"))
     value = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
     for choice in value if isinstance(value, list) else [value]:
-        if choice not in choices and not (choice is None and group in ("experiment", "debug")):
+        if choice not in choices and not (choice is None and group in ("experiment", "debug", "prompt")):
             shown = "null" if choice is None else choice
             yield f"{group}={shown}: no such choice{_nearest(str(shown), choices)} (choices: {', '.join(choices)})"

@@ -117,17 +117,17 @@ def git_revision() -> str | None:
     return done.stdout.strip()
 
 
-def show(result: Result, run_dir: Path) -> None:
-    """Prints the metrics as a table, and where the run's files are; the same goes to train.log."""
+def show(result: Result, run_dir: Path, log: str = "train.log", unit: str = "steps") -> None:
+    """Prints the metrics as a table, and where the run's files are; the same goes to the log."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("metric", "value", title=f"{result.status} after {result.steps} steps, {result.seconds:.0f} s")
+    table = Table("metric", "value", title=f"{result.status} after {result.steps} {unit}, {result.seconds:.0f} s")
     table.columns[1].justify = "right"
     for name, value in sorted(result.metrics.items()):
         table.add_row(name, f"{value:.4g}")
     files = sorted(file for file in (run_dir / "samples").glob("*") if not file.name.startswith("."))
-    with (run_dir / "train.log").open("a", encoding="utf-8") as log_file:
+    with (run_dir / log).open("a", encoding="utf-8") as log_file:
         for target in (sys.stdout, log_file):
             console = Console(file=target, soft_wrap=True, highlight=False)
             console.print(table)
