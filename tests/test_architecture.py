@@ -17,7 +17,7 @@ LAYERS = [
     {"models", "losses", "data"},
     {"evaluation", "prompting", "inference", "sweeps"},
     {"systems", "callbacks", "strategies", "data.modules"},
-    {"run", "config", "cli", "tools"},
+    {"run", "config", "cli", "tools", "stages"},
 ]
 KNOW_HYDRA = {"run", "config", "cli"}
 KNOW_LIGHTNING = {"systems", "callbacks", "strategies", "data.modules", "run", "cli"}

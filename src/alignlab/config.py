@@ -47,6 +47,7 @@ class Root:
     resume: str | None = None  # a run directory to go on with
     ckpt_path: str | None = None  # a checkpoint to start from, with its optimizer
     objective: str | None = None  # the metric that a sweep optimises
+    stages: dict | None = None  # name -> overrides: several trainings in a row instead of one (stages.py)
 
 
 class ConfigError(ValueError):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alignlab.models.language import hidden_states, resolve_model, trunk_of
+from alignlab.models.language import export_folder, hidden_states, resolve_model, trunk_of
 from alignlab.models.value_head import Pool, ScalarHead, pooled
 
 HEAD_FILE = "score_head.safetensors"
@@ -71,8 +71,7 @@ def load_reward_model(run_dir: str | Path, device: str = "cpu") -> RewardModel:
     """
     from transformers import AutoModel
 
-    folder = Path(run_dir).expanduser()
-    folder = folder / "export" if (folder / "export").is_dir() else folder
+    folder = export_folder(run_dir)
     if not (folder / HEAD_FILE).is_file():
         raise ValueError(f"{run_dir} holds no reward model: there is no {folder / HEAD_FILE}")
     base, adapter = resolve_model(str(folder))
