@@ -109,7 +109,9 @@ def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED) -> 
     for name in (field.name for field in fields(Root)):
         node = OmegaConf.to_container(cfg, resolve=False).get(name)
         if isinstance(node, dict):
-            problems += _Checker(provided).node(cfg, name, name, target_needed=name not in ("callbacks", "logger"))
+            problems += _Checker(provided).node(
+                cfg, name, name, target_needed=name not in ("callbacks", "logger", "stages")
+            )
     if problems:
         raise ConfigError(problems)
 

@@ -10,18 +10,18 @@ def test_chunked_equals_whole_in_value_and_gradient():
     torch.manual_seed(0)
     head, labels = nn.Linear(8, 50, bias=False).double(), torch.randint(50, (23,))
     hidden = torch.randn(23, 8, dtype=torch.float64)
-    wanted = torch.log_softmax((hidden @ head.weight.T).float() / 0.7, -1)[torch.arange(23), labels]
+    wanted = torch.log_softmax(hidden @ head.weight.T / 0.7, -1)[torch.arange(23), labels]
     results = []
     for chunk in (None, 4, 23, 1):
         h = hidden.clone().requires_grad_()
         head.zero_grad()
         found = token_log_probs(h, head, labels, temperature=0.7, chunk=chunk)
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
         next_token_loss(found).backward()
         results.append((h.grad, head.weight.grad.clone()))
     for gradients in results[1:]:
         for one, other in zip(gradients, results[0], strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_no_more_than_a_chunk_of_logits_exists():

@@ -67,7 +67,7 @@ def test_sft_loss(tmp_path):
 )
 def test_dpo_losses(tmp_path, kind, theirs, smoothing):
     torch.manual_seed(0)
-    policy, before = NET(), NET()
+    policy, before = NET().double(), NET().double()
     args = arguments(trl.DPOConfig, tmp_path, loss_type=[theirs], label_smoothing=smoothing, beta=0.3)
     trainer = trl.DPOTrainer(
         policy, before, args=args, train_dataset=datasets.Dataset.from_list(PAIRS), processing_class=TOKENIZER
@@ -91,9 +91,9 @@ def test_dpo_losses(tmp_path, kind, theirs, smoothing):
     )
     loss, chosen, _ = system._terms(batch, "train")
     torch.testing.assert_close(loss.mean(), wanted, rtol=1e-6, atol=1e-6)
-    assert trainer._metrics["train"]["rewards/chosen"][-1] == pytest.approx(chosen.mean().item(), rel=1e-5, abs=1e-6)
+    assert trainer._metrics["train"]["rewards/chosen"][-1] == pytest.approx(chosen.mean().item(), abs=1e-6)
     mine, other = (torch.autograd.grad(x, policy.lm_head.weight)[0] for x in (loss.mean(), wanted))
-    torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("margin", [None, torch.tensor([0.5, 0.0, -1.0])])

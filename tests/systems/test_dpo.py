@@ -47,8 +47,8 @@ def test_the_reference_never_moves(peft):
 
 def test_remembered_references_are_those_computed_and_texts_of_splits_are_told_apart():
     batches = [preference_batch(LENGTHS, seed) for seed in (0, 1)]
-    remembering, computing = make(), make(cache_reference=False)
-    assert fit(remembering, 6, batches) == pytest.approx(fit(computing, 6, batches), rel=1e-5)
+    remembering, computing = fit(make(), 6, batches), fit(make(cache_reference=False), 6, batches)
+    assert remembering == pytest.approx(computing, rel=1e-5)
     system = make()
     system.configure_model()
     train = system.reference_log_probs(batches[0], "train")

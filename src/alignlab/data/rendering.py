@@ -66,7 +66,7 @@ class Renderer:
         prompts = self._encode_all([prompt for prompt, _ in pairs])
         wholes = self._encode_all([prompt + response for prompt, response in pairs])
         rendered = []
-        for (prompt, response), before, whole in zip(pairs, prompts, wholes, strict=True):
+        for (_, response), before, whole in zip(pairs, prompts, wholes, strict=True):
             if whole[: len(before)] != before:  # a token would reach across the border
                 whole = before + self._encode(response)
             head = self._open(before)
