@@ -89,7 +89,7 @@ def test_pairs_that_are_equal_after_cutting_are_counted_dropped_and_said(tmp_pat
             RowsModule(path=file, val_path=file, kind="preference", max_length=16, vocab_size=600, batch_size=1)
         )
     assert "1 of 2 pairs have equal sides" in caplog.text and len(module.rows["train"]) == 1
-    with pytest.raises(ValueError, match="no pair has different sides"):
+    with pytest.raises(ValueError, match="1 of 1 pairs have equal sides"):
         only = write(tmp_path / "q.jsonl", rows[:1])
         ready(RowsModule(path=only, val_path=only, kind="preference", max_length=16, vocab_size=600))
 

@@ -131,7 +131,7 @@ def pretrained(
     if quantization is None:
         model.requires_grad_(True)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint_activations(model)
     return model.train()
 
 
@@ -169,7 +169,7 @@ def llama(
     if dropout:
         add_dropout(model, dropout)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint_activations(model)
     return model
 
 
@@ -286,6 +286,12 @@ def head_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
         return cap * torch.tanh(scaled / cap) if cap is not None else scaled
 
     return logits
+
+
+def _checkpoint_activations(model: PreTrainedModel) -> None:
+    """Recompute layers in the backward pass; transformers renamed the method in 5.23."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _quantization_config(quantization: Quantization, dtype: Dtype) -> object:
