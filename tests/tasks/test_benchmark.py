@@ -10,7 +10,7 @@ from language_job import job_of, printed
 from PIL import Image
 
 from alignlab.tasks.benchmark import Benchmark
-from tiny_language import write_language_model
+from served_model import write_language_model
 from tiny_run import REPOSITORY
 
 # Stands in for infer.py where a process has to end in a certain way.

@@ -1,1 +1,1 @@
-"""What the `alignlab` command does besides training and inference."""
+"""Programs behind the `alignlab` command; nothing else imports them."""
