@@ -77,3 +77,13 @@ def reduce_mean(x: Tensor) -> Tensor:
     x = x.detach().clone()
     dist.all_reduce(x)
     return x / world_size()
+
+
+@torch.no_grad()
+def reduce_sum(x: Tensor) -> Tensor:
+    """Sum over ranks, without gradient."""
+    if world_size() == 1:
+        return x.detach()
+    x = x.detach().clone()
+    dist.all_reduce(x)
+    return x
