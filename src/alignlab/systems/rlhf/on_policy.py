@@ -1,0 +1,379 @@
+"""What PPO and its relatives without a critic share: one training step = prompts, responses, scores, several epochs of optimizer steps.
+
+Legend: B responses of this process, T response tokens of the longest, R ranks.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from alignlab.distributed import rank, reduce_mean, reduce_sum, world_size
+from alignlab.evaluation.diversity import distinct
+from alignlab.inference.backend import Backend, ModelSource, Sampling
+from alignlab.losses.ppo import ScorePosition, value_mask
+from alignlab.models.actor_critic import ActorCritic
+from alignlab.systems.rlhf.critic_group import with_critic_group
+from alignlab.systems.rlhf.objective import Experience, Objective, Statistics, Totals
+from alignlab.systems.rlhf.reward import Function, Reward, Scored, as_reward
+from alignlab.systems.rlhf.rollout import (
+    Responses,
+    Trajectory,
+    evaluate,
+    generate,
+    micro_batches,
+    prompts_of,
+    request_seeds,
+    verify_head,
+)
+from alignlab.types import PromptBatch
+
+RATIO_TOLERANCE = 1e-4  # of the very first minibatch, in float32
+VALIDATION_SEED = 0x5EED
+
+
+class Answer(NamedTuple):
+    """A response with all that is known about it, for tables and validation."""
+
+    prompt: str
+    response: str
+    score: float
+    judge: float | None
+    kl: float  # nats of the whole response
+    tokens: list[int]
+    ended: bool
+
+
+class OnPolicySystem(pl.LightningModule):
+    """Rolls out, scores and improves; sub-classes turn scores into advantages.
+
+    Parameters
+    ----------
+    net
+        makes the policy with its critic and reference, and the tokenizer (`load_actor_critic`).
+    reward
+        run directory of a reward model, dotted path of a function of (prompts, responses), or a node with `_target_`.
+    judge
+        the same, for validation only: training never sees it.
+    response_length, temperature
+        of the rollout; log-probabilities are taken at this temperature everywhere.
+    group_size
+        responses to each prompt.
+    epochs, num_minibatches, micro_batch_size
+        passes over a rollout, optimizer steps in each pass, rows that go through the net at once. The last changes no result.
+    max_grad_norm
+        gradients of a minibatch are scaled down to it.
+    target_kl
+        nats per token between the rollout's policy and the current one; when a minibatch exceeds it, the rest of the update is left out.
+    critic_lr_ratio
+        learning rate of what only the critic trains, as a multiple of `optim.lr`.
+    backend
+        makes the backend that generates; None: our own decode loop on the live policy.
+    stop_ids
+        tokens that end a response besides the tokenizer's end.
+    seed
+        of rollouts and minibatches, as of the run.
+    """
+
+    def __init__(
+        self,
+        net: Callable[[], tuple[ActorCritic, Any]],
+        reward: str | Function | Reward,
+        *,
+        vocabulary: Any,
+        optim: Callable[..., dict],
+        objective: Objective,
+        judge: str | Function | Reward | None = None,
+        response_length: int = 53,
+        temperature: float = 1.0,
+        group_size: int = 1,
+        epochs: int = 4,
+        num_minibatches: int = 1,
+        micro_batch_size: int = 16,
+        max_grad_norm: float | None = 1.0,
+        target_kl: float | None = None,
+        critic_lr_ratio: float = 1.0,
+        backend: Callable[[], Backend] | None = None,
+        stop_ids: tuple[int, ...] = (),
+        seed: int = 0,
+        score_position: ScorePosition = "last",
+    ) -> None:
+        super().__init__()
+        for key, value in (
+            ("response_length", response_length),
+            ("group_size", group_size),
+            ("epochs", epochs),
+            ("num_minibatches", num_minibatches),
+            ("micro_batch_size", micro_batch_size),
+        ):
+            if value < 1:
+                raise ValueError(f"model.{key}={value} must be at least 1")
+        if temperature <= 0:
+            raise ValueError(f"model.temperature={temperature} must be positive: a greedy policy learns nothing")
+        self.automatic_optimization = False
+        self.build, self.optim, self.objective, self.vocabulary = net, optim, objective, vocabulary
+        self.reward = as_reward(reward)
+        self.judge = None if judge is None else as_reward(judge, "model.judge")
+        self.response_length, self.temperature, self.group_size = response_length, temperature, group_size
+        self.epochs, self.num_minibatches, self.micro_batch_size = epochs, num_minibatches, micro_batch_size
+        self.max_grad_norm, self.target_kl, self.critic_lr_ratio = max_grad_norm, target_kl, critic_lr_ratio
+        self.make_backend, self.seed, self.score_position = backend, seed, score_position
+        self.sampling = Sampling(response_length, temperature, stop_ids=tuple(stop_ids))
+        self.net: ActorCritic | None = None
+        self.tokenizer: Any = None
+        self.backend: Backend | None = None
+        self._ready_on: torch.device | None = None
+        self._ratio_checked = False
+        self._validated: list[Answer] = []
+
+    # What a sub-class says
+
+    def experience(self, t: Trajectory, score: Tensor) -> tuple[Experience, dict[str, Tensor]]:
+        """Advantages of a rollout from its scores (B,), and metrics."""
+        raise NotImplementedError
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether anything depends on the reference's log-probabilities."""
+        return True
+
+    # Building
+
+    def configure_model(self) -> None:
+        """Build policy, critic and reference, once."""
+        if self.net is None:
+            self.net, self.tokenizer = self.build()
+            self.net.train()
+
+    def configure_optimizers(self) -> dict:
+        """Whatever is trainable, in one optimizer; the critic's own parameters at their own rate."""
+        built = self.optim(self.net, total_steps=self.trainer.estimated_stepping_batches)
+        return with_critic_group(built, self.net.critic_parameters(), self.critic_lr_ratio)
+
+    def prepare(self) -> None:
+        """Make the backend, bind rewards and check the output layer, once a device; called before the first rollout."""
+        device = self.net.head.weight.device
+        if self._ready_on == device:
+            return
+        self.net.move_reference(device)
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise ValueError("the policy's tokenizer has no end token: responses could never end")
+        verify_head(self.net, torch.arange(1, 9, device=device)[None] % self.net.head.weight.shape[0], self._tolerance)
+        for reward in (self.reward, self.judge):
+            if reward is not None:
+                reward.bind(self.net, self.tokenizer)
+        if self.make_backend is None:
+            from alignlab.inference.backends.compiled import CompiledBackend
+
+            self.make_backend = CompiledBackend
+        self.backend = self.make_backend()
+        self.backend.load(ModelSource("policy", model=self.net.model, tokenizer=self.tokenizer))
+        self._ready_on = device
+
+    @property
+    def _tolerance(self) -> float:
+        return 1e-3 if self.net.head.weight.dtype == torch.float32 and not torch.is_autocast_enabled() else 0.3
+
+    # One update
+
+    def training_step(self, batch: PromptBatch, batch_index: int) -> None:
+        """Rollout, scores, and all optimizer steps on them; counts as one step of the trainer."""
+        self.prepare()
+        update = self.trainer.global_step
+        responses, t = self.rollout(batch, self.seed, update)
+        score = self.score(self.reward, responses).to(t.ids.device)
+        e, metrics = self.experience(t, score)
+        metrics |= self.improve(t, e, update)
+        metrics |= {
+            "objective/score": reduce_mean(score.mean()),
+            "objective/response_length": reduce_mean(t.length.float().mean()),
+            "objective/ended": reduce_mean(t.ended.float().mean()),
+        }
+        self.log_dict(metrics, batch_size=len(score))
+        self.log("score", metrics["objective/score"], prog_bar=True, logger=False, batch_size=len(score))
+
+    def rollout(
+        self, batch: PromptBatch, seed: int, update: int, repeats: int | None = None
+    ) -> tuple[Responses, Trajectory]:
+        """Responses to a batch of prompts and all that the nets say about them."""
+        repeats = repeats or self.group_size
+        prompts = prompts_of(batch, repeats)
+        seeds = request_seeds(seed, update, rank() * len(prompts), len(prompts))
+        limit = getattr(self.net.causal.config.get_text_config(), "max_position_embeddings", None)
+        with torch.no_grad(), self.net.use("policy"):
+            responses = generate(self.backend, prompts, seeds, self.sampling, limit)
+        return responses, evaluate(
+            self.net,
+            responses,
+            temperature=self.temperature,
+            micro_batch=self.micro_batch_size,
+            position=self.score_position,
+            with_reference=self.needs_reference,
+        )
+
+    def score(self, reward: Reward, responses: Responses) -> Tensor:
+        """Scores (B,) of responses, on the CPU or wherever the reward computes."""
+        texts = [
+            self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            for ids in (responses.prompts, responses.responses)
+        ]
+        sequences = [p + r for p, r in zip(responses.prompts, responses.responses, strict=True)]
+        with torch.no_grad():
+            return reward(Scored(*texts, sequences)).float()
+
+    def improve(self, t: Trajectory, e: Experience, update: int) -> dict[str, Tensor]:
+        """Epochs of minibatches on one rollout. Returns metrics, means over the minibatches that were stepped."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        size, rest = divmod(len(t.ids), self.num_minibatches)
+        if rest or not size:
+            raise ValueError(
+                f"model.num_minibatches={self.num_minibatches} doesn't divide the {len(t.ids)} responses of a process"
+            )
+        done: list[Statistics] = []
+        stopped = False
+        for epoch in range(self.epochs):
+            generator = torch.Generator().manual_seed(request_seeds(self.seed, update, epoch, 1)[0])
+            order = torch.randperm(len(t.ids), generator=generator).tolist()
+            for start in range(0, len(order), size):
+                statistics = self.accumulate(t, e, order[start : start + size], update)
+                if not done and not self._ratio_checked:
+                    self._check_ratio(statistics)
+                if self.target_kl is not None and reduce_sum(statistics.sums["approx_kl"]).item() > self.target_kl:
+                    stopped = True
+                    optimizer.zero_grad(set_to_none=True)
+                    break
+                if self.max_grad_norm is not None:
+                    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+                    norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+                    statistics.sums["grad_norm"] = norm.detach() / world_size()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                done.append(statistics)
+            if stopped:
+                break
+        self.optimizers().step()  # without gradients it moves nothing: the trainer counts one step an update
+        self.lr_schedulers().step()
+        return self._metrics(done, t.ids.device) | {"ppo/minibatches": torch.tensor(float(len(done)))}
+
+    def accumulate(self, t: Trajectory, e: Experience, rows: list[int], update: int) -> Statistics:
+        """Gradient of one minibatch, summed over micro-batches and averaged over ranks; whatever the split, the same."""
+        valued = value_mask(t.mask, self.score_position).sum(1).tolist()
+        used = e.weight[rows]
+        values = torch.full((), float(sum(valued[i] for i in rows)), device=used.device)
+        counts = torch.stack([(t.length[rows] * used).sum(), used.sum(), values])
+        totals = Totals(*reduce_sum(counts).clamp_min(1.0))
+        statistics = Statistics()
+        parts = micro_batches(rows, t.total_length, self.micro_batch_size)
+        for number, part in enumerate(parts):
+            with self._synchronised(number == len(parts) - 1):
+                loss = self.objective(
+                    self.net,
+                    t,
+                    e,
+                    part,
+                    totals,
+                    statistics,
+                    temperature=self.temperature,
+                    longest=self.response_length,
+                    value_length=valued,
+                    policy_coefficient=self.policy_coefficient(update),
+                )
+                self.manual_backward(loss * world_size())  # ranks are averaged, shares of a global mean are to be summed
+        return statistics
+
+    def policy_coefficient(self, update: int) -> float:
+        """Weight of the policy's loss in an update."""
+        return 1.0
+
+    def _synchronised(self, last: bool) -> AbstractContextManager:
+        """Ranks exchange gradients once a minibatch, after its last micro-batch."""
+        model = self.trainer.strategy.model
+        return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
+
+    def _check_ratio(self, statistics: Statistics) -> None:
+        """New and old log-probabilities of the first minibatch must agree: same weights, same arithmetic, no dropout."""
+        self._ratio_checked = True
+        exact = self.net.head.weight.dtype == torch.float32 and self.trainer.precision in ("32-true", "64-true")
+        error = float(statistics.largest_ratio_error)
+        if exact and error > RATIO_TOLERANCE:
+            raise RuntimeError(f"the ratio before the first update is off by {error:.3g}; it must be 1 within {RATIO_TOLERANCE}")
+        self.log("ppo/first_ratio_error", error, batch_size=1)
+
+    def _metrics(self, done: list[Statistics], device: torch.device) -> dict[str, Tensor]:
+        if not done:
+            return {}
+        names = sorted(done[0].sums)
+        table = torch.stack([torch.stack([s.sums[name].float() for name in names]) for s in done]).mean(0)
+        return {f"ppo/{name}": value for name, value in zip(names, reduce_sum(table), strict=True)}
+
+    # Validation, which changes nothing
+
+    def validation_step(self, batch: PromptBatch, batch_index: int) -> None:
+        """One response to each held-out prompt, always with the same seeds."""
+        self._validated += self.answers(batch, batch_index)
+
+    def answers(self, batch: PromptBatch, update: int = 0, repeats: int = 1) -> list[Answer]:
+        """Responses to prompts with scores; the same for the same weights, whatever was drawn before."""
+        self.prepare()
+        responses, t = self.rollout(batch, VALIDATION_SEED, update, repeats)
+        score = self.score(self.reward, responses).tolist()
+        judged = [None] * len(score) if self.judge is None else self.score(self.judge, responses).tolist()
+        kl = torch.where(t.mask, t.logprob - t.reference, 0.0).sum(1).tolist()
+        texts = [
+            self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            for ids in (responses.prompts, responses.responses)
+        ]
+        columns = (*texts, score, judged, kl, responses.responses, responses.ended)
+        return [Answer(*row) for row in zip(*columns, strict=True)]
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over held-out prompts."""
+        found, self._validated = self._validated, []
+        if not found:
+            return
+        count = len(found)
+        values = {
+            "val/score": sum(a.score for a in found) / count,
+            "val/kl": sum(a.kl for a in found) / count,
+            "val/response_length": sum(len(a.tokens) for a in found) / count,
+            "val/ended": sum(a.ended for a in found) / count,
+            "val/distinct_2": distinct([a.tokens for a in found], 2),
+        }
+        if self.judge is not None:
+            values["val/judge"] = sum(a.judge for a in found) / count
+        for name, value in values.items():
+            self.log(name, value, sync_dist=world_size() > 1, batch_size=count, prog_bar=name == "val/score")
+
+    # State
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Frozen weights stay where they came from; what the system itself remembers is added."""
+        frozen = {f"net.{name}" for name, p in self.net.named_parameters() if not p.requires_grad}
+        checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n not in frozen}
+        checkpoint["rlhf"] = self.remembered()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes back what `on_save_checkpoint` added."""
+        self.remember(checkpoint.get("rlhf", {}))
+
+    def remembered(self) -> dict[str, Any]:
+        """State besides weights and optimizer. Seeds are functions of the update's number: they need none."""
+        return {}
+
+    def remember(self, state: dict[str, Any]) -> None:
+        """The counterpart of `remembered`."""
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False):
+        """Loads a checkpoint's weights; only frozen ones may be missing. Raises RuntimeError otherwise, as torch does."""
+        found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        trained = {f"net.{name}" for name, p in self.net.named_parameters() if p.requires_grad}
+        missing = [name for name in found.missing_keys if name in trained]
+        if strict and (missing or found.unexpected_keys):
+            raise RuntimeError(f"missing keys {missing}, unexpected keys {found.unexpected_keys}")
+        return found
