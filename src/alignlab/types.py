@@ -1,6 +1,6 @@
 """Batches and outputs that travel between data, systems and evaluation.
 
-Legend: B pictures or rows of text, N captions, T tokens, D joint embedding, W width, S image tokens (1 CLS + patches), C classes, P prompts.
+Legend: B pictures or rows of text, N captions, T tokens, D joint embedding, W width, S image tokens (1 CLS + patches), C classes, P prompts or pairs.
 Masks are boolean, True = keep. Every tensor has its batch dimension first.
 """
 
@@ -95,18 +95,23 @@ class TokenBatch(NamedTuple):
     ids: Tensor  # (B, T) int64
     document: Tensor  # (B, T) int64, number of the text within its row from 1 on, 0 = padding
     position: Tensor  # (B, T) int64, from 0 on in every text
-    loss_mask: Tensor  # (B, T) bool, tokens that are to be predicted (from what stands before them)
+    target: (
+        Tensor  # (M,) int64, places in the flattened (B * T) of the tokens to predict, each from what stands before it
+    )
+    packed: bool  # whether a row holds several texts
 
 
 class PreferenceBatch(NamedTuple):
-    """Pairs of texts, preferred ones first: row i and row B + i are a pair. Padded on the right."""
+    """Compared texts, padded on the right. Two of them make a pair; one text may stand in several pairs (arXiv:2203.02155, sec. 3.5)."""
 
-    ids: Tensor  # (2B, T) int64
-    mask: Tensor  # (2B, T) bool
-    response_mask: Tensor  # (2B, T) bool, tokens of the response, its end included
-    share: Tensor  # (B,) float, share of raters that prefers the first: 1 where nobody counted
-    margin: Tensor  # (B,) float, difference of the ratings, 0 where unknown
-    index: Tensor  # (B,) int64, number of the pair in its set
+    ids: Tensor  # (B, T) int64
+    mask: Tensor  # (B, T) bool
+    target: Tensor  # (M,) int64, places in the flattened (B * T) of the responses' tokens, ends included, texts' first tokens not
+    first: Tensor  # (P,) int64, row of the preferred text of each pair
+    second: Tensor  # (P,) int64, row of the other one
+    share: Tensor  # (P,) float, share of raters that prefers the first: 1 where nobody counted
+    margin: Tensor  # (P,) float, difference of the ratings, 0 where unknown
+    index: Tensor  # (B,) int64, number of the text in its set
 
 
 class RatedBatch(NamedTuple):

@@ -1,0 +1,119 @@
+"""Reward models: a language model or encoder with a scalar head, saved in Hugging Face's format with the head beside it.
+
+Legend: B rows, T tokens.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from alignlab.models.language import hidden_states, resolve_model, trunk_of
+from alignlab.models.value_head import Pool, ScalarHead, pooled
+
+HEAD_FILE = "score_head.safetensors"
+
+
+class RewardModel(nn.Module):
+    """ids (B, T), mask (B, T) -> rewards (B,), in float32: a text's hidden states pooled by its mask, and a scalar head.
+
+    `mean` and `std` are those of the rewards of held-out texts, for `normalised`; sigma(scale (r_1 - r_2)) is calibrated: it estimates the share of raters that
+    prefers the first of two texts.
+    """
+
+    def __init__(self, model: nn.Module, pool: Pool = "last") -> None:
+        super().__init__()
+        if pool not in ("last", "mean"):
+            raise ValueError(f"model.pool={pool} is none of last, mean")
+        self.model, self.pool = model, pool
+        self.head = ScalarHead(trunk_of(model).config.hidden_size)
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("std", torch.ones(1))
+        self.register_buffer("scale", torch.ones(1))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        position = (mask.long().cumsum(1) - 1).clamp_min(0)
+        return self.head(pooled(hidden_states(self.model, ids, mask, position=position), mask, self.pool))
+
+    def normalised(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(r - mean) / std, (B,)."""
+        return (self(ids, mask) - self.mean) / self.std
+
+    def preference(self, first: Tensor, second: Tensor) -> Tensor:
+        """Estimated share of raters that prefers texts with rewards `first` over texts with rewards `second`."""
+        return (self.scale * (first - second)).sigmoid()
+
+    def save_head(self, folder: str | Path) -> None:
+        """Writes head, mean, standard deviation and scale beside the exported model."""
+        content = {name: tensor.detach().float().cpu().contiguous() for name, tensor in self._head_tensors().items()}
+        save_file(content, Path(folder) / HEAD_FILE, metadata={"pool": self.pool})
+
+    def load_head(self, folder: str | Path) -> None:
+        """Reads what `save_head` wrote."""
+        content = load_file(Path(folder) / HEAD_FILE)
+        with torch.no_grad():
+            for name, tensor in self._head_tensors().items():
+                tensor.copy_(content[name])
+
+    def _head_tensors(self) -> dict[str, Tensor]:
+        buffers = {"mean": self.mean, "std": self.std, "scale": self.scale}
+        return {"weight": self.head.weight, "bias": self.head.bias, **buffers}
+
+
+def load_reward_model(run_dir: str | Path, device: str = "cpu") -> RewardModel:
+    """The reward model of a run directory (its `export/`) or of such a folder: frozen, in eval mode, on `device`.
+
+    Raises:
+        ValueError: no export, or one without a score head.
+    """
+    from transformers import AutoModel
+
+    folder = Path(run_dir).expanduser()
+    folder = folder / "export" if (folder / "export").is_dir() else folder
+    if not (folder / HEAD_FILE).is_file():
+        raise ValueError(f"{run_dir} holds no reward model: there is no {folder / HEAD_FILE}")
+    base, adapter = resolve_model(str(folder))
+    trunk = AutoModel.from_pretrained(base, dtype=torch.float32)
+    if adapter is not None:
+        trunk = _with_adapter(trunk, adapter)
+    model = RewardModel(trunk, _pool(folder))
+    model.load_head(folder)
+    return model.requires_grad_(False).eval().to(device)
+
+
+def score_with(model: nn.Module, head: "RewardModel") -> Callable[[Tensor, Tensor], Tensor]:
+    """A scorer that runs `head` on another trunk, such as a policy's base under its adapter "reward"."""
+
+    def score(ids: Tensor, mask: Tensor) -> Tensor:
+        return head.head(pooled(hidden_states(model, ids, mask), mask, head.pool))
+
+    return score
+
+
+def _pool(folder: Path) -> Pool:
+    from safetensors import safe_open
+
+    with safe_open(folder / HEAD_FILE, "pt") as file:
+        return file.metadata()["pool"]
+
+
+def _with_adapter(trunk: nn.Module, adapter: str) -> nn.Module:
+    """The trunk with a causal model's adapter merged into it: names of layers have the head's prefix in front."""
+    from peft import LoraConfig, get_peft_model
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
+
+    config = LoraConfig.from_pretrained(adapter)
+    config.task_type, config.inference_mode = None, True
+    prefix = f"base_model.model.{trunk.base_model_prefix}."
+    weights = {
+        key.replace(prefix, "base_model.model.", 1) if key.startswith(prefix) else key: value
+        for key, value in load_peft_weights(adapter, device="cpu").items()
+    }
+    wrapped = get_peft_model(trunk, config)
+    missing = set_peft_model_state_dict(wrapped, weights)
+    if missing.unexpected_keys:
+        raise ValueError(f"{adapter}: the adapter doesn't fit its base: {json.dumps(missing.unexpected_keys[:3])}")
+    return wrapped.merge_and_unload()
