@@ -25,6 +25,13 @@ class Sampling(NamedTuple):
     stop: tuple[str, ...] = ()  # stop strings; they need the tokenizer
     stop_ids: tuple[int, ...] = ()  # stop tokens besides the model's EOS
     ignore_eos: bool = False  # benchmarks: always max_new_tokens
+    regex: str | None = None  # what the new text must match (extra `constraints`)
+    json_schema: str | None = None  # or the JSON schema it must keep
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether the tokenizer is needed."""
+        return bool(self.stop or self.regex or self.json_schema)
 
 
 class Request(NamedTuple):

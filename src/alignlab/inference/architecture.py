@@ -1,0 +1,309 @@
+"""What BLOOM, GPT-2, GPT-NeoX and the Llama family have in common, and where each keeps its weights.
+
+A decoder layer is four linears (`qkv`, `out`, `up`, `down`) and two norms in all of them. What differs is said here: names in the
+file, the order of queries, keys and values within a fused matrix, positions, activation, and where the residual goes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+SUPPORTED = "bloom, gpt2, gpt_neox, llama, mistral, qwen2"
+
+
+class Piece(NamedTuple):
+    """Rows (of the output, or of the input for `out` and `down`) of one module's matrix."""
+
+    module: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which heads and which part of the MLP one process holds; `[start, stop)` each."""
+
+    heads: tuple[int, int]
+    kv_heads: tuple[int, int]
+    inner: tuple[int, int]
+    vocabulary: tuple[int, int]
+    first: bool = True  # adds the biases that must be added once
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A decoder's sizes and habits; `{i}` in a name stands for the layer."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+    vocabulary: int
+    max_positions: int | None  # None: no limit (ALiBi)
+    eps: float
+    prefix: str  # of everything but the head; files of base models leave it out
+    names: dict[
+        str, str
+    ]  # part -> module: embedding, positions, embedding_norm, norm1, norm2, out, down, final_norm, head
+    qkv: tuple[str, ...]  # one fused module or three
+    up: tuple[str, ...]  # one module, or gate and up
+    qkv_order: Literal["blocks", "per_head"] = "blocks"  # [q; k; v] or [head][q, k, v]
+    transposed: bool = False  # (in, out) matrices: GPT-2's Conv1D
+    rms_norm: bool = False
+    activation: Literal["gelu", "gelu_tanh", "silu", "relu"] = "gelu"
+    parallel: bool = False  # attention and MLP read the same residual
+    post_norm_residual: bool = False
+    alibi: bool = False
+    rotary: tuple[Tensor, float] | None = field(default=None, compare=False)  # inverse frequencies, scaling
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies its activation with a second projection."""
+        return len(self.up) == 2
+
+    def whole(self) -> Shard:
+        """The shard that is everything."""
+        return Shard((0, self.heads), (0, self.kv_heads), (0, self.inner), (0, self.vocabulary))
+
+    def split(self, rank: int, ranks: int) -> Shard:
+        """The shard of one of several processes: parts differ by one at most.
+
+        Query heads are split evenly, and a rank holds the key heads that its queries need (one may live on two ranks).
+        """
+        if ranks > self.heads:
+            raise ValueError(f"backend.processes={ranks} is more than the model's {self.heads} attention heads")
+        heads = _part(self.heads, rank, ranks)
+        group = self.heads // self.kv_heads
+        if self.kv_heads % ranks == 0:  # then no key head is held twice
+            kv_heads = _part(self.kv_heads, rank, ranks)
+            heads = (kv_heads[0] * group, kv_heads[1] * group)
+        kv_heads = (heads[0] // group, (heads[1] - 1) // group + 1)
+        inner, vocabulary = _part(self.inner, rank, ranks), _part(self.vocabulary, rank, ranks)
+        return Shard(heads, kv_heads, inner, vocabulary, first=rank == 0)
+
+    def pieces(self, part: Literal["qkv", "out", "up", "down"], shard: Shard) -> tuple[list[Piece], int]:
+        """What a shard needs of a linear, and the dimension that is cut: 0 the output, 1 the input."""
+        size = self.head_dim
+        (a, b), (c, d), (e, f) = shard.heads, shard.kv_heads, shard.inner
+        if part == "out":
+            return [Piece(self.names["out"], a * size, b * size)], 1
+        if part == "down":
+            return [Piece(self.names["down"], e, f)], 1
+        if part == "up":
+            return [Piece(module, e, f) for module in self.up], 0
+        if self.qkv_order == "per_head":
+            return [Piece(self.qkv[0], a * 3 * size, b * 3 * size)], 0
+        if len(self.qkv) == 3:
+            ranges = [(a, b), (c, d), (c, d)]
+            return [Piece(m, x * size, y * size) for m, (x, y) in zip(self.qkv, ranges, strict=True)], 0
+        blocks = [
+            (a, b),
+            (self.heads + c, self.heads + d),
+            (self.heads + self.kv_heads + c, self.heads + self.kv_heads + d),
+        ]
+        return [Piece(self.qkv[0], x * size, y * size) for x, y in blocks], 0
+
+    def modules(self) -> list[str]:
+        """Names of the linears of a layer, as adapters name them."""
+        return [*self.qkv, self.names["out"], *self.up, self.names["down"]]
+
+
+def describe(config: PretrainedConfig) -> Architecture:
+    """Architecture of a transformers config; a `ValueError` names what is not known here."""
+    kinds = {"bloom": _bloom, "gpt2": _gpt2, "gpt_neox": _gpt_neox} | dict.fromkeys(
+        ("llama", "mistral", "qwen2"), _llama
+    )
+    kind = getattr(config, "model_type", None)
+    if kind not in kinds:
+        raise ValueError(
+            f"model type {kind} is not among those of our own decoder ({SUPPORTED}); use backend=transformers"
+        )
+    return kinds[kind](config)
+
+
+def joined(pieces: list[Piece]) -> list[Piece]:
+    """Neighbouring rows of one matrix as one piece."""
+    merged = pieces[:1]
+    for piece in pieces[1:]:
+        last = merged[-1]
+        if piece.module == last.module and piece.start == last.stop:
+            merged[-1] = Piece(last.module, last.start, piece.stop)
+        else:
+            merged.append(piece)
+    return merged
+
+
+def alibi_slopes(heads: int) -> Tensor:
+    """Slopes of ALiBi for any number of heads (arXiv:2108.12409, section 3; odd ones interpolate): (heads,)."""
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(heads - power)]
+    return torch.tensor(slopes)
+
+
+def _part(size: int, rank: int, ranks: int) -> tuple[int, int]:
+    """Part of `rank`; the first parts are the larger ones."""
+    quotient, rest = divmod(size, ranks)
+    start = rank * quotient + min(rank, rest)
+    return start, start + quotient + (rank < rest)
+
+
+def _activation(name: str) -> Literal["gelu", "gelu_tanh", "silu", "relu"]:
+    known = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+    known |= {"silu": "silu", "swish": "silu", "relu": "relu"}
+    if name not in known:
+        raise ValueError(f"activation {name} is not among {', '.join(known)}; use backend=transformers")
+    return known[name]
+
+
+def _rotary(config: PretrainedConfig, module: type) -> tuple[Tensor, float]:
+    """Inverse frequencies as transformers computes them; kinds that change with the length are refused."""
+    kind = config.rope_parameters["rope_type"]
+    if kind in ("dynamic", "longrope"):
+        raise ValueError(f"rope_type={kind} changes with the length of the prompt; use backend=transformers")
+    embedding = module(config)
+    return embedding.inv_freq, embedding.attention_scaling
+
+
+def _sizes(layers: int, width: int, heads: int, inner: int | None, vocabulary: int) -> dict[str, int]:
+    return {
+        "layers": layers,
+        "width": width,
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": width // heads,
+        "inner": inner or 4 * width,
+        "vocabulary": vocabulary,
+    }
+
+
+def _bloom(config: PretrainedConfig) -> Architecture:
+    layer = "h.{i}."
+    return Architecture(
+        **_sizes(config.n_layer, config.hidden_size, config.n_head, None, config.vocab_size),
+        max_positions=None,
+        eps=config.layer_norm_epsilon,
+        prefix="transformer.",
+        names={
+            "embedding": "word_embeddings",
+            "embedding_norm": "word_embeddings_layernorm",
+            "norm1": layer + "input_layernorm",
+            "norm2": layer + "post_attention_layernorm",
+            "out": layer + "self_attention.dense",
+            "down": layer + "mlp.dense_4h_to_h",
+            "final_norm": "ln_f",
+            "head": "lm_head",
+        },
+        qkv=(layer + "self_attention.query_key_value",),
+        up=(layer + "mlp.dense_h_to_4h",),
+        qkv_order="per_head",
+        activation="gelu_tanh",
+        post_norm_residual=config.apply_residual_connection_post_layernorm,
+        alibi=True,
+    )
+
+
+def _gpt2(config: PretrainedConfig) -> Architecture:
+    if config.scale_attn_by_inverse_layer_idx or not config.scale_attn_weights:
+        raise ValueError("GPT-2 with other than the usual attention scale: use backend=transformers")
+    layer = "h.{i}."
+    return Architecture(
+        **_sizes(config.n_layer, config.n_embd, config.n_head, config.n_inner, config.vocab_size),
+        max_positions=config.n_positions,
+        eps=config.layer_norm_epsilon,
+        prefix="transformer.",
+        names={
+            "embedding": "wte",
+            "positions": "wpe",
+            "norm1": layer + "ln_1",
+            "norm2": layer + "ln_2",
+            "out": layer + "attn.c_proj",
+            "down": layer + "mlp.c_proj",
+            "final_norm": "ln_f",
+            "head": "lm_head",
+        },
+        qkv=(layer + "attn.c_attn",),
+        up=(layer + "mlp.c_fc",),
+        transposed=True,
+        activation=_activation(config.activation_function),
+    )
+
+
+def _gpt_neox(config: PretrainedConfig) -> Architecture:
+    from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXRotaryEmbedding
+
+    layer = "layers.{i}."
+    sizes = (config.hidden_size, config.num_attention_heads, config.intermediate_size)
+    return Architecture(
+        **_sizes(config.num_hidden_layers, *sizes, config.vocab_size),
+        max_positions=config.max_position_embeddings,
+        eps=config.layer_norm_eps,
+        prefix="gpt_neox.",
+        names={
+            "embedding": "embed_in",
+            "norm1": layer + "input_layernorm",
+            "norm2": layer + "post_attention_layernorm",
+            "out": layer + "attention.dense",
+            "down": layer + "mlp.dense_4h_to_h",
+            "final_norm": "final_layer_norm",
+            "head": "embed_out",
+        },
+        qkv=(layer + "attention.query_key_value",),
+        up=(layer + "mlp.dense_h_to_4h",),
+        qkv_order="per_head",
+        activation=_activation(config.hidden_act),
+        parallel=config.use_parallel_residual,
+        rotary=_rotary(config, GPTNeoXRotaryEmbedding),
+    )
+
+
+def _llama(config: PretrainedConfig) -> Architecture:
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        raise ValueError(
+            f"sliding_window={config.sliding_window} is not built into our own decoder; use backend=transformers"
+        )
+    layer, heads = "layers.{i}.", config.num_attention_heads
+    sizes = _sizes(config.num_hidden_layers, config.hidden_size, heads, config.intermediate_size, config.vocab_size)
+    sizes["kv_heads"] = config.num_key_value_heads or heads
+    sizes["head_dim"] = getattr(config, "head_dim", None) or sizes["head_dim"]
+    return Architecture(
+        **sizes,
+        max_positions=config.max_position_embeddings,
+        eps=config.rms_norm_eps,
+        prefix="model.",
+        names={
+            "embedding": "embed_tokens",
+            "norm1": layer + "input_layernorm",
+            "norm2": layer + "post_attention_layernorm",
+            "out": layer + "self_attn.o_proj",
+            "down": layer + "mlp.down_proj",
+            "final_norm": "norm",
+            "head": "lm_head",
+        },
+        qkv=tuple(f"{layer}self_attn.{x}_proj" for x in "qkv"),
+        up=(layer + "mlp.gate_proj", layer + "mlp.up_proj"),
+        rms_norm=True,
+        activation=_activation(config.hidden_act),
+        rotary=_rotary(config, LlamaRotaryEmbedding),
+    )
+
+
+def group_map(shard: Shard, group: int) -> Sequence[int] | None:
+    """Key head of each query head within a shard, or None where the heads fall into equal groups."""
+    heads, kv_heads = shard.heads[1] - shard.heads[0], shard.kv_heads[1] - shard.kv_heads[0]
+    own = [head // group - shard.kv_heads[0] for head in range(*shard.heads)]
+    equal = heads % kv_heads == 0 and own == [i // (heads // kv_heads) for i in range(heads)]
+    return None if equal else own

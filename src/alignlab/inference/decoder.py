@@ -1,0 +1,255 @@
+"""One decoder for all architectures of `architecture.py`, with a preallocated cache: only what inference needs.
+
+Legend: B rows of the batch, T positions of this call, S columns of the cache, H query heads, K key heads, D head width, W model width,
+V vocabulary. Rows end at the same column, so shorter prompts begin later: all rows write the same column, whatever their length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alignlab.inference.architecture import Architecture, Shard, alibi_slopes, group_map
+from alignlab.inference.linears import Linear
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+    "relu": F.relu,
+}
+
+
+class Norm:
+    """LayerNorm, or RMSNorm without a bias."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, eps: float) -> None:
+        self.weight, self.bias, self.eps = weight, bias, eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shape = (x.shape[-1],)
+        if self.bias is None:
+            return F.rms_norm(x, shape, self.weight, self.eps)
+        return F.layer_norm(x, shape, self.weight, self.bias, self.eps)
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps in memory."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+@dataclass
+class Layer:
+    """One block's weights."""
+
+    norm1: Norm
+    norm2: Norm
+    qkv: Linear
+    out: Linear
+    up: Linear
+    down: Linear
+
+    def linears(self) -> dict[str, Linear]:
+        """The four maps by their part's name."""
+        return {"qkv": self.qkv, "out": self.out, "up": self.up, "down": self.down}
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps in memory."""
+        parts = (self.norm1, self.norm2, self.qkv, self.out, self.up, self.down)
+        return [tensor for part in parts for tensor in part.tensors()]
+
+
+class Cache:
+    """Keys and values of all layers, (L, B, K, S, D) each, allocated once; `column` is the next one to write."""
+
+    def __init__(self, layers: int, rows: int, heads: int, columns: int, width: int, like: Tensor) -> None:
+        self.keys = like.new_empty(layers, rows, heads, columns, width)
+        self.values = torch.empty_like(self.keys)
+        self.starts = torch.zeros(rows, dtype=torch.long, device=like.device)  # first column that is not padding
+        self.padded = False
+        self.column = 0
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends (B, T, K, D) each and gives all columns so far: (B, K, S, D)."""
+        end = self.column + key.shape[1]
+        self.keys[layer][:, :, self.column : end] = key.transpose(1, 2)
+        self.values[layer][:, :, self.column : end] = value.transpose(1, 2)
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these, and the columns that are padding in all of them."""
+        self.starts = self.starts[rows]
+        first = int(self.starts.min()) if self.padded else 0
+        self.starts -= first
+        self.padded = bool(self.starts.any())
+        self.keys = self.keys[:, rows, :, first:]
+        self.values = self.values[:, rows, :, first:]
+        self.column -= first
+
+    def bytes(self) -> int:
+        """Size of both tensors."""
+        return self.keys.nbytes + self.values.nbytes
+
+
+@dataclass
+class Positions:
+    """What depends on positions only and serves all layers of a call."""
+
+    cosine: Tensor | None = None
+    sine: Tensor | None = None  # with the sign of the rotation
+    mask: Tensor | None = None  # (B or 1, H or 1, T, S): True = may look, or ALiBi's bias
+    causal: bool = False
+
+
+@dataclass
+class Decoder:
+    """A decoder's weights, or one process's part of them."""
+
+    architecture: Architecture
+    shard: Shard
+    embedding: Tensor  # (V, W)
+    head: Linear
+    layers: Iterable[Layer]  # may fetch weights while it yields
+    final_norm: Norm
+    position_embedding: Tensor | None = None
+    embedding_norm: Norm | None = None
+    reduce: Callable[[Tensor], Tensor] = lambda x: x  # sum over processes
+    gather: Callable[[Tensor], Tensor] = lambda x: x  # concatenation of the last dimension over processes
+
+    def __post_init__(self) -> None:
+        a = self.architecture
+        self.group_map = group_map(self.shard, a.heads // a.kv_heads)
+        self.heads = self.shard.heads[1] - self.shard.heads[0]
+        self.kv_heads = self.shard.kv_heads[1] - self.shard.kv_heads[0]
+        self._activation = ACTIVATIONS[a.activation]
+        self._slopes = alibi_slopes(a.heads)[slice(*self.shard.heads)] if a.alibi else None
+        self._tables: tuple[Tensor, Tensor] | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """All weights that are in memory."""
+        single = [self.embedding, *self.head.tensors(), *self.final_norm.tensors()]
+        single += [] if self.position_embedding is None else [self.position_embedding]
+        single += [] if self.embedding_norm is None else self.embedding_norm.tensors()
+        return single + [tensor for layer in self.layers for tensor in layer.tensors()]
+
+    def cache(self, rows: int, columns: int) -> Cache:
+        """An empty cache."""
+        a = self.architecture
+        return Cache(a.layers, rows, self.kv_heads, columns, a.head_dim, self.embedding)
+
+    def hidden(self, ids: Tensor, cache: Cache) -> Tensor:
+        """States after the last norm, and the cache filled by T columns: (B, T) -> (B, T, W)."""
+        positions = (
+            torch.arange(cache.column, cache.column + ids.shape[1], device=ids.device) - cache.starts[:, None]
+        ).clamp_(min=0)
+        x = self._embed(ids)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding[positions]
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        shared = self._shared(positions, cache, ids.shape[1])
+        for index, layer in enumerate(self.layers):
+            x = self._block(layer, x, cache, index, shared)
+        cache.column += ids.shape[1]
+        return self.final_norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., W) -> (..., V) in fp32."""
+        return self.gather(self.head(hidden)).float()
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        first, stop = self.shard.vocabulary
+        if stop - first == self.architecture.vocabulary:
+            return F.embedding(ids, self.embedding)
+        own = (ids >= first) & (ids < stop)
+        rows = F.embedding((ids - first).where(own, 0), self.embedding)
+        return self.reduce(rows * own[..., None])
+
+    def _shared(self, positions: Tensor, cache: Cache, length: int) -> Positions:
+        """Rotations and mask of a call."""
+        a, shared = self.architecture, Positions()
+        rows = positions if cache.padded else positions[:1]
+        if a.rotary is not None:
+            if self._tables is None or len(self._tables[0]) < cache.keys.shape[3]:
+                self._tables = _rotations(*a.rotary, max(cache.keys.shape[3], 256), self.embedding)
+            extra = (None,) * (2 if a.qkv_order == "per_head" else 1)
+            shared.cosine, shared.sine = (table[rows][(..., *extra, slice(None))] for table in self._tables)
+        end = cache.column + length
+        if not cache.padded and self._slopes is None and (length == 1 or cache.column == 0):
+            shared.causal = length > 1
+            return shared
+        keys = torch.arange(end, device=positions.device)
+        queries = keys[cache.column :, None]
+        seen = keys <= queries  # (T, S)
+        if cache.padded:  # padding sees itself, or its softmax would be empty
+            seen = seen & ((keys >= cache.starts[:, None, None]) | (keys == queries))
+        seen = seen.view(-1, 1, length, end)
+        if self._slopes is None:
+            shared.mask = seen
+        else:
+            bias = self._slopes.to(keys.device)[:, None, None] * (keys - end + 1)
+            shared.mask = bias.where(seen, -torch.inf).to(self.embedding.dtype)
+        return shared
+
+    def _block(self, layer: Layer, x: Tensor, cache: Cache, index: int, shared: Positions) -> Tensor:
+        a = self.architecture
+        normed = layer.norm1(x)
+        attended = layer.out(self._attend(layer.qkv(normed), cache, index, shared))
+        if a.parallel:
+            return x + self.reduce(attended + self._mlp(layer, layer.norm2(x)))
+        x = (normed if a.post_norm_residual else x) + self.reduce(attended)
+        normed = layer.norm2(x)
+        return (normed if a.post_norm_residual else x) + self.reduce(self._mlp(layer, normed))
+
+    def _mlp(self, layer: Layer, x: Tensor) -> Tensor:
+        x = layer.up(x)
+        if not self.architecture.gated:
+            return layer.down(self._activation(x))
+        gate, up = x.chunk(2, dim=-1)
+        return layer.down(self._activation(gate) * up)
+
+    def _attend(self, qkv: Tensor, cache: Cache, index: int, shared: Positions) -> Tensor:
+        """(B, T, (H + 2K) D) -> (B, T, H D)."""
+        rows, length, a = *qkv.shape[:2], self.architecture
+        if a.qkv_order == "per_head":
+            qkv = qkv.view(rows, length, self.heads, 3, a.head_dim)
+            turned, value = qkv[..., :2, :], qkv[..., 2, :]
+            query, key = _rotate(turned, shared).unbind(-2)
+        else:
+            qkv = qkv.view(rows, length, self.heads + 2 * self.kv_heads, a.head_dim)
+            turned, value = qkv[:, :, : -self.kv_heads], qkv[:, :, -self.kv_heads :]
+            turned = _rotate(turned, shared)
+            query, key = turned[:, :, : self.heads], turned[:, :, self.heads :]
+        keys, values = cache.write(index, key, value)  # (B, K, S, D)
+        heads = self.kv_heads
+        if self.group_map is not None:
+            keys, values, heads = keys[:, self.group_map], values[:, self.group_map], self.heads
+        group = self.heads // heads
+        if length == 1 and group > 1 and self._slopes is None:  # a group's queries are rows of one small product
+            query = query.reshape(rows, heads, group, a.head_dim)
+            out = F.scaled_dot_product_attention(query, keys, values, shared.mask)
+            return out.reshape(rows, 1, -1)
+        out = F.scaled_dot_product_attention(
+            query.transpose(1, 2), keys, values, shared.mask, is_causal=shared.causal, enable_gqa=group > 1
+        )
+        return out.transpose(1, 2).reshape(rows, length, -1)
+
+
+def _rotate(x: Tensor, shared: Positions) -> Tensor:
+    """Rotary position embedding of the first columns (arXiv:2104.09864, halves instead of pairs)."""
+    if shared.cosine is None:
+        return x
+    width = shared.cosine.shape[-1]
+    part = x[..., :width]
+    turned = torch.addcmul(part * shared.cosine, part.roll(width // 2, -1), shared.sine)
+    return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
+
+
+def _rotations(frequencies: Tensor, scaling: float, columns: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Tables of cosines and signed sines: (S, rotary width) each."""
+    angles = torch.outer(torch.arange(columns, device=like.device).float(), frequencies.to(like.device))
+    cosine, sine = angles.cos() * scaling, angles.sin() * scaling
+    return torch.cat([cosine, cosine], -1).to(like.dtype), torch.cat([-sine, sine], -1).to(like.dtype)

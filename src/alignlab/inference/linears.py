@@ -1,0 +1,58 @@
+"""Linear maps of a decoder: dense ones, several side by side, and the low-rank update that an adapter adds.
+
+Legend: R rows, I input width, O output width, r rank of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class LowRank(NamedTuple):
+    """An adapter's update of a linear: y += scale * x down^T up^T."""
+
+    down: Tensor  # (r, I)
+    up: Tensor  # (O, r)
+    scale: float
+
+
+class Linear:
+    """y = x W^T + b, and an adapter's update on top while one is set."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight, self.bias = weight, bias  # (O, I), (O,)
+        self.update: LowRank | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = self.apply(x)
+        if self.update is None:
+            return y
+        down, up, scale = self.update
+        return y + (F.linear(F.linear(x.to(down.dtype), down), up) * scale).to(y.dtype)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """The map without an adapter."""
+        return F.linear(x, self.weight, self.bias)
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps in memory."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+class SideBySide(Linear):
+    """Several linears of one input as if their matrices were stacked: for a live model, whose parameters stay where they are."""
+
+    def __init__(self, parts: Sequence[Linear]) -> None:
+        self.parts = parts
+        self.update = None
+
+    def apply(self, x: Tensor) -> Tensor:
+        return torch.cat([part.apply(x) for part in self.parts], dim=-1)
+
+    def tensors(self) -> list[Tensor]:
+        return [tensor for part in self.parts for tensor in part.tensors()]

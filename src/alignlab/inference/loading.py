@@ -1,0 +1,114 @@
+"""A decoder from weights: each matrix is read, cut to this process's part and handed to the kind of linear that will hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from alignlab.inference.architecture import Architecture, Piece, Shard, joined
+from alignlab.inference.decoder import Decoder, Layer, Norm
+from alignlab.inference.linears import Linear, SideBySide
+from alignlab.inference.weights import LiveWeights, Weights
+
+MakeLinear = Callable[[Tensor, Tensor | None], Linear]  # weight (O, I) and bias -> what computes with them
+Part = Literal["qkv", "out", "up", "down"]
+
+
+class DecoderReader:
+    """Reads the parts of a decoder, whole or a shard of it.
+
+    Args:
+        make: what becomes of a layer's matrix; `make_head` likewise of the output matrix.
+        dtype: of everything; None keeps the file's (a live model's parameters are never converted).
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        architecture: Architecture,
+        dtype: torch.dtype | None = None,
+        shard: Shard | None = None,
+        make: MakeLinear = Linear,
+        make_head: MakeLinear | None = None,
+    ) -> None:
+        self.weights, self.architecture, self.dtype = weights, architecture, dtype
+        self.shard = shard or architecture.whole()
+        self.make, self.make_head = make, make_head or make
+        self.live = isinstance(weights, LiveWeights)
+
+    def decoder(self, layers: Iterable[Layer] | None = None, **collectives: Callable[[Tensor], Tensor]) -> Decoder:
+        """The whole decoder; `layers` if they come from elsewhere (streamed ones)."""
+        a, rows = self.architecture, self.shard.vocabulary
+        embedding = self.tensor(a.names["embedding"] + ".weight", *rows)
+        head = f"{a.names['head']}.weight"
+        tied = head not in self.weights
+        matrix = embedding if tied else self._convert(self.weights.read(head, 0, *rows))
+        positions = a.names.get("positions")
+        norm = a.names.get("embedding_norm")
+        return Decoder(
+            architecture=a,
+            shard=self.shard,
+            embedding=embedding,
+            head=self.make_head(matrix, None),
+            layers=layers or [self.layer(index) for index in range(a.layers)],
+            final_norm=self.norm(a.names["final_norm"]),
+            position_embedding=self.tensor(positions + ".weight") if positions else None,
+            embedding_norm=self.norm(norm) if norm else None,
+            **collectives,
+        )
+
+    def layer(self, index: int) -> Layer:
+        """One block."""
+        names = self.architecture.names
+        return Layer(
+            norm1=self.norm(names["norm1"].format(i=index)),
+            norm2=self.norm(names["norm2"].format(i=index)),
+            qkv=self.linear("qkv", index),
+            out=self.linear("out", index),
+            up=self.linear("up", index),
+            down=self.linear("down", index),
+        )
+
+    def norm(self, module: str) -> Norm:
+        """A norm; RMSNorm has no bias."""
+        bias = None if self.architecture.rms_norm else self.tensor(module + ".bias")
+        return Norm(self.tensor(module + ".weight"), bias, self.architecture.eps)
+
+    def linear(self, part: Part, index: int) -> Linear:
+        """One of a block's four maps."""
+        pieces, dim = self.architecture.pieces(part, self.shard)
+        found = [self._piece(piece, dim, index) for piece in joined(pieces)]
+        if len(found) == 1:
+            return self.make(*found[0])
+        if self.live:
+            return SideBySide([Linear(*pair) for pair in found])
+        biases = [bias for _, bias in found if bias is not None]
+        return self.make(torch.cat([weight for weight, _ in found]), torch.cat(biases) if biases else None)
+
+    def _piece(self, piece: Piece, dim: int, index: int) -> tuple[Tensor, Tensor | None]:
+        module, start, stop = piece.module.format(i=index), piece.start, piece.stop
+        weight = self.tensor(module + ".weight", start, stop, 1 - dim if self.architecture.transposed else dim)
+        if self.architecture.transposed:
+            weight = weight.t()
+        if not self.live:
+            weight = weight.contiguous()
+        bias = None
+        if self._full(module + ".bias") in self.weights:
+            bias = self.tensor(module + ".bias", *((start, stop) if dim == 0 else ()))
+            if dim == 1 and not self.shard.first:  # the sum over processes must hold it once
+                bias = None
+        return weight, bias
+
+    def tensor(self, name: str, start: int = 0, stop: int | None = None, dim: int = 0) -> Tensor:
+        """A tensor by its name without prefix, in the decoder's dtype."""
+        return self._convert(self.weights.read(self._full(name), dim, start, stop))
+
+    def _full(self, name: str) -> str:
+        prefixed = self.architecture.prefix + name
+        return prefixed if prefixed in self.weights else name  # files of models without a head have no prefix
+
+    def _convert(self, tensor: Tensor) -> Tensor:
+        return tensor if self.dtype is None or self.live else tensor.to(self.dtype)

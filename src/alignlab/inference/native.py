@@ -1,0 +1,134 @@
+"""What our own backends share: a decoder, the decode loop in batches, adapters, memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from alignlab.inference import decoding
+from alignlab.inference.adapters import Adapter, live_adapters, read_adapter, remove
+from alignlab.inference.architecture import describe
+from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
+from alignlab.inference.constraints import allowed_tokens
+from alignlab.inference.decoder import Decoder
+from alignlab.inference.loading import DecoderReader
+from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
+from alignlab.inference.rows import Rows, refused
+from alignlab.inference.source import OpenSource, open_source
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ADAPTER = "default"  # the source's own
+
+
+class NativeBackend:
+    """A backend around `Decoder`; what differs between them is how `build` makes one.
+
+    Args:
+        batch_size: requests that run together; more wait for their turn.
+    """
+
+    name = "native"
+
+    def __init__(self, batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise ValueError(f"backend.batch_size={batch_size} must be at least 1")
+        self.batch_size = batch_size
+        self.opened: OpenSource | None = None
+        self.decoder: Decoder | None = None
+        self._adapters: dict[str, Adapter] = {}
+        self._cache_bytes = self._peak = 0
+
+    def available(self) -> Availability:
+        return Availability(True, "runs wherever torch does")
+
+    def build(self, reader: DecoderReader) -> Decoder:
+        """The decoder of this backend."""
+        return reader.decoder()
+
+    def load(self, source: ModelSource) -> LoadReport:
+        self.close()
+        started, before = time.perf_counter(), resident_bytes()
+        reset_peak()
+        opened = open_source(source)
+        architecture = describe(opened.config)
+        reader = DecoderReader(opened.weights(), architecture, DTYPES[source.dtype])
+        with torch.inference_mode():
+            self.decoder = self.build(reader)
+        self.opened = opened
+        if source.model is not None:
+            self._adapters = live_adapters(source.model, architecture)
+            self._set(getattr(source.model, "active_adapter", None) if self._adapters else None)
+        if opened.adapter is not None:
+            self._adapters[ADAPTER] = read_adapter(opened.adapter, architecture)
+            self._set(ADAPTER)
+        peak = max(0, peak_bytes() - before)
+        return LoadReport(time.perf_counter() - started, self.memory()["weights"], peak)
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        *,
+        on_token: Callable[[int, int], None] | None = None,
+        on_done: Callable[[int, Completion], None] | None = None,
+    ) -> list[Completion]:
+        decoder, opened = self._loaded()
+        limit = decoder.architecture.max_positions
+        done = refused(requests, decoder.architecture.vocabulary, limit, on_done)
+        for numbers in decoding.batches(requests, done, self.batch_size):
+            part = [requests[number] for number in numbers]
+            tokenizer = opened.tokenizer if any(r.sampling.needs_text for r in part) else None
+            rows = Rows(
+                part,
+                numbers,
+                eos=opened.eos,
+                max_positions=limit,
+                tokenizer=tokenizer,
+                on_token=on_token,
+                on_done=on_done,
+            )
+            allowed = allowed_tokens(part, tokenizer, opened.eos, decoder.architecture.vocabulary)
+            completions, size = self.run(rows, allowed)
+            self._cache_bytes = max(self._cache_bytes, size)
+            done |= dict(zip(numbers, completions, strict=True))
+        return [done[number] for number in range(len(requests))]
+
+    def run(self, rows: Rows, allowed: Sequence | None) -> tuple[list[Completion], int]:
+        """One batch."""
+        return decoding.decode(self._loaded()[0], rows, allowed)
+
+    def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
+        return decoding.score(self._loaded()[0], sequences, self.batch_size)
+
+    def set_adapter(self, name: str | None) -> None:
+        decoder, _ = self._loaded()
+        if name is not None and name not in self._adapters:
+            self._adapters[name] = read_adapter(name, decoder.architecture)
+        self._set(name)
+
+    def _set(self, name: str | None) -> None:
+        decoder, _ = self._loaded()
+        for index, layer in enumerate(decoder.layers):
+            if name is None:
+                remove(layer)
+            else:
+                self._adapters[name].install(layer, index, decoder.architecture, decoder.shard)
+
+    def memory(self) -> dict[str, int]:
+        decoder, _ = self._loaded()
+        return {
+            "weights": storage_bytes(decoder.tensors()),
+            "kv_cache": self._cache_bytes,
+            "resident": resident_bytes(),
+            "peak": peak_bytes(),
+        }
+
+    def close(self) -> None:
+        self.decoder = self.opened = None
+        self._adapters, self._cache_bytes = {}, 0
+
+    def _loaded(self) -> tuple[Decoder, OpenSource]:
+        if self.decoder is None or self.opened is None:
+            raise ValueError(f"backend={self.name} has no model yet; call load first")
+        return self.decoder, self.opened

@@ -1,0 +1,131 @@
+"""Tensors by name, whole or in part: read from a folder's safetensors files, or taken from a live model without a copy."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "BOOL": torch.bool,
+}
+
+
+class Weights(Protocol):
+    """Where a model's tensors come from."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of the whole tensor."""
+        ...
+
+    def read(self, name: str, dim: int = 0, start: int = 0, stop: int | None = None) -> Tensor:
+        """The tensor, or the part from `start` to `stop` along `dim`."""
+        ...
+
+
+class WeightFiles:
+    """Safetensors files of a folder, read with `pread` straight into the tensors they become.
+
+    No memory map: pages that were touched through one would count as resident beside the tensor, and twice the weights would be
+    the peak of loading. A part along dimension 0 reads its own bytes only.
+    """
+
+    def __init__(self, folder: str | Path, pattern: str = "model*.safetensors") -> None:
+        self.folder = Path(folder)
+        files = sorted(self.folder.glob(pattern)) or sorted(self.folder.glob("*.safetensors"))
+        if not files:
+            raise ValueError(f"model={folder}: there is no *.safetensors file; save the model with save_pretrained")
+        self._files: list[int] = []
+        self._places: dict[str, tuple[int, torch.dtype, tuple[int, ...], int]] = {}
+        for file in files:
+            descriptor = os.open(file, os.O_RDONLY)
+            self._files.append(descriptor)
+            length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
+            for name, entry in json.loads(os.pread(descriptor, length, 8)).items():
+                if name != "__metadata__":
+                    place = 8 + length + entry["data_offsets"][0]
+                    self._places[name] = (descriptor, DTYPES[entry["dtype"]], tuple(entry["shape"]), place)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors."""
+        return list(self._places)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._places[name][2]
+
+    def read(self, name: str, dim: int = 0, start: int = 0, stop: int | None = None) -> Tensor:
+        descriptor, dtype, shape, place = self._places[name]
+        if dim != 0:
+            stop = shape[dim] if stop is None else stop
+            return self.read(name).narrow(dim, start, stop - start)
+        rows = shape[0] if shape else 1
+        stop = rows if stop is None else stop
+        row_bytes = dtype.itemsize * math.prod(shape[1:])
+        part = torch.empty((stop - start, *shape[1:]) if shape else (), dtype=dtype)
+        if part.numel():
+            _read_into(descriptor, part, place + start * row_bytes)
+        return part
+
+    def close(self) -> None:
+        """Close the files."""
+        for descriptor in self._files:
+            os.close(descriptor)
+        self._files = []
+
+
+def _read_into(descriptor: int, tensor: Tensor, place: int) -> None:
+    """Fill a contiguous tensor from a file; releases the interpreter lock while it reads."""
+    view = memoryview(tensor.view(-1).view(torch.uint8).numpy())
+    done = 0
+    while done < len(view):
+        count = os.preadv(descriptor, [view[done:]], place + done)
+        if count == 0:
+            raise ValueError("a safetensors file ends before its last tensor: it was not copied completely")
+        done += count
+
+
+class LiveWeights:
+    """Parameters of a model in memory: views, never copies, so that an optimizer's updates are seen at once.
+
+    A PEFT model shows the names of its base; the adapters' own tensors are read by `adapters.py`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._tensors: dict[str, Tensor] = {}
+        for name, tensor in model.named_parameters(remove_duplicate=False):
+            if ".lora_" not in name:
+                self._tensors[plain_name(name)] = tensor.detach()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def read(self, name: str, dim: int = 0, start: int = 0, stop: int | None = None) -> Tensor:
+        tensor = self._tensors[name]
+        return tensor if start == 0 and stop in (None, tensor.shape[dim]) else tensor.narrow(dim, start, stop - start)
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name as in the base model's file: without PEFT's wrappers."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
