@@ -5,12 +5,18 @@ from pathlib import Path
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
 from alignlab.types import LanguageVocabulary, PromptBatch
 
-WORDS = ["[PAD]", "[END]", "[START]", *"the a film actor plot was is and not good bad great dull very quite so . ,".split()]
+WORDS = [
+    "[PAD]",
+    "[END]",
+    "[START]",
+    *"the a film actor plot was is and not good bad great dull very quite so . ,".split(),
+]
 PAD, END = 0, 1
 VOCABULARY = LanguageVocabulary(len(WORDS), PAD, 2, END)
 
@@ -23,7 +29,11 @@ def make_tokenizer():
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[PAD]"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="[PAD]", eos_token="[END]", bos_token="[START]", clean_up_tokenization_spaces=False
+        tokenizer_object=inner,
+        pad_token="[PAD]",
+        eos_token="[END]",
+        bos_token="[START]",
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -32,9 +42,20 @@ def make_model(seed: int = 0, scale: float = 8.0, **changes: int):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
     config = LlamaConfig(
-        vocab_size=len(WORDS), max_position_embeddings=64, pad_token_id=PAD, eos_token_id=END, bos_token_id=2, **(sizes | changes)
+        vocab_size=len(WORDS),
+        max_position_embeddings=64,
+        pad_token_id=PAD,
+        eos_token_id=END,
+        bos_token_id=2,
+        **(sizes | changes),
     )
     model = LlamaForCausalLM(config).eval()
     with torch.no_grad():
@@ -144,3 +165,22 @@ def trainer(folder: Path, max_steps: int, **settings) -> lightning.Trainer:
             | settings
         ),
     )
+
+
+class Recorder(Callback):
+    """Keeps the metrics of every step."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.rows.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+
+def sgd(module: torch.nn.Module) -> dict:
+    """Plain gradient descent: a step is the gradient."""
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=1.0)
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)},
+    }

@@ -78,15 +78,15 @@ def test_losses_of_every_step(run) -> None:
 def test_one_update_moves_the_weights_as_theirs(tmp_path: Path) -> None:
     """The whole update on their rollout: same architecture (a trunk for the critic), same conventions, one epoch, plain SGD on both sides."""
     from alignlab.models.actor_critic import ActorCritic
+    from alignlab.systems.rlhf.kl_controller import KlController
     from alignlab.systems.rlhf.objective import Objective, Statistics, Totals
     from alignlab.systems.rlhf.ppo import PpoSystem
-    from alignlab.systems.rlhf.kl_controller import KlController
     from alignlab.systems.rlhf.rollout import Responses, evaluate
     from tiny_policy import make_model
 
-    theirs, steps, trainer = trl_ppo_run.run(tmp_path, num_ppo_epochs=1, optim="sgd", learning_rate=0.5)
+    theirs, _, trainer = trl_ppo_run.run(tmp_path, num_ppo_epochs=1, optim="sgd", learning_rate=0.5)
     critic = trl_ppo_run.reward_model(8)
-    net = ActorCritic(make_model(0), critic=critic.model, reference=make_model(5))
+    net = ActorCritic(make_model(0), critic=critic.model, frozen_reference=make_model(5))
     with torch.no_grad():
         net.value_head.weight.copy_(critic.score.weight)
     queries, length = theirs["queries"], (theirs["sequence_lengths"] + 1).tolist()
@@ -100,7 +100,7 @@ def test_one_update_moves_the_weights_as_theirs(tmp_path: Path) -> None:
     assert_close(t.value, theirs["values"], rtol=1e-4, atol=2e-5)
 
     ours = PpoSystem(
-        lambda: (net, None),
+        lambda vocabulary: net,
         lambda p, r: [],
         vocabulary=None,
         optim=None,
@@ -112,8 +112,8 @@ def test_one_update_moves_the_weights_as_theirs(tmp_path: Path) -> None:
     e, _ = ours.experience(t, theirs["scores"])
     assert_close(e.advantage, theirs["whitened"].masked_fill(~mask, 0), rtol=1e-3, atol=1e-4)
     valued = value_mask(t.mask, "after_last").sum(1)
-    totals = Totals(t.length.sum().float(), torch.tensor(16.0), valued.sum().float())
-    for part in ([0, 1, 2], list(range(3, 16))):
+    totals = Totals(t.length.sum().float(), torch.tensor(8.0), valued.sum().float())
+    for part in ([0, 1, 2], list(range(3, 8))):
         loss = Objective()(
             net, t, e, part, totals, Statistics(), temperature=0.7, longest=8, value_length=valued.tolist()
         )

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch.testing import assert_close
 
-from alignlab.models.actor_critic import load_actor_critic
+from alignlab.models.language import pretrained
+from alignlab.models.lora import add_lora
 from alignlab.systems.rlhf.kl_controller import KlController
 from alignlab.systems.rlhf.objective import Objective
 from alignlab.systems.rlhf.ppo import PpoSystem
-from tiny_policy import VOCABULARY, PlainBackend, Prompts, constant_rate, count_good, save_model, trainer
+from tiny_policy import VOCABULARY, PlainBackend, Prompts, Recorder, constant_rate, count_good, save_model, sgd, trainer
 
 
 @pytest.fixture(scope="module")
@@ -20,31 +20,18 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_model(tmp_path_factory.mktemp("policy"))
 
 
-def lora(**settings):
-    from peft import LoraConfig
-
-    return LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", **settings)
+LORA = partial(add_lora, rank=4, alpha=8)
 
 
-def system(path: str, lr: float = 1e-3, net: dict | None = None, **settings) -> PpoSystem:
+def system(path: str, lr: float = 1e-3, **settings) -> PpoSystem:
     settings = {"response_length": 8, "micro_batch_size": 4, "backend": PlainBackend} | settings
     return PpoSystem(
-        partial(load_actor_critic, path, **(net or {})),
+        partial(pretrained, path=path),
         settings.pop("reward", count_good),
         vocabulary=VOCABULARY,
         optim=constant_rate(lr),
         **settings,
     )
-
-
-class Recorder(Callback):
-    """Keeps the metrics of every step."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self.rows.append({k: float(v) for k, v in trainer.callback_metrics.items()})
 
 
 def fit(found: PpoSystem, folder: Path, steps: int, **settings) -> list[dict[str, float]]:
@@ -72,14 +59,13 @@ def test_it_learns_and_its_numbers_make_sense(path: str, tmp_path: Path) -> None
     [
         {},
         {"critic": "separate"},
-        {"peft": "lora"},
-        {"peft": "lora", "critic": "separate"},
+        {"peft": LORA},
+        {"peft": LORA, "critic": "separate"},
     ],
-    ids=str,
+    ids=["full", "full, separate", "lora", "lora, separate"],
 )
 def test_every_trainable_parameter_learns_and_no_other(path: str, tmp_path: Path, net: dict) -> None:
-    net = {k: lora() if v == "lora" else v for k, v in net.items()}
-    found = system(path, net=net)
+    found = system(path, **net)
     found.configure_model()
     with torch.no_grad():  # LoRA's second factor is 0 at first: nothing reaches the first one
         for name, parameter in found.named_parameters():
@@ -98,17 +84,12 @@ def test_the_gradient_does_not_depend_on_micro_batches(path: str, tmp_path: Path
     for size in (1, 3, 8):
         torch.manual_seed(0)
         found = system(path, micro_batch_size=size, num_minibatches=1, epochs=1, lr=0.1)
-        found.optim = lambda module, total_steps: _sgd(module)
+        found.optim = lambda module, total_steps: sgd(module)
         fit(found, tmp_path, 1)
         weights.append({name: p.detach() for name, p in found.named_parameters()})
     for name, value in weights[0].items():
         assert_close(weights[1][name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
         assert_close(weights[2][name], value, rtol=1e-5, atol=1e-6)
-
-
-def _sgd(module: torch.nn.Module) -> dict:
-    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=1.0)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)}}
 
 
 @pytest.mark.parametrize("peft", [False, True])
@@ -117,7 +98,7 @@ def test_resumed_equals_uninterrupted(path: str, tmp_path: Path, peft: bool) -> 
         torch.manual_seed(0)
         return system(
             path,
-            net={"peft": lora()} if peft else {},
+            peft=LORA if peft else None,
             kl=KlController(0.1, target=0.01, horizon=100),
             score_scale="running",
             num_minibatches=2,
@@ -173,7 +154,7 @@ def test_target_kl_stops_an_update(path: str, tmp_path: Path) -> None:
 
 
 def test_critic_warmup_leaves_the_policy_alone(path: str, tmp_path: Path) -> None:
-    found = system(path, net={"critic": "separate"}, critic_warmup=1)
+    found = system(path, critic="separate", critic_warmup=1)
     found.configure_model()
     before = {name: p.detach().clone() for name, p in found.net.named_parameters()}
     fit(found, tmp_path, 1)
@@ -229,8 +210,11 @@ def test_a_bad_reward_is_one_line(path: str, tmp_path: Path, reward: object, mes
         ({"num_minibatches": 3}, "model.num_minibatches=3 doesn't divide the 8 responses"),
         ({"temperature": 0.0}, "model.temperature=0.0 must be positive"),
         ({"epochs": 0}, "model.epochs=0 must be at least 1"),
-        ({"response_length": 63}, r"a prompt of \d tokens and model.response_length=63 exceed the model's context of 64"),
-        ({"net": {"critic": "none"}}, "model=ppo needs a critic"),
+        (
+            {"response_length": 63},
+            r"a prompt of \d tokens and model.response_length=63 exceed the model's context of 64",
+        ),
+        ({"critic": "none"}, "model.critic=none: PPO needs a critic"),
     ],
 )
 def test_bad_settings(path: str, tmp_path: Path, settings: dict, message: str) -> None:

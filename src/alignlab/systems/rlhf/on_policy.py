@@ -5,19 +5,22 @@ Legend: B responses of this process, T response tokens of the longest, R ranks.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from alignlab.distributed import rank, reduce_mean, reduce_sum, world_size
 from alignlab.evaluation.diversity import distinct
 from alignlab.inference.backend import Backend, ModelSource, Sampling
+from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.losses.ppo import ScorePosition, value_mask
-from alignlab.models.actor_critic import ActorCritic
+from alignlab.models.actor_critic import ActorCritic, Critic
+from alignlab.systems.language.export import build_net, export_model
 from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.objective import Experience, Objective, Statistics, Totals
 from alignlab.systems.rlhf.reward import Function, Reward, Scored, as_reward
@@ -31,7 +34,7 @@ from alignlab.systems.rlhf.rollout import (
     request_seeds,
     verify_head,
 )
-from alignlab.types import PromptBatch
+from alignlab.types import LanguageVocabulary, PromptBatch
 
 RATIO_TOLERANCE = 1e-4  # of the very first minibatch, in float32
 VALIDATION_SEED = 0x5EED
@@ -55,7 +58,11 @@ class OnPolicySystem(pl.LightningModule):
     Parameters
     ----------
     net
-        makes the policy with its critic and reference, and the tokenizer (`load_actor_critic`).
+        builds the supervised model to start from, `net(vocabulary=...)`; it is the reference.
+    peft
+        adds an adapter, `peft(net)`; None trains everything.
+    critic
+        see `ActorCritic`.
     reward
         run directory of a reward model, dotted path of a function of (prompts, responses), or a node with `_target_`.
     judge
@@ -78,14 +85,18 @@ class OnPolicySystem(pl.LightningModule):
         tokens that end a response besides the tokenizer's end.
     seed
         of rollouts and minibatches, as of the run.
+    export_merged
+        whether the export of an adapter holds the whole model besides.
     """
 
     def __init__(
         self,
-        net: Callable[[], tuple[ActorCritic, Any]],
+        net: Callable[..., nn.Module],
         reward: str | Function | Reward,
         *,
-        vocabulary: Any,
+        peft: Callable[..., nn.Module] | None,
+        critic: Critic,
+        vocabulary: LanguageVocabulary,
         optim: Callable[..., dict],
         objective: Objective,
         judge: str | Function | Reward | None = None,
@@ -102,6 +113,7 @@ class OnPolicySystem(pl.LightningModule):
         stop_ids: tuple[int, ...] = (),
         seed: int = 0,
         score_position: ScorePosition = "last",
+        export_merged: bool = True,
     ) -> None:
         super().__init__()
         for key, value in (
@@ -116,13 +128,15 @@ class OnPolicySystem(pl.LightningModule):
         if temperature <= 0:
             raise ValueError(f"model.temperature={temperature} must be positive: a greedy policy learns nothing")
         self.automatic_optimization = False
-        self.build, self.optim, self.objective, self.vocabulary = net, optim, objective, vocabulary
+        self.build, self.peft, self.critic = net, peft, critic
+        self.optim, self.objective, self.vocabulary = optim, objective, vocabulary
         self.reward = as_reward(reward)
         self.judge = None if judge is None else as_reward(judge, "model.judge")
         self.response_length, self.temperature, self.group_size = response_length, temperature, group_size
         self.epochs, self.num_minibatches, self.micro_batch_size = epochs, num_minibatches, micro_batch_size
         self.max_grad_norm, self.target_kl, self.critic_lr_ratio = max_grad_norm, target_kl, critic_lr_ratio
-        self.make_backend, self.seed, self.score_position = backend, seed, score_position
+        self.make_backend, self.seed, self.score_position = backend or CompiledBackend, seed, score_position
+        self.export_merged = export_merged
         self.sampling = Sampling(response_length, temperature, stop_ids=tuple(stop_ids))
         self.net: ActorCritic | None = None
         self.tokenizer: Any = None
@@ -147,8 +161,7 @@ class OnPolicySystem(pl.LightningModule):
     def configure_model(self) -> None:
         """Build policy, critic and reference, once."""
         if self.net is None:
-            self.net, self.tokenizer = self.build()
-            self.net.train()
+            self.net = ActorCritic(build_net(self.build, self.peft, self.vocabulary), self.critic, self.needs_reference)
 
     def configure_optimizers(self) -> dict:
         """Whatever is trainable, in one optimizer; the critic's own parameters at their own rate."""
@@ -157,23 +170,19 @@ class OnPolicySystem(pl.LightningModule):
 
     def prepare(self) -> None:
         """Make the backend, bind rewards and check the output layer, once a device; called before the first rollout."""
-        device = self.net.head.weight.device
+        device = self.net.device
         if self._ready_on == device:
             return
         self.net.move_reference(device)
-        end = self.tokenizer.eos_token_id
-        if end is None:
-            raise ValueError("the policy's tokenizer has no end token: responses could never end")
-        verify_head(self.net, torch.arange(1, 9, device=device)[None] % self.net.head.weight.shape[0], self._tolerance)
+        self.tokenizer = getattr(self.trainer.datamodule, "tokenizer", None)
+        ids = torch.arange(1, 9, device=device)[None] % self.net.head.out_features
+        verify_head(self.net, ids, self._tolerance)
         for reward in (self.reward, self.judge):
             if reward is not None:
                 reward.bind(self.net, self.tokenizer)
-        if self.make_backend is None:
-            from alignlab.inference.backends.compiled import CompiledBackend
-
-            self.make_backend = CompiledBackend
         self.backend = self.make_backend()
-        self.backend.load(ModelSource("policy", model=self.net.model, tokenizer=self.tokenizer))
+        dtype = "bfloat16" if self.net.head.weight.dtype == torch.bfloat16 else "float32"
+        self.backend.load(ModelSource("policy", dtype=dtype, model=self.net.model, tokenizer=self.tokenizer))
         self._ready_on = device
 
     @property
@@ -205,9 +214,8 @@ class OnPolicySystem(pl.LightningModule):
         repeats = repeats or self.group_size
         prompts = prompts_of(batch, repeats)
         seeds = request_seeds(seed, update, rank() * len(prompts), len(prompts))
-        limit = getattr(self.net.causal.config.get_text_config(), "max_position_embeddings", None)
-        with torch.no_grad(), self.net.use("policy"):
-            responses = generate(self.backend, prompts, seeds, self.sampling, limit)
+        limit = getattr(self.net.model.config, "max_position_embeddings", None)
+        responses = generate(self.backend, prompts, seeds, self.sampling, limit)
         return responses, evaluate(
             self.net,
             responses,
@@ -225,7 +233,7 @@ class OnPolicySystem(pl.LightningModule):
         ]
         sequences = [p + r for p, r in zip(responses.prompts, responses.responses, strict=True)]
         with torch.no_grad():
-            return reward(Scored(*texts, sequences)).float()
+            return reward(Scored(*texts, sequences, responses.ended)).float()
 
     def improve(self, t: Trajectory, e: Experience, update: int) -> dict[str, Tensor]:
         """Epochs of minibatches on one rollout. Returns metrics, means over the minibatches that were stepped."""
@@ -284,7 +292,9 @@ class OnPolicySystem(pl.LightningModule):
                     value_length=valued,
                     policy_coefficient=self.policy_coefficient(update),
                 )
-                self.manual_backward(loss * world_size())  # ranks are averaged, shares of a global mean are to be summed
+                self.manual_backward(
+                    loss * world_size()
+                )  # ranks are averaged, shares of a global mean are to be summed
         return statistics
 
     def policy_coefficient(self, update: int) -> float:
@@ -302,7 +312,9 @@ class OnPolicySystem(pl.LightningModule):
         exact = self.net.head.weight.dtype == torch.float32 and self.trainer.precision in ("32-true", "64-true")
         error = float(statistics.largest_ratio_error)
         if exact and error > RATIO_TOLERANCE:
-            raise RuntimeError(f"the ratio before the first update is off by {error:.3g}; it must be 1 within {RATIO_TOLERANCE}")
+            raise RuntimeError(
+                f"the ratio before the first update is off by {error:.3g}; it must be 1 within {RATIO_TOLERANCE}"
+            )
         self.log("ppo/first_ratio_error", error, batch_size=1)
 
     def _metrics(self, done: list[Statistics], device: torch.device) -> dict[str, Tensor]:
@@ -351,6 +363,16 @@ class OnPolicySystem(pl.LightningModule):
             self.log(name, value, sync_dist=world_size() > 1, batch_size=count, prog_bar=name == "val/score")
 
     # State
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """Write the policy in Hugging Face's format: the model, or the adapter and beside it, in `merged/`, base and adapter in one."""
+        export_model(self.net.model, folder)
+        if self.net.adapters and (folder / "adapter_config.json").exists() and self.export_merged:
+            base = self.net.model.__dict__.pop("_alignlab_base")
+            export_model(self.net.model, folder / "merged")
+            self.net.model.__dict__["_alignlab_base"] = base
+            self.tokenizer.save_pretrained(folder / "merged")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Frozen weights stay where they came from; what the system itself remembers is added."""

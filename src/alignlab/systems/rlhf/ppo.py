@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignlab.distributed import reduce_mean, world_size
 from alignlab.losses.ppo import (
@@ -22,13 +22,14 @@ from alignlab.losses.ppo import (
     value_mask,
     whiten,
 )
-from alignlab.models.actor_critic import ActorCritic
+from alignlab.models.actor_critic import Critic
 from alignlab.systems.rlhf.kl_controller import KlController
 from alignlab.systems.rlhf.objective import Experience, Objective
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from alignlab.systems.rlhf.reward import Function, Reward
 from alignlab.systems.rlhf.rollout import Trajectory
 from alignlab.systems.rlhf.score_scale import ScoreScale
+from alignlab.types import LanguageVocabulary
 
 
 class PpoSystem(OnPolicySystem):
@@ -58,10 +59,12 @@ class PpoSystem(OnPolicySystem):
 
     def __init__(
         self,
-        net: Callable[[], tuple[ActorCritic, Any]],
+        net: Callable[..., nn.Module],
         reward: str | Function | Reward,
         *,
-        vocabulary: Any,
+        peft: Callable[..., nn.Module] | None = None,
+        critic: Critic = "shared",
+        vocabulary: LanguageVocabulary,
         optim: Callable[..., dict],
         objective: Objective | None = None,
         kl: KlController | None = None,
@@ -90,10 +93,13 @@ class PpoSystem(OnPolicySystem):
         backend: Callable[..., Any] | None = None,
         stop_ids: tuple[int, ...] = (),
         seed: int = 0,
+        export_merged: bool = True,
     ) -> None:
         super().__init__(
             net,
             reward,
+            peft=peft,
+            critic=critic,
             vocabulary=vocabulary,
             optim=optim,
             objective=objective or Objective(),
@@ -110,7 +116,10 @@ class PpoSystem(OnPolicySystem):
             stop_ids=stop_ids,
             seed=seed,
             score_position=score_position,
+            export_merged=export_merged,
         )
+        if critic == "none":
+            raise ValueError("model.critic=none: PPO needs a critic; model=grpo goes without")
         self.kl = kl or KlController()
         self.kl_estimator, self.kl_limit = kl_estimator, kl_limit
         self.scale = ScoreScale(score_scale, score_clip)
@@ -118,12 +127,6 @@ class PpoSystem(OnPolicySystem):
         self.gamma, self.lam = gamma, lam
         self.whiten_rewards, self.whiten_advantages = whiten_rewards, whiten_advantages
         self.unbiased_whitening, self.critic_warmup = unbiased_whitening, critic_warmup
-
-    def configure_model(self) -> None:
-        """Build the nets. Raises ValueError if there is no critic."""
-        super().configure_model()
-        if self.net.value_head is None:
-            raise ValueError("model=ppo needs a critic: model.net.critic is none (model=grpo goes without)")
 
     def policy_coefficient(self, update: int) -> float:
         """0 while the critic warms up."""

@@ -104,7 +104,13 @@ def rows_of(responses: Responses, device: torch.device) -> Tensor:
 
 
 def places(
-    rows: Sequence[int], prompt_length: Sequence[int], length: Sequence[int], *, width: int, longest: int, device: torch.device
+    rows: Sequence[int],
+    prompt_length: Sequence[int],
+    length: Sequence[int],
+    *,
+    width: int,
+    longest: int,
+    device: torch.device,
 ) -> Places:
     """Flat places of all response tokens of some rows; made on the host from lengths, so that no device is waited for.
 
@@ -139,7 +145,7 @@ def evaluate(
     Old log-probabilities come from the same kind of pass as those of the update, at the sampling temperature: the ratio then starts at 1, which
     it does not with log-probabilities kept from sampling with a cache, let alone in bfloat16.
     """
-    device = net.head.weight.device
+    device = net.device
     ids = rows_of(responses, device)
     prompt_length = [len(p) for p in responses.prompts]
     length = [len(r) for r in responses.responses]
@@ -185,13 +191,13 @@ def verify_head(net: ActorCritic, ids: Tensor, tolerance: float) -> None:
 
     Raises ValueError where a model does something between its trunk and its logits that we don't (soft caps, scales).
     """
-    with torch.no_grad(), net.use("policy"):
-        logits = net.causal(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+    with torch.no_grad():
+        logits = net.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
         wanted = logits[:, :-1].log_softmax(2).gather(2, ids[:, 1:, None]).flatten()
         hidden = net.hidden(ids)[:, :-1].flatten(0, 1)
         found = token_statistics(hidden, net.head.weight, ids[:, 1:].flatten(), bias=net.head.bias).logprob
     worst = (wanted - found).abs().max().item()
     if worst > tolerance:
         raise ValueError(
-            f"{type(net.causal).__name__} is not supported: its logits are more than its output layer (log-probabilities differ by {worst:.3g})"
+            f"{type(net.model).__name__} is not supported: its logits are more than its output layer (log-probabilities differ by {worst:.3g})"
         )
