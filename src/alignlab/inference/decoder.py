@@ -6,15 +6,16 @@ V vocabulary. Rows end at the same column, so shorter prompts begin later: all r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alignlab.inference.architecture import Architecture, Shard, alibi_slopes, group_map
-from alignlab.inference.linears import Linear
+from alignlab.inference.linears import Embedding, Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -104,15 +105,25 @@ class Positions:
     causal: bool = False
 
 
+class LayerSource(Protocol):
+    """Layers that are not all in memory."""
+
+    def __iter__(self) -> Iterator[Layer]: ...
+
+    def tensors(self) -> list[Tensor]:
+        """What is in memory."""
+        ...
+
+
 @dataclass
 class Decoder:
     """A decoder's weights, or one process's part of them."""
 
     architecture: Architecture
     shard: Shard
-    embedding: Tensor  # (V, W)
+    embedding: Embedding
     head: Linear
-    layers: Iterable[Layer]  # may fetch weights while it yields
+    layers: list[Layer] | LayerSource
     final_norm: Norm
     position_embedding: Tensor | None = None
     embedding_norm: Norm | None = None
@@ -130,15 +141,17 @@ class Decoder:
 
     def tensors(self) -> list[Tensor]:
         """All weights that are in memory."""
-        single = [self.embedding, *self.head.tensors(), *self.final_norm.tensors()]
+        single = [*self.embedding.tensors(), *self.head.tensors(), *self.final_norm.tensors()]
         single += [] if self.position_embedding is None else [self.position_embedding]
         single += [] if self.embedding_norm is None else self.embedding_norm.tensors()
-        return single + [tensor for layer in self.layers for tensor in layer.tensors()]
+        if isinstance(self.layers, list):
+            return single + [tensor for layer in self.layers for tensor in layer.tensors()]
+        return single + self.layers.tensors()  # streamed ones
 
     def cache(self, rows: int, columns: int) -> Cache:
         """An empty cache."""
         a = self.architecture
-        return Cache(a.layers, rows, self.kv_heads, columns, a.head_dim, self.embedding)
+        return Cache(a.layers, rows, self.kv_heads, columns, a.head_dim, self.final_norm.weight)
 
     def hidden(self, ids: Tensor, cache: Cache) -> Tensor:
         """States after the last norm, and the cache filled by T columns: (B, T) -> (B, T, W)."""
@@ -163,9 +176,9 @@ class Decoder:
     def _embed(self, ids: Tensor) -> Tensor:
         first, stop = self.shard.vocabulary
         if stop - first == self.architecture.vocabulary:
-            return F.embedding(ids, self.embedding)
+            return self.embedding(ids)
         own = (ids >= first) & (ids < stop)
-        rows = F.embedding((ids - first).where(own, 0), self.embedding)
+        rows = self.embedding((ids - first).where(own, 0))
         return self.reduce(rows * own[..., None])
 
     def _shared(self, positions: Tensor, cache: Cache, length: int) -> Positions:
@@ -174,7 +187,7 @@ class Decoder:
         rows = positions if cache.padded else positions[:1]
         if a.rotary is not None:
             if self._tables is None or len(self._tables[0]) < cache.keys.shape[3]:
-                self._tables = _rotations(*a.rotary, max(cache.keys.shape[3], 256), self.embedding)
+                self._tables = _rotations(*a.rotary, max(cache.keys.shape[3], 256), cache.keys)
             extra = (None,) * (2 if a.qkv_order == "per_head" else 1)
             shared.cosine, shared.sine = (table[rows][(..., *extra, slice(None))] for table in self._tables)
         end = cache.column + length
@@ -191,7 +204,7 @@ class Decoder:
             shared.mask = seen
         else:
             bias = self._slopes.to(keys.device)[:, None, None] * (keys - end + 1)
-            shared.mask = bias.where(seen, -torch.inf).to(self.embedding.dtype)
+            shared.mask = bias.where(seen, -torch.inf).to(cache.keys.dtype)
         return shared
 
     def _block(self, layer: Layer, x: Tensor, cache: Cache, index: int, shared: Positions) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul, fits
+
 
 class LowRank(NamedTuple):
     """An adapter's update of a linear: y += scale * x down^T up^T."""
@@ -44,6 +46,38 @@ class Linear:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
 
+class Embedding:
+    """Rows of a matrix by token."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight  # (V, W)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps in memory."""
+        return [self.weight]
+
+
+class FastLinear(Linear):
+    """The same, with the product of few rows (a step of the decode loop) at the speed of memory where a kernel for it exists.
+
+    The weight stays as it is, so this also suits a live model's parameters.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(weight, bias)
+        self._small: SmallMatmul | None = None
+        if weight.is_contiguous() and fits(weight):
+            self._small = SmallMatmul(weight, bias=bias)
+
+    def apply(self, x: Tensor) -> Tensor:
+        if self._small is not None and x.shape[:-1].numel() <= MOST_ROWS:
+            return self._small(x)
+        return F.linear(x, self.weight, self.bias)
+
+
 class SideBySide(Linear):
     """Several linears of one input as if their matrices were stacked: for a live model, whose parameters stay where they are."""
 
@@ -52,7 +86,7 @@ class SideBySide(Linear):
         self.update = None
 
     def apply(self, x: Tensor) -> Tensor:
-        return torch.cat([part.apply(x) for part in self.parts], dim=-1)
+        return torch.cat([part(x) for part in self.parts], dim=-1)
 
     def tensors(self) -> list[Tensor]:
         return [tensor for part in self.parts for tensor in part.tensors()]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from alignlab.inference.architecture import Architecture, Piece, Shard, joined
-from alignlab.inference.decoder import Decoder, Layer, Norm
-from alignlab.inference.linears import Linear, SideBySide
+from alignlab.inference.decoder import Decoder, Layer, LayerSource, Norm
+from alignlab.inference.linears import Embedding, Linear, SideBySide
 from alignlab.inference.weights import LiveWeights, Weights
 
 MakeLinear = Callable[[Tensor, Tensor | None], Linear]  # weight (O, I) and bias -> what computes with them
+MakeEmbedding = Callable[[Tensor, Linear | None], Embedding]
 Part = Literal["qkv", "out", "up", "down"]
 
 
@@ -21,7 +22,8 @@ class DecoderReader:
     """Reads the parts of a decoder, whole or a shard of it.
 
     Args:
-        make: what becomes of a layer's matrix; `make_head` likewise of the output matrix.
+        make: what becomes of a matrix.
+        make_embedding: likewise of the embedding, given the head that was made of the same matrix, if it is the same.
         dtype: of everything; None keeps the file's (a live model's parameters are never converted).
     """
 
@@ -32,33 +34,41 @@ class DecoderReader:
         dtype: torch.dtype | None = None,
         shard: Shard | None = None,
         make: MakeLinear = Linear,
-        make_head: MakeLinear | None = None,
+        make_embedding: MakeEmbedding = lambda weight, head: Embedding(weight),
     ) -> None:
         self.weights, self.architecture, self.dtype = weights, architecture, dtype
         self.shard = shard or architecture.whole()
-        self.make, self.make_head = make, make_head or make
+        self.make, self.make_embedding = make, make_embedding
         self.live = isinstance(weights, LiveWeights)
 
-    def decoder(self, layers: Iterable[Layer] | None = None, **collectives: Callable[[Tensor], Tensor]) -> Decoder:
+    def decoder(self, layers: LayerSource | None = None, **collectives: Callable[[Tensor], Tensor]) -> Decoder:
         """The whole decoder; `layers` if they come from elsewhere (streamed ones)."""
-        a, rows = self.architecture, self.shard.vocabulary
-        embedding = self.tensor(a.names["embedding"] + ".weight", *rows)
-        head = f"{a.names['head']}.weight"
-        tied = head not in self.weights
-        matrix = embedding if tied else self._convert(self.weights.read(head, 0, *rows))
-        positions = a.names.get("positions")
-        norm = a.names.get("embedding_norm")
+        a = self.architecture
+        embedding, head = self._ends()
+        positions, norm = a.names.get("positions"), a.names.get("embedding_norm")
         return Decoder(
             architecture=a,
             shard=self.shard,
             embedding=embedding,
-            head=self.make_head(matrix, None),
-            layers=layers or [self.layer(index) for index in range(a.layers)],
+            head=head,
+            layers=[self.layer(index) for index in range(a.layers)] if layers is None else layers,
             final_norm=self.norm(a.names["final_norm"]),
             position_embedding=self.tensor(positions + ".weight") if positions else None,
             embedding_norm=self.norm(norm) if norm else None,
             **collectives,
         )
+
+    def head_name(self) -> str | None:
+        """The output matrix's name, or None where it is the embedding."""
+        names = (f"{self.architecture.names['head']}.weight", "lm_head.weight")
+        return next((name for name in names if name in self.weights), None)
+
+    def _ends(self) -> tuple[Embedding, Linear]:
+        """Embedding and output matrix; what a kind of linear makes of them is all that stays."""
+        rows, name = self.shard.vocabulary, self.head_name()
+        embedding = self.tensor(self.architecture.names["embedding"] + ".weight", *rows)
+        head = self.make(embedding if name is None else self._convert(self.weights.read(name, 0, *rows)), None)
+        return self.make_embedding(embedding, head if name is None else None), head
 
     def layer(self, index: int) -> Layer:
         """One block."""
@@ -84,7 +94,7 @@ class DecoderReader:
         if len(found) == 1:
             return self.make(*found[0])
         if self.live:
-            return SideBySide([Linear(*pair) for pair in found])
+            return SideBySide([self.make(*pair) for pair in found])
         biases = [bias for _, bias in found if bias is not None]
         return self.make(torch.cat([weight for weight, _ in found]), torch.cat(biases) if biases else None)
 
@@ -96,7 +106,7 @@ class DecoderReader:
         if not self.live:
             weight = weight.contiguous()
         bias = None
-        if self._full(module + ".bias") in self.weights:
+        if self.full_name(module + ".bias") in self.weights:
             bias = self.tensor(module + ".bias", *((start, stop) if dim == 0 else ()))
             if dim == 1 and not self.shard.first:  # the sum over processes must hold it once
                 bias = None
@@ -104,9 +114,10 @@ class DecoderReader:
 
     def tensor(self, name: str, start: int = 0, stop: int | None = None, dim: int = 0) -> Tensor:
         """A tensor by its name without prefix, in the decoder's dtype."""
-        return self._convert(self.weights.read(self._full(name), dim, start, stop))
+        return self._convert(self.weights.read(self.full_name(name), dim, start, stop))
 
-    def _full(self, name: str) -> str:
+    def full_name(self, name: str) -> str:
+        """A tensor's name in the weights."""
         prefixed = self.architecture.prefix + name
         return prefixed if prefixed in self.weights else name  # files of models without a head have no prefix
 

@@ -116,9 +116,8 @@ class NativeBackend:
                 self._adapters[name].install(layer, index, decoder.architecture, decoder.shard)
 
     def memory(self) -> dict[str, int]:
-        decoder, _ = self._loaded()
         return {
-            "weights": storage_bytes(decoder.tensors()),
+            "weights": storage_bytes(self._loaded()[0].tensors()),
             "kv_cache": self._cache_bytes,
             "resident": resident_bytes(),
             "peak": peak_bytes(),

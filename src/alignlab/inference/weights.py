@@ -85,6 +85,14 @@ class WeightFiles:
             _read_into(descriptor, part, place + start * row_bytes)
         return part
 
+    def read_into(self, name: str, target: Tensor) -> None:
+        """The whole tensor into memory that is there already."""
+        descriptor, dtype, _, place = self._places[name]
+        if target.dtype == dtype and target.is_contiguous():
+            _read_into(descriptor, target, place)
+        else:
+            target.copy_(self.read(name))
+
     def close(self) -> None:
         """Close the files."""
         for descriptor in self._files:

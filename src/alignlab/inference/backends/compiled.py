@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alignlab.inference.decoder import Decoder
+from alignlab.inference.linears import FastLinear
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.native import NativeBackend
 
@@ -16,4 +17,5 @@ class CompiledBackend(NativeBackend):
     name = "compiled"
 
     def build(self, reader: DecoderReader) -> Decoder:
+        reader.make = FastLinear
         return reader.decoder()

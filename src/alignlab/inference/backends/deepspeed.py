@@ -1,0 +1,131 @@
+"""`backend=deepspeed`: DeepSpeed's automatic tensor parallelism, or ZeRO-Inference where a model has none; starts its own processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from alignlab.inference.backend import Availability
+from alignlab.inference.backends.transformers import TransformersBackend
+from alignlab.inference.process_backend import ProcessBackend, Served
+from alignlab.inference.source import OpenSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Mode = Literal["auto", "tensor_parallel", "zero"]
+AUTO_TP = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "gpt_neox",
+    "opt",
+    "bloom",
+)  # those that were seen to give the yardstick's tokens
+
+
+class DeepSpeedRank(TransformersBackend):
+    """One process: transformers' model with its parameters cut, or fetched layer by layer, by DeepSpeed."""
+
+    name = "deepspeed"
+
+    def __init__(self, rank: int, ranks: int, mode: Mode, batch_size: int) -> None:
+        super().__init__(batch_size)
+        self.rank, self.ranks, self.mode = rank, ranks, mode
+
+    def fetch(self, opened: OpenSource) -> PreTrainedModel:
+        import deepspeed
+
+        if (
+            not torch.cuda.is_available()
+        ):  # its shared-memory sum dies of a segmentation fault, and takes 40 s to compile
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        model, kind = super().fetch(opened), opened.config.model_type
+        splits = self.mode == "tensor_parallel" or (self.mode == "auto" and kind in AUTO_TP)
+        return self._split(model, kind) if splits else self._zero(model)
+
+    def _split(self, model: PreTrainedModel, kind: str) -> PreTrainedModel:
+        """Automatic tensor parallelism: whole matrices are loaded, then cut."""
+        import deepspeed
+
+        if kind == "gpt2":
+            raise ValueError("backend.mode=tensor_parallel: DeepSpeed cannot split GPT-2; use backend.mode=zero")
+        heads = model.config.num_attention_heads
+        if heads % self.ranks:
+            limit = f"DeepSpeed splits {heads} heads evenly only, not over {self.ranks} processes"
+            raise ValueError(
+                f"backend.processes={self.ranks}: {limit}; use backend=tensor_parallel or backend.mode=zero"
+            )
+        if kind == "bloom":
+            _slice_alibi(self.rank, heads)
+        settings = {
+            "tensor_parallel": {"tp_size": self.ranks},
+            "dtype": model.dtype,
+            "replace_with_kernel_inject": False,
+        }
+        return deepspeed.init_inference(model, config=settings).module
+
+    def _zero(self, model: PreTrainedModel) -> PreTrainedModel:
+        """ZeRO-Inference: every rank keeps its part of each parameter in host memory and gathers a layer as it comes."""
+        import deepspeed
+
+        settings = {
+            "train_micro_batch_size_per_gpu": 1,  # demanded, though nothing trains
+            "zero_optimization": {
+                "stage": 3,
+                "offload_param": {"device": "cpu"},
+                "stage3_param_persistence_threshold": 0,
+            },
+            "bf16": {"enabled": model.dtype == torch.bfloat16},
+        }
+        return deepspeed.initialize(model=model, config=settings)[0].module
+
+
+class DeepSpeedBackend(ProcessBackend):
+    """DeepSpeed as it works without its CUDA kernels; on a CPU too.
+
+    Args:
+        processes: how many ranks.
+        mode: `tensor_parallel` (Llama, NeoX, OPT, BLOOM; even head counts), `zero`, or `auto`: the first where it fits.
+        batch_size: requests that run together.
+    """
+
+    name = "deepspeed"
+
+    def __init__(self, processes: int = 2, mode: Mode = "auto", batch_size: int = 32) -> None:
+        super().__init__(processes)
+        if mode not in ("auto", "tensor_parallel", "zero"):
+            raise ValueError(f"backend.mode={mode} must be one of auto, tensor_parallel, zero")
+        self.mode, self.batch_size = mode, batch_size
+        self.environment = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
+        self.environment |= {"LOCAL_SIZE": str(processes), "DS_LOG_LEVEL": os.environ.get("DS_LOG_LEVEL", "error")}
+
+    def available(self) -> Availability:
+        if find_spec("deepspeed") is None:
+            return Availability(False, "needs DeepSpeed: pip install 'alignlab[deepspeed]'")
+        return Availability(True, "DeepSpeed is installed")
+
+    def rank(self) -> Callable[[int, int], Served]:
+        return partial(_served, mode=self.mode, batch_size=self.batch_size)
+
+
+def _served(rank: int, ranks: int, mode: Mode, batch_size: int) -> Served:
+    return Served(DeepSpeedRank(rank, ranks, mode, batch_size))
+
+
+def _slice_alibi(rank: int, heads: int) -> None:
+    """Give BLOOM this rank's slopes where transformers computes them inline, which DeepSpeed's own hook does not reach."""
+    from transformers.models.bloom import modeling_bloom
+
+    whole = getattr(modeling_bloom, "_slopes_of_all", modeling_bloom._get_alibi_slopes)
+    modeling_bloom._slopes_of_all = whole
+
+    def sliced(num_heads: int, device: torch.device) -> torch.Tensor:
+        return whole(heads, device)[rank * num_heads :][:num_heads] if num_heads < heads else whole(heads, device)
+
+    modeling_bloom._get_alibi_slopes = sliced

@@ -1,0 +1,36 @@
+"""`backend=int8`: every matrix of the blocks and the head in 8 bits with one scale an output."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from alignlab.inference.decoder import Decoder
+from alignlab.inference.loading import DecoderReader
+from alignlab.inference.native import NativeBackend
+from alignlab.inference.quantization import Int8Embedding, Int8Int8Linear, Int8Linear
+
+MODES = {"weight_only": Int8Linear, "w8a8": Int8Int8Linear}
+
+
+class Int8Backend(NativeBackend):
+    """Quantises each matrix as it is read, so that no more than one is in memory in full precision.
+
+    Args:
+        mode: `weight_only` keeps activations as they are (a quarter of fp32's bytes a token, the smallest error); `w8a8` rounds them too, row by
+            row, for integer products.
+        batch_size: requests that run together.
+    """
+
+    name = "int8"
+
+    def __init__(self, mode: Literal["weight_only", "w8a8"] = "weight_only", batch_size: int = 32) -> None:
+        super().__init__(batch_size)
+        if mode not in MODES:
+            raise ValueError(f"backend.mode={mode} must be one of {', '.join(MODES)}")
+        self.mode = mode
+
+    def build(self, reader: DecoderReader) -> Decoder:
+        if reader.live:
+            raise ValueError("backend=int8 quantises a model's files; a live model changes, use backend=compiled")
+        reader.make, reader.make_embedding = MODES[self.mode], Int8Embedding.of
+        return reader.decoder()

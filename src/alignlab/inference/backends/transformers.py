@@ -1,0 +1,202 @@
+"""`backend=transformers`: the library's own `generate`, the yardstick that the others are held against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from alignlab.inference import decoding
+from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
+from alignlab.inference.constraints import allowed_tokens
+from alignlab.inference.native import ADAPTER
+from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
+from alignlab.inference.rows import Rows, refused
+from alignlab.inference.sampling import Sampler
+from alignlab.inference.source import OpenSource, open_source
+from alignlab.models.language import load_language_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class TransformersBackend:
+    """Any model that transformers knows, with left padding.
+
+    Tokens are chosen by our `Sampler`, as in every backend, from the logits that `generate` computes: so seeds mean the same.
+
+    Args:
+        batch_size: requests that run together.
+    """
+
+    name = "transformers"
+
+    def __init__(self, batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise ValueError(f"backend.batch_size={batch_size} must be at least 1")
+        self.batch_size = batch_size
+        self.opened: OpenSource | None = None
+        self.model: PreTrainedModel | None = None
+        self._cache_bytes = 0
+
+    def available(self) -> Availability:
+        return Availability(True, "runs wherever torch does")
+
+    def load(self, source: ModelSource) -> LoadReport:
+        self.close()
+        started, before = time.perf_counter(), resident_bytes()
+        reset_peak()
+        self.opened = open_source(source)
+        self.model = source.model if source.model is not None else self.fetch(self.opened)
+        self.model.eval()
+        if self.opened.adapter is not None:
+            self._add_adapter(ADAPTER, self.opened.adapter)
+        peak = max(0, peak_bytes() - before)
+        return LoadReport(time.perf_counter() - started, self.memory()["weights"], peak)
+
+    def fetch(self, opened: OpenSource) -> PreTrainedModel:
+        """The base model from its folder."""
+        assert opened.folder is not None
+        return load_language_model(opened.folder, opened.source.dtype)
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        *,
+        on_token: Callable[[int, int], None] | None = None,
+        on_done: Callable[[int, Completion], None] | None = None,
+    ) -> list[Completion]:
+        model, opened = self._loaded()
+        limit, vocabulary = position_limit(model.config), model.config.get_text_config().vocab_size
+        done = refused(requests, vocabulary, limit, on_done)
+        for numbers in decoding.batches(requests, done, self.batch_size):
+            part = [requests[number] for number in numbers]
+            tokenizer = opened.tokenizer if any(r.sampling.needs_text for r in part) else None
+            rows = Rows(
+                part,
+                numbers,
+                eos=opened.eos,
+                max_positions=limit,
+                tokenizer=tokenizer,
+                on_token=on_token,
+                on_done=on_done,
+            )
+            allowed = allowed_tokens(part, tokenizer, opened.eos, vocabulary)
+            self._run(model, rows, Sampler(part, vocabulary, allowed, model.device))
+            done |= {number: rows.done[row] for row, number in enumerate(numbers)}
+        return [done[number] for number in range(len(requests))]
+
+    @torch.no_grad()  # not inference_mode: DeepSpeed moves parameters in between
+    def _run(self, model: PreTrainedModel, rows: Rows, sampler: Sampler) -> None:
+        from transformers import GenerationConfig
+
+        ids, starts = decoding.left_padded([request.ids for request in rows.requests])
+        mask = torch.arange(ids.shape[1]) >= starts[:, None]
+        choice = _Choice(rows, sampler)
+        settings = GenerationConfig(max_new_tokens=max(rows.limits), do_sample=False, pad_token_id=0, use_cache=True)
+        own = model.generation_config
+        model.generation_config = GenerationConfig()  # generate would fill our settings up from the model's own
+        try:
+            model.generate(
+                ids.to(model.device),
+                attention_mask=mask.long().to(model.device),
+                generation_config=settings,
+                logits_processor=[choice],
+                stopping_criteria=[choice.finished],
+            )
+        finally:
+            model.generation_config = own
+
+    @torch.no_grad()
+    def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
+        model, _ = self._loaded()
+        found = []
+        for sequence in sequences:
+            logits = model(torch.tensor([sequence], device=model.device)).logits[0, :-1].float()
+            targets = torch.tensor(sequence[1:], device=model.device)[:, None]
+            found.append((logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist())
+        return found
+
+    def set_adapter(self, name: str | None) -> None:
+        model, _ = self._loaded()
+        if name is None:
+            if hasattr(model, "peft_config"):
+                _disable(model)
+            return
+        if name not in getattr(model, "peft_config", {}):
+            self._add_adapter(name, name)
+        _enable(self._loaded()[0], name)
+
+    def _add_adapter(self, name: str, folder: str) -> None:
+        from peft import PeftModel
+
+        model, _ = self._loaded()
+        key = name.replace(".", "_").replace("/", "_")  # module names cannot hold dots
+        try:
+            if isinstance(model, PeftModel):
+                model.load_adapter(folder, key)
+            else:
+                model = PeftModel.from_pretrained(model, folder, adapter_name=key)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"adapter={folder}: PEFT cannot put it onto this model ({reason})") from error
+        self.model = model.eval()
+        _enable(self.model, key)
+
+    def memory(self) -> dict[str, int]:
+        model, _ = self._loaded()
+        return {
+            "weights": storage_bytes(getattr(p, "ds_tensor", p) for p in model.parameters()),  # this rank's, under ZeRO
+            "kv_cache": self._cache_bytes,
+            "resident": resident_bytes(),
+            "peak": peak_bytes(),
+        }
+
+    def close(self) -> None:
+        self.model = self.opened = None
+
+    def _loaded(self) -> tuple[PreTrainedModel, OpenSource]:
+        if self.model is None or self.opened is None:
+            raise ValueError(f"backend={self.name} has no model yet; call load first")
+        return self.model, self.opened
+
+
+class _Choice:
+    """Logits processor that leaves only the token our sampler chose, and the criterion that knows which rows have ended."""
+
+    def __init__(self, rows: Rows, sampler: Sampler) -> None:
+        self.rows, self.sampler = rows, sampler
+        self.running = list(range(len(rows.requests)))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        chosen, logprobs = self.sampler.choose(scores.float(), self.rows.ids)
+        tokens, values = chosen.tolist(), logprobs.tolist()
+        self.running = self.rows.advance(
+            self.running, [tokens[row] for row in self.running], [values[row] for row in self.running]
+        )
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+
+    def finished(self, input_ids: Tensor, scores: Tensor, **unused: object) -> Tensor:
+        """(B,): True where a row has ended."""
+        done = [row in self.rows.done for row in range(len(self.rows.requests))]
+        return torch.tensor(done, device=input_ids.device)
+
+
+def position_limit(config: object) -> int | None:
+    """Longest sequence of a model; None where positions have no end."""
+    for key in ("max_position_embeddings", "n_positions"):
+        if getattr(config, key, None):
+            return int(getattr(config, key))
+    return None
+
+
+def _enable(model: PreTrainedModel, name: str) -> None:
+    model.base_model.enable_adapter_layers()
+    model.set_adapter(name.replace(".", "_").replace("/", "_"))
+
+
+def _disable(model: PreTrainedModel) -> None:
+    model.base_model.disable_adapter_layers()

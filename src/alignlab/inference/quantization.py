@@ -1,0 +1,92 @@
+"""Linears with int8 weights, one scale an output: weight-only, and W8A8 with activations rounded as they come.
+
+Legend: B rows, N outputs, K inputs.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alignlab.inference.linears import Embedding, Linear
+from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul, SmallMatmulInt8, fits
+
+CHUNK = 8192  # outputs that are in floating point at a time
+
+
+def quantize_outputs(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """W ~ scale * q with q in [-127, 127] and scale = max |W| / 127 for each output: (N, K) -> (N, K) int8, (N,) fp32."""
+    whole, scales = torch.empty(weight.shape, dtype=torch.int8), []
+    for start in range(0, len(weight), CHUNK):
+        rows = weight[start : start + CHUNK].float()
+        scale = rows.abs().amax(1).clamp_(min=1e-12) / 127
+        whole[start : start + CHUNK] = (rows / scale[:, None]).round_()
+        scales.append(scale)
+    return whole, torch.cat(scales)
+
+
+class Int8Linear(Linear):
+    """y = (x q^T) * scale + b: only the weights are rounded."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        q, scale = quantize_outputs(weight)
+        super().__init__(q, bias)
+        self.scale, self.dtype = scale, weight.dtype
+        self._small = SmallMatmul(q, scale, bias) if fits(q) else None
+
+    def apply(self, x: Tensor) -> Tensor:
+        if self._small is not None and x.shape[:-1].numel() <= MOST_ROWS:
+            return self._small(x)
+        parts = []
+        for start in range(0, len(self.weight), CHUNK):
+            rows = slice(start, start + CHUNK)
+            parts.append(F.linear(x, self.weight[rows].to(x.dtype)) * self.scale[rows].to(x.dtype))
+        y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return y if self.bias is None else y + self.bias
+
+    def tensors(self) -> list[Tensor]:
+        return [*super().tensors(), self.scale]
+
+
+class Int8Int8Linear(Int8Linear):
+    """The same with x rounded to int8 row by row (absmax), so that the sums are integers."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(weight, bias)
+        self._small = SmallMatmulInt8(self.weight, self.scale, bias) if fits(self.weight) else None
+
+    def apply(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        if self._small is not None and len(rows) <= MOST_ROWS:
+            return self._small(x)
+        scale = rows.float().abs().amax(1, keepdim=True).clamp_(min=1e-12) / 127
+        rounded = (rows / scale).round_().to(torch.int8)
+        y = torch._int_mm(_at_least(rounded, 17), self.weight.t())[: len(rows)] * (scale * self.scale)
+        y = y.view(*x.shape[:-1], -1).to(x.dtype)
+        return y if self.bias is None else y + self.bias
+
+
+class Int8Embedding(Embedding):
+    """Rows of an int8 matrix, scaled as they are looked up."""
+
+    def __init__(self, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(weight)
+        self.scale, self.dtype = scale, dtype
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return (F.embedding(ids, self.weight) * F.embedding(ids, self.scale[:, None])).to(self.dtype)
+
+    def tensors(self) -> list[Tensor]:
+        return [self.weight, self.scale]
+
+    @classmethod
+    def of(cls, weight: Tensor, head: Linear | None) -> Int8Embedding:
+        """From an embedding, or from the head that was made of the same matrix."""
+        q, scale = (head.weight, head.scale) if isinstance(head, Int8Linear) else quantize_outputs(weight)
+        return cls(q, scale, weight.dtype)
+
+
+def _at_least(rows: Tensor, count: int) -> Tensor:
+    """Rows of zeros below: CUDA's integer product wants more than 16."""
+    return rows if len(rows) >= count else F.pad(rows, (0, 0, 0, count - len(rows)))
