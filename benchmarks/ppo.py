@@ -180,6 +180,7 @@ def work_alignlab(turns: Turns, updates: int, critic: str) -> None:
     from alignlab.optim import adamw
     from alignlab.systems.rlhf import on_policy
     from alignlab.systems.rlhf.ppo import PpoSystem
+    from alignlab.systems.rlhf.update import Update
     from alignlab.types import LanguageVocabulary, PromptBatch
 
     class Turn(lightning.Callback):
@@ -203,14 +204,13 @@ def work_alignlab(turns: Turns, updates: int, critic: str) -> None:
         vocabulary=LanguageVocabulary(VOCABULARY, PAD, None, END),
         optim=partial(adamw, lr=1e-5, weight_decay=0.0),
         response_length=RESPONSE,
-        epochs=EPOCHS,
-        micro_batch_size=BATCH,
+        update=Update(EPOCHS, micro_batch_size=BATCH),
     )
     system.sampling = system.sampling._replace(ignore_eos=True)
     on_policy.generate = turns.timed("generate", on_policy.generate)
     on_policy.evaluate = turns.timed("score", on_policy.evaluate)
     system.score = turns.timed("score", system.score)
-    system.improve = turns.timed("improve", system.improve)
+    system.update.run = turns.timed("improve", system.update.run)
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_steps=updates,
@@ -331,7 +331,8 @@ def table(reports: dict[str, list[dict[str, float]]], peak: dict[str, int], spee
     import trl
 
     middle = {
-        side: {key: statistics.median(r.get(key, 0.0) for r in reports[side]) for key in reports[side][0]} for side in SIDES
+        side: {key: statistics.median(r.get(key, 0.0) for r in reports[side]) for key in reports[side][0]}
+        for side in SIDES
     }
     rows = [
         f"| {side} | {m['update']:.2f} | {middle[SIDES[0]]['update'] / m['update']:.2f} | {m['generate']:.2f} | {m['score']:.2f} | {m['improve']:.2f} "
@@ -369,7 +370,9 @@ def write(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="measured turns of each side")
-    parser.add_argument("--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md"
+    )
     parser.add_argument("--part", choices=("all", "speed", "memory"), default="all")
     parser.add_argument("--keep", type=Path, help="file for the numbers of a part, read again by the other part")
     parser.add_argument("--work", choices=SIDES, help=argparse.SUPPRESS)

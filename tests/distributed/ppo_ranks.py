@@ -11,6 +11,7 @@ from alignlab.models.language import pretrained
 from alignlab.systems.rlhf.kl_controller import KlController
 from alignlab.systems.rlhf.objective import Objective
 from alignlab.systems.rlhf.ppo import PpoSystem
+from alignlab.systems.rlhf.update import Update
 from tiny_policy import VOCABULARY, Prompts, Recorder, count_good, save_model, sgd, trainer
 
 
@@ -26,9 +27,7 @@ def train(folder: Path, ranks: int) -> dict:
         score_scale="running",
         whiten_rewards=True,
         response_length=8,
-        epochs=2,
-        micro_batch_size=3,
-        max_grad_norm=0.5,
+        update=Update(epochs=2, micro_batch_size=3, max_grad_norm=0.5),
     )
     recorder = Recorder()
     settings = {"strategy": "ddp", "devices": ranks} if ranks > 1 else {}

@@ -18,7 +18,11 @@ def test_two_ranks_equal_one_in_weights_metrics_and_state(tmp_path: Path) -> Non
     ppo_ranks.save_model(tmp_path / "model")
     here = Path(__file__).parent
     paths = [str(here.parent), str(here.parent.parent / "src"), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PPO_FOLDER": str(tmp_path), "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PPO_FOLDER": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, str(here / "ppo_ranks.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from alignlab.losses.grpo import group_advantages, leave_one_out, sequence_log_ratio
 from alignlab.losses.ppo import policy_terms, token_kl, token_weights
-from tiny_policy import make_model, make_tokenizer
+from tiny_policy import make_tokenizer, save_model
 
 trl = pytest.importorskip("trl")
 EXACT = {"rtol": 1e-6, "atol": 1e-6}
@@ -41,10 +41,11 @@ def run(folder: Path, rloo: bool = False, **settings: Any) -> tuple[list[dict], 
         bf16=False,
         disable_tqdm=True,
         seed=3,
+        model_init_kwargs={"dtype": "float32"},
         **settings,
     )
     trainer = (trl.RLOOTrainer if rloo else trl.GRPOTrainer)(
-        model=make_model(0),
+        model=save_model(folder / "model"),
         reward_funcs=reward,
         args=config,
         processing_class=make_tokenizer(),
@@ -70,7 +71,9 @@ def run(folder: Path, rloo: bool = False, **settings: Any) -> tuple[list[dict], 
     return steps, rewards
 
 
-def ours(step: dict, old: torch.Tensor, aggregation: str, importance: str, beta: float, clip_high: float) -> torch.Tensor:
+def ours(
+    step: dict, old: torch.Tensor, aggregation: str, importance: str, beta: float, clip_high: float
+) -> torch.Tensor:
     """Our loss from the same numbers, on flat tokens as the objective has them."""
     mask = step["completion_mask"].bool()
     row = torch.arange(ROWS)[:, None].expand_as(mask)[mask]
@@ -94,7 +97,14 @@ def ours(step: dict, old: torch.Tensor, aggregation: str, importance: str, beta:
         ({"loss_type": "grpo", "beta": 0.1}, "sequence", "token", "group", 0.1, 0.2),
         ({"loss_type": "dr_grpo", "scale_rewards": "none"}, "constant", "token", "none", 0.0, 0.2),
         ({"loss_type": "dapo", "epsilon_high": 0.28, "scale_rewards": "batch"}, "token", "token", "batch", 0.0, 0.28),
-        ({"loss_type": "grpo", "importance_sampling_level": "sequence"}, "sequence", "sequence_mean", "group", 0.0, 0.2),
+        (
+            {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+            "sequence",
+            "sequence_mean",
+            "group",
+            0.0,
+            0.2,
+        ),
     ],
     ids=["grpo", "dr_grpo", "dapo", "gspo"],
 )

@@ -11,6 +11,7 @@ from alignlab.models.language import pretrained
 from alignlab.models.lora import add_lora
 from alignlab.systems.rlhf.grpo import GrpoSystem
 from alignlab.systems.rlhf.objective import Objective
+from alignlab.systems.rlhf.update import Update
 from tiny_policy import VOCABULARY, Prompts, Recorder, constant_rate, count_good, save_model, sgd, trainer
 
 
@@ -51,7 +52,7 @@ def fit(found: GrpoSystem, folder: Path, steps: int, batch_size: int = 4) -> lis
     ids=["grpo", "rloo", "reinforce++", "dr_grpo, dapo, lora"],
 )
 def test_they_learn(path: str, tmp_path: Path, settings: dict) -> None:
-    rows = fit(system(path, epochs=2, **settings), tmp_path, 14)
+    rows = fit(system(path, update=Update(epochs=2), **settings), tmp_path, 14)
     scores = [row["objective/score"] for row in rows]
     assert sum(scores[-3:]) / 3 > sum(scores[:3]) / 3 + 0.1, scores
     assert rows[0]["objective/kl"] == pytest.approx(0.0, abs=1e-5)
@@ -66,7 +67,7 @@ def test_the_gradient_does_not_depend_on_micro_batches(
     weights = []
     for size in (3, 16):
         objective = Objective(importance=importance, aggregation=aggregation, kl_coefficient=0.1)
-        found = system(path, micro_batch_size=size, objective=objective, epochs=2)
+        found = system(path, update=Update(epochs=2, micro_batch_size=size), objective=objective)
         found.optim = lambda module, total_steps: sgd(module)
         fit(found, tmp_path, 1)
         weights.append({name: p.detach() for name, p in found.named_parameters()})

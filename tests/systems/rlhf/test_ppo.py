@@ -1,6 +1,9 @@
 """PPO as a whole: it learns, the split into micro-batches changes nothing, resumed equals uninterrupted, every parameter learns."""
 
+import copy
+import dataclasses
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from alignlab.models.lora import add_lora
 from alignlab.systems.rlhf.kl_controller import KlController
 from alignlab.systems.rlhf.objective import Objective
 from alignlab.systems.rlhf.ppo import PpoSystem
+from alignlab.systems.rlhf.update import Update
 from tiny_policy import VOCABULARY, PlainBackend, Prompts, Recorder, constant_rate, count_good, save_model, sgd, trainer
 
 
@@ -25,9 +29,11 @@ LORA = partial(add_lora, rank=4, alpha=8)
 
 def system(path: str, lr: float = 1e-3, **settings) -> PpoSystem:
     settings = {"response_length": 8, "micro_batch_size": 4, "backend": PlainBackend} | settings
+    update = Update(**{key: settings.pop(key) for key in signature(Update).parameters if key in settings})
     return PpoSystem(
         partial(pretrained, path=path),
         settings.pop("reward", count_good),
+        update=update,
         vocabulary=VOCABULARY,
         optim=constant_rate(lr),
         **settings,
@@ -204,12 +210,24 @@ def test_a_bad_reward_is_one_line(path: str, tmp_path: Path, reward: object, mes
     assert "\n" not in str(caught.value)
 
 
+class StaleBackend(PlainBackend):
+    """Goes on with the weights of the start."""
+
+    def load(self, source):
+        return super().load(dataclasses.replace(source, model=copy.deepcopy(source.model)))
+
+
+def test_a_backend_that_samples_from_another_model_is_found_out(path: str, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="StaleBackend samples from another model than the policy"):
+        fit(system(path, lr=0.05, backend=StaleBackend), tmp_path, 4)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_minibatches": 3}, "model.num_minibatches=3 doesn't divide the 8 responses"),
+        ({"num_minibatches": 3}, "model.update.num_minibatches=3 doesn't divide the 8 responses"),
         ({"temperature": 0.0}, "model.temperature=0.0 must be positive"),
-        ({"epochs": 0}, "model.epochs=0 must be at least 1"),
+        ({"epochs": 0}, "model.update.epochs=0 must be at least 1"),
         (
             {"response_length": 63},
             r"a prompt of \d tokens and model.response_length=63 exceed the model's context of 64",

@@ -23,6 +23,7 @@ from alignlab.systems.rlhf.objective import Experience, Objective
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from alignlab.systems.rlhf.reward import Function, Reward
 from alignlab.systems.rlhf.rollout import Trajectory
+from alignlab.systems.rlhf.update import Update
 from alignlab.types import LanguageVocabulary
 
 Kind = Literal["grpo", "rloo", "reinforce++"]
@@ -61,6 +62,7 @@ class GrpoSystem(OnPolicySystem):
         optim: Callable[..., dict],
         kind: Kind = "grpo",
         objective: Objective | None = None,
+        update: Update | None = None,
         kl_in_reward: float = 0.0,
         kl_estimator: KlEstimator = "k1",
         group_size: int = 8,
@@ -74,11 +76,6 @@ class GrpoSystem(OnPolicySystem):
         judge: str | Function | Reward | None = None,
         response_length: int = 53,
         temperature: float = 1.0,
-        epochs: int = 1,
-        num_minibatches: int = 1,
-        micro_batch_size: int = 16,
-        max_grad_norm: float | None = 1.0,
-        target_kl: float | None = None,
         backend: Callable[..., Any] | None = None,
         stop_ids: tuple[int, ...] = (),
         seed: int = 0,
@@ -98,16 +95,12 @@ class GrpoSystem(OnPolicySystem):
             critic="none",
             vocabulary=vocabulary,
             optim=optim,
-            objective=objective or Objective(),
+            objective=objective,
+            update=update or Update(epochs=1),
             judge=judge,
             response_length=response_length,
             temperature=temperature,
             group_size=group_size,
-            epochs=epochs,
-            num_minibatches=num_minibatches,
-            micro_batch_size=micro_batch_size,
-            max_grad_norm=max_grad_norm,
-            target_kl=target_kl,
             backend=backend,
             stop_ids=stop_ids,
             seed=seed,

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from alignlab.losses.ppo import KlEstimator
+
 Unit = Literal["sequence", "token"]
 
 
@@ -18,10 +20,19 @@ class KlController:
         whether the target is a KL per response ("sequence": summed over its tokens, then averaged) or per token.
     horizon
         responses until beta may have changed by 20 %.
+    estimator, limit
+        of the KL of a token, see `token_kl`; the controller's target is about k1 in any case.
     """
 
     def __init__(
-        self, coefficient: float = 0.05, *, target: float | None = None, unit: Unit = "sequence", horizon: int = 10_000
+        self,
+        coefficient: float = 0.05,
+        *,
+        target: float | None = None,
+        unit: Unit = "sequence",
+        horizon: int = 10_000,
+        estimator: KlEstimator = "k1",
+        limit: float | None = None,
     ) -> None:
         if coefficient < 0 or horizon < 1 or (target is not None and target <= 0):
             raise ValueError(
@@ -29,9 +40,12 @@ class KlController:
             )
         if target is not None and coefficient == 0:
             raise ValueError("model.kl.target needs model.kl.coefficient above 0: a factor cannot raise it from 0")
+        if estimator not in ("k1", "k2", "k3"):
+            raise ValueError(f"model.kl.estimator={estimator} is none of k1, k2, k3")
         if unit not in ("sequence", "token"):
             raise ValueError(f"model.kl.unit={unit} is none of sequence, token")
         self.coefficient, self.target, self.unit, self.horizon = coefficient, target, unit, horizon
+        self.estimator, self.limit = estimator, limit
 
     def update(self, *, per_sequence: float, per_token: float, responses: int) -> None:
         """Adapt beta to the KL of so many responses, counted over all ranks."""

@@ -4,7 +4,6 @@ Legend: B responses of this process, T response tokens of the longest, R ranks.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,31 +11,30 @@ import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from alignlab.distributed import rank, reduce_mean, reduce_sum, world_size
+from alignlab.distributed import rank, reduce_mean, world_size
 from alignlab.evaluation.diversity import distinct
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
-from alignlab.losses.ppo import ScorePosition, value_mask
+from alignlab.losses.ppo import ScorePosition
 from alignlab.models.actor_critic import ActorCritic, Critic
 from alignlab.systems.language.export import build_net, export_model
 from alignlab.systems.rlhf.critic_group import with_critic_group
-from alignlab.systems.rlhf.objective import Experience, Objective, Statistics, Totals
+from alignlab.systems.rlhf.objective import Experience, Objective
 from alignlab.systems.rlhf.reward import Function, Reward, Scored, as_reward
 from alignlab.systems.rlhf.rollout import (
     Responses,
     Trajectory,
     evaluate,
     generate,
-    micro_batches,
     prompts_of,
     request_seeds,
     verify_head,
 )
+from alignlab.systems.rlhf.update import Update
 from alignlab.types import LanguageVocabulary, PromptBatch
 
-RATIO_TOLERANCE = 1e-4  # of the very first minibatch, in float32
+SAMPLER_TOLERANCE = 0.2  # nats, mean over tokens; bfloat16 stays far below
 VALIDATION_SEED = 0x5EED
 
 
@@ -71,14 +69,8 @@ class OnPolicySystem(pl.LightningModule):
         of the rollout; log-probabilities are taken at this temperature everywhere.
     group_size
         responses to each prompt.
-    epochs, num_minibatches, micro_batch_size
-        passes over a rollout, optimizer steps in each pass, rows that go through the net at once. The last changes no result.
-    max_grad_norm
-        gradients of a minibatch are scaled down to it.
-    target_kl
-        nats per token between the rollout's policy and the current one; when a minibatch exceeds it, the rest of the update is left out.
-    critic_lr_ratio
-        learning rate of what only the critic trains, as a multiple of `optim.lr`.
+    update
+        epochs, minibatches, clipping, the critic's rate.
     backend
         makes the backend that generates; None: our own decode loop on the live policy.
     stop_ids
@@ -98,17 +90,12 @@ class OnPolicySystem(pl.LightningModule):
         critic: Critic,
         vocabulary: LanguageVocabulary,
         optim: Callable[..., dict],
-        objective: Objective,
+        objective: Objective | None,
+        update: Update | None,
         judge: str | Function | Reward | None = None,
         response_length: int = 53,
         temperature: float = 1.0,
         group_size: int = 1,
-        epochs: int = 4,
-        num_minibatches: int = 1,
-        micro_batch_size: int = 16,
-        max_grad_norm: float | None = 1.0,
-        target_kl: float | None = None,
-        critic_lr_ratio: float = 1.0,
         backend: Callable[[], Backend] | None = None,
         stop_ids: tuple[int, ...] = (),
         seed: int = 0,
@@ -116,33 +103,24 @@ class OnPolicySystem(pl.LightningModule):
         export_merged: bool = True,
     ) -> None:
         super().__init__()
-        for key, value in (
-            ("response_length", response_length),
-            ("group_size", group_size),
-            ("epochs", epochs),
-            ("num_minibatches", num_minibatches),
-            ("micro_batch_size", micro_batch_size),
-        ):
+        for key, value in (("response_length", response_length), ("group_size", group_size)):
             if value < 1:
                 raise ValueError(f"model.{key}={value} must be at least 1")
         if temperature <= 0:
             raise ValueError(f"model.temperature={temperature} must be positive: a greedy policy learns nothing")
         self.automatic_optimization = False
         self.build, self.peft, self.critic = net, peft, critic
-        self.optim, self.objective, self.vocabulary = optim, objective, vocabulary
+        self.optim, self.vocabulary = optim, vocabulary
+        self.objective, self.update = objective or Objective(), update or Update()
         self.reward = as_reward(reward)
         self.judge = None if judge is None else as_reward(judge, "model.judge")
-        self.response_length, self.temperature, self.group_size = response_length, temperature, group_size
-        self.epochs, self.num_minibatches, self.micro_batch_size = epochs, num_minibatches, micro_batch_size
-        self.max_grad_norm, self.target_kl, self.critic_lr_ratio = max_grad_norm, target_kl, critic_lr_ratio
-        self.make_backend, self.seed, self.score_position = backend or CompiledBackend, seed, score_position
-        self.export_merged = export_merged
+        self.group_size, self.seed, self.score_position = group_size, seed, score_position
+        self.make_backend, self.export_merged = backend or CompiledBackend, export_merged
         self.sampling = Sampling(response_length, temperature, stop_ids=tuple(stop_ids))
         self.net: ActorCritic | None = None
         self.tokenizer: Any = None
         self.backend: Backend | None = None
         self._ready_on: torch.device | None = None
-        self._ratio_checked = False
         self._validated: list[Answer] = []
 
     # What a sub-class says
@@ -166,7 +144,7 @@ class OnPolicySystem(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         """Whatever is trainable, in one optimizer; the critic's own parameters at their own rate."""
         built = self.optim(self.net, total_steps=self.trainer.estimated_stepping_batches)
-        return with_critic_group(built, self.net.critic_parameters(), self.critic_lr_ratio)
+        return with_critic_group(built, self.net.critic_parameters(), self.update.critic_lr_ratio)
 
     def prepare(self) -> None:
         """Make the backend, bind rewards and check the output layer, once a device; called before the first rollout."""
@@ -194,15 +172,16 @@ class OnPolicySystem(pl.LightningModule):
     def training_step(self, batch: PromptBatch, batch_index: int) -> None:
         """Rollout, scores, and all optimizer steps on them; counts as one step of the trainer."""
         self.prepare()
-        update = self.trainer.global_step
-        responses, t = self.rollout(batch, self.seed, update)
+        number = self.trainer.global_step
+        responses, t = self.rollout(batch, self.seed, number)
         score = self.score(self.reward, responses).to(t.ids.device)
         e, metrics = self.experience(t, score)
-        metrics |= self.improve(t, e, update)
+        metrics |= self.update.run(self, t, e, number)
         metrics |= {
             "objective/score": reduce_mean(score.mean()),
             "objective/response_length": reduce_mean(t.length.float().mean()),
             "objective/ended": reduce_mean(t.ended.float().mean()),
+            "ppo/sampler_error": reduce_mean(self._sampler_error(responses, t)),
         }
         self.log_dict(metrics, batch_size=len(score))
         self.log("score", metrics["objective/score"], prog_bar=True, logger=False, batch_size=len(score))
@@ -219,8 +198,8 @@ class OnPolicySystem(pl.LightningModule):
         return responses, evaluate(
             self.net,
             responses,
-            temperature=self.temperature,
-            micro_batch=self.micro_batch_size,
+            temperature=self.sampling.temperature,
+            micro_batch=self.update.micro_batch_size,
             position=self.score_position,
             with_reference=self.needs_reference,
         )
@@ -235,94 +214,20 @@ class OnPolicySystem(pl.LightningModule):
         with torch.no_grad():
             return reward(Scored(*texts, sequences, responses.ended)).float()
 
-    def improve(self, t: Trajectory, e: Experience, update: int) -> dict[str, Tensor]:
-        """Epochs of minibatches on one rollout. Returns metrics, means over the minibatches that were stepped."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        size, rest = divmod(len(t.ids), self.num_minibatches)
-        if rest or not size:
-            raise ValueError(
-                f"model.num_minibatches={self.num_minibatches} doesn't divide the {len(t.ids)} responses of a process"
-            )
-        done: list[Statistics] = []
-        stopped = False
-        for epoch in range(self.epochs):
-            generator = torch.Generator().manual_seed(request_seeds(self.seed, update, epoch, 1)[0])
-            order = torch.randperm(len(t.ids), generator=generator).tolist()
-            for start in range(0, len(order), size):
-                statistics = self.accumulate(t, e, order[start : start + size], update)
-                if not done and not self._ratio_checked:
-                    self._check_ratio(statistics)
-                if self.target_kl is not None and reduce_sum(statistics.sums["approx_kl"]).item() > self.target_kl:
-                    stopped = True
-                    optimizer.zero_grad(set_to_none=True)
-                    break
-                if self.max_grad_norm is not None:
-                    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-                    norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-                    statistics.sums["grad_norm"] = norm.detach() / world_size()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                done.append(statistics)
-            if stopped:
-                break
-        self.optimizers().step()  # without gradients it moves nothing: the trainer counts one step an update
-        self.lr_schedulers().step()
-        return self._metrics(done, t.ids.device) | {"ppo/minibatches": torch.tensor(float(len(done)))}
+    def _sampler_error(self, responses: Responses, t: Trajectory) -> Tensor:
+        """Mean difference between what the sampler and what the policy says about the sampled tokens, nats.
 
-    def accumulate(self, t: Trajectory, e: Experience, rows: list[int], update: int) -> Statistics:
-        """Gradient of one minibatch, summed over micro-batches and averaged over ranks; whatever the split, the same."""
-        valued = value_mask(t.mask, self.score_position).sum(1).tolist()
-        used = e.weight[rows]
-        values = torch.full((), float(sum(valued[i] for i in rows)), device=used.device)
-        counts = torch.stack([(t.length[rows] * used).sum(), used.sum(), values])
-        totals = Totals(*reduce_sum(counts).clamp_min(1.0))
-        statistics = Statistics()
-        parts = micro_batches(rows, t.total_length, self.micro_batch_size)
-        for number, part in enumerate(parts):
-            with self._synchronised(number == len(parts) - 1):
-                loss = self.objective(
-                    self.net,
-                    t,
-                    e,
-                    part,
-                    totals,
-                    statistics,
-                    temperature=self.temperature,
-                    longest=self.response_length,
-                    value_length=valued,
-                    policy_coefficient=self.policy_coefficient(update),
-                )
-                self.manual_backward(
-                    loss * world_size()
-                )  # ranks are averaged, shares of a global mean are to be summed
-        return statistics
-
-    def policy_coefficient(self, update: int) -> float:
-        """Weight of the policy's loss in an update."""
-        return 1.0
-
-    def _synchronised(self, last: bool) -> AbstractContextManager:
-        """Ranks exchange gradients once a minibatch, after its last micro-batch."""
-        model = self.trainer.strategy.model
-        return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
-
-    def _check_ratio(self, statistics: Statistics) -> None:
-        """New and old log-probabilities of the first minibatch must agree: same weights, same arithmetic, no dropout."""
-        self._ratio_checked = True
-        exact = self.net.head.weight.dtype == torch.float32 and self.trainer.precision in ("32-true", "64-true")
-        error = float(statistics.largest_ratio_error)
-        if exact and error > RATIO_TOLERANCE:
+        Raises RuntimeError where they are different models: every KL estimate would then be biased, and often negative.
+        """
+        length = t.length.tolist()
+        sampled = torch.tensor([[*row, *[0.0] * (t.mask.shape[1] - len(row))] for row in responses.logprobs])
+        error = (torch.where(t.mask, sampled.to(t.logprob) - t.logprob, 0.0)).abs().sum() / sum(length)
+        if error > SAMPLER_TOLERANCE:
+            name = type(self.backend).__name__
             raise RuntimeError(
-                f"the ratio before the first update is off by {error:.3g}; it must be 1 within {RATIO_TOLERANCE}"
+                f"{name} samples from another model than the policy: log-probabilities differ by {error:.3g} on average"
             )
-        self.log("ppo/first_ratio_error", error, batch_size=1)
-
-    def _metrics(self, done: list[Statistics], device: torch.device) -> dict[str, Tensor]:
-        if not done:
-            return {}
-        names = sorted(done[0].sums)
-        table = torch.stack([torch.stack([s.sums[name].float() for name in names]) for s in done]).mean(0)
-        return {f"ppo/{name}": value for name, value in zip(names, reduce_sum(table), strict=True)}
+        return error
 
     # Validation, which changes nothing
 

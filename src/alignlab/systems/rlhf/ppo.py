@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from alignlab.distributed import reduce_mean, world_size
 from alignlab.losses.ppo import (
-    KlEstimator,
     MissingEnd,
     ScorePosition,
     explained_variance,
     gae,
+    masked_moments,
     penalise_missing_end,
     token_kl,
     token_rewards,
@@ -29,6 +29,7 @@ from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from alignlab.systems.rlhf.reward import Function, Reward
 from alignlab.systems.rlhf.rollout import Trajectory
 from alignlab.systems.rlhf.score_scale import ScoreScale
+from alignlab.systems.rlhf.update import Update
 from alignlab.types import LanguageVocabulary
 
 
@@ -40,9 +41,7 @@ class PpoSystem(OnPolicySystem):
     objective
         policy and value loss.
     kl
-        coefficient of the KL penalty in the token rewards, and its controller.
-    kl_estimator, kl_limit
-        of that penalty, see `token_kl`.
+        KL penalty in the token rewards: coefficient, controller, estimator.
     score_clip, score_scale
         scores are clamped to +-score_clip after "running" division by their deviation so far; None and "none" leave them.
     missing_end_penalty, missing_end
@@ -53,8 +52,6 @@ class PpoSystem(OnPolicySystem):
         of the advantages.
     whiten_rewards, whiten_advantages, unbiased_whitening
         over all tokens of all ranks; rewards keep their mean.
-    critic_warmup
-        updates at the start in which only the critic learns.
     """
 
     def __init__(
@@ -67,9 +64,8 @@ class PpoSystem(OnPolicySystem):
         vocabulary: LanguageVocabulary,
         optim: Callable[..., dict],
         objective: Objective | None = None,
+        update: Update | None = None,
         kl: KlController | None = None,
-        kl_estimator: KlEstimator = "k1",
-        kl_limit: float | None = None,
         score_clip: float | None = None,
         score_scale: Literal["none", "running"] = "none",
         missing_end_penalty: float | None = 1.0,
@@ -80,16 +76,9 @@ class PpoSystem(OnPolicySystem):
         whiten_rewards: bool = False,
         whiten_advantages: bool = True,
         unbiased_whitening: bool = False,
-        critic_warmup: int = 0,
         judge: str | Function | Reward | None = None,
         response_length: int = 53,
         temperature: float = 1.0,
-        epochs: int = 4,
-        num_minibatches: int = 1,
-        micro_batch_size: int = 16,
-        max_grad_norm: float | None = 1.0,
-        target_kl: float | None = None,
-        critic_lr_ratio: float = 1.0,
         backend: Callable[..., Any] | None = None,
         stop_ids: tuple[int, ...] = (),
         seed: int = 0,
@@ -102,16 +91,11 @@ class PpoSystem(OnPolicySystem):
             critic=critic,
             vocabulary=vocabulary,
             optim=optim,
-            objective=objective or Objective(),
+            objective=objective,
+            update=update,
             judge=judge,
             response_length=response_length,
             temperature=temperature,
-            epochs=epochs,
-            num_minibatches=num_minibatches,
-            micro_batch_size=micro_batch_size,
-            max_grad_norm=max_grad_norm,
-            target_kl=target_kl,
-            critic_lr_ratio=critic_lr_ratio,
             backend=backend,
             stop_ids=stop_ids,
             seed=seed,
@@ -121,21 +105,16 @@ class PpoSystem(OnPolicySystem):
         if critic == "none":
             raise ValueError("model.critic=none: PPO needs a critic; model=grpo goes without")
         self.kl = kl or KlController()
-        self.kl_estimator, self.kl_limit = kl_estimator, kl_limit
         self.scale = ScoreScale(score_scale, score_clip)
         self.missing_end_penalty, self.missing_end = missing_end_penalty, missing_end
         self.gamma, self.lam = gamma, lam
         self.whiten_rewards, self.whiten_advantages = whiten_rewards, whiten_advantages
-        self.unbiased_whitening, self.critic_warmup = unbiased_whitening, critic_warmup
-
-    def policy_coefficient(self, update: int) -> float:
-        """0 while the critic warms up."""
-        return float(update >= self.critic_warmup)
+        self.unbiased_whitening = unbiased_whitening
 
     def experience(self, t: Trajectory, score: Tensor) -> tuple[Experience, dict[str, Tensor]]:
         """Token rewards, GAE, whitening; the controller sees this rollout's KL after its penalty was computed."""
         score = penalise_missing_end(self.scale(score), t.ended, self.missing_end_penalty, self.missing_end)
-        kl = torch.where(t.mask, token_kl(t.logprob, t.reference, self.kl_estimator, self.kl_limit), 0.0)
+        kl = torch.where(t.mask, token_kl(t.logprob, t.reference, self.kl.estimator, self.kl.limit), 0.0)
         valued = value_mask(t.mask, self.score_position)
         rewards = token_rewards(score, kl, t.mask, self.kl.coefficient, self.score_position)
         if self.whiten_rewards:
@@ -146,8 +125,8 @@ class PpoSystem(OnPolicySystem):
             advantage = whiten(advantage, t.mask, unbiased=self.unbiased_whitening)
         metrics = self.objective_metrics(t, score, kl) | {
             "ppo/explained_variance": explained_variance(t.value, found.returns, valued),
-            "ppo/value": reduce_mean(t.value.sum() / valued.sum()),
-            "ppo/return": reduce_mean(found.returns.sum() / valued.sum()),
+            "ppo/value": masked_moments(t.value, valued)[0],
+            "ppo/return": masked_moments(found.returns, valued)[0],
         }
         return Experience(advantage, found.returns, torch.ones_like(score)), metrics
 

@@ -24,6 +24,7 @@ class Responses(NamedTuple):
     prompts: list[list[int]]  # B, never empty
     responses: list[list[int]]  # B, the token that ended it included
     ended: list[bool]  # B, False: cut at the longest length
+    logprobs: list[list[float]]  # B, of the response's tokens, as the sampler saw them
 
 
 class Places(NamedTuple):
@@ -79,6 +80,7 @@ def generate(
         [list(p) for p in prompts],
         [list(c.ids) for c in done],
         [c.finish in ("eos", "stop") for c in done],
+        [c.logprobs for c in done],
     )
 
 
