@@ -2,10 +2,11 @@
 
     python benchmarks/ppo.py [--rounds 5] [--dry-run]
 
-Same architecture for policy, reference and reward (a Llama of 22.7 M parameters, vocabulary 32,000), same prompts (32 tokens), response length (64, never ended),
-batch (16), epochs (4), one minibatch, AdamW, all weights trained. TRL trains a second trunk for the critic; ours is measured both with a shared trunk, its
-default, and with a second one. Each side is a process of its own that makes one update when it is told to, in turn; medians over the rounds after one that
-doesn't count. Peak memory: highest resident size above what the process held before any net was built, from processes that do nothing else.
+Same architecture for policy, reference and reward (a Llama of 22.7 M parameters, vocabulary 32,000), same prompts (32 tokens), response length
+(64, never ended), batch (16), epochs (4), one minibatch, AdamW, all weights trained. TRL trains a second trunk for the critic; ours is measured both
+with a shared trunk, its default, and with a second one. Each side is a process of its own that makes one update when it is told to, in turn; medians
+over the rounds after one that doesn't count. Peak memory: highest resident size above what the process held before any net was built, from processes
+that do nothing else.
 Needs the extras `parity` and `rlhf`.
 """
 
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -348,10 +350,12 @@ def table(reports: dict[str, list[dict[str, float]]], peak: dict[str, int], spee
     return f"""<!-- ppo: begin -->
 ## PPO against TRL
 
-Whole updates on a CPU: {BATCH} prompts of {PROMPT} tokens, responses of {RESPONSE}, {EPOCHS} epochs, a Llama of 22.7 M parameters (vocabulary 32,000), float32, all weights trained.
+Whole updates on a CPU: {BATCH} prompts of {PROMPT} tokens, responses of {RESPONSE}, {EPOCHS} epochs, a Llama of 22.7 M parameters
+(vocabulary 32,000), float32, all weights trained.
 Each side in its own process, one after the other by turns; medians of {rounds} turns. Seconds; generate: sampling; score: log-probabilities,
-values, reference, reward; improve: the epochs. Floor: FLOPs of that phase over {speed / 1e9:.0f} GFLOP/s, the fastest large product here. Memory: peak above the start of the
-process, MiB. torch {torch.__version__}, TRL {trl.__version__}, {torch.get_num_threads()} threads, {platform.machine()} (2 CPU cores, AMD EPYC), 2026-11-25. Made by `python benchmarks/ppo.py`.
+values, reference, reward; improve: the epochs. Floor: FLOPs of that phase over {speed / 1e9:.0f} GFLOP/s, the fastest large product here.
+Memory: peak above the start of the process, MiB. torch {torch.__version__}, TRL {trl.__version__}, {torch.get_num_threads()} threads, {platform.machine()} (2 CPU cores, AMD EPYC), {date.today()}.
+Made by `python benchmarks/ppo.py`.
 
 | side | update | speed ratio | generate | score | improve | peak MiB | memory ratio |
 |---|---|---|---|---|---|---|---|
