@@ -22,7 +22,53 @@ def parser() -> argparse.ArgumentParser:
         "--grid", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="patches of the new picture size"
     )
     convert.set_defaults(run=_convert)
+    _add_plan(commands)
     return top
+
+
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help="memory that training a language model needs, by part and phase",
+        description="Parameters, weights, adapters, optimizer, activations, KV cache and logits before anything is loaded.",
+    )
+    plan.add_argument("model", help="gpt-neox-20b, bloom-7b1, llama-2-7b, ..., a folder, a run directory or a hub id")
+    plan.add_argument("--stage", choices=["sft", "reward", "dpo", "ppo", "generate"], default="ppo")
+    plan.add_argument("--batch-size", type=int, default=1, help="rows of one forward and backward pass")
+    plan.add_argument("--prompt", type=int, default=512, help="tokens")
+    plan.add_argument("--response", type=int, default=512, help="tokens")
+    plan.add_argument("--rollout-batch", type=int, help="rows generated at a time (default: --batch-size)")
+    plan.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    plan.add_argument("--quantization", choices=["int8", "int8_weight_only", "nf4"])
+    plan.add_argument("--lora-rank", type=int, default=16, help="0: everything is trained")
+    plan.add_argument("--lora-targets", nargs="+", default=["all-linear"], metavar="LAYER")
+    plan.add_argument("--gradient-checkpointing", action="store_true")
+    plan.add_argument("--whole-logits", action="store_true", help="as without chunked log-probabilities")
+    plan.add_argument("--separate-critic", action="store_true", help="PPO's critic has a trunk of its own")
+    plan.add_argument("--memory", type=float, metavar="GB", help="does it fit?")
+    plan.set_defaults(run=_plan)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from alignlab.tools.model_sizes import sizes  # after --help
+    from alignlab.tools.plan import Job, report
+
+    targets = options.lora_targets
+    job = Job(
+        stage=options.stage,
+        batch_size=options.batch_size,
+        prompt=options.prompt,
+        response=options.response,
+        rollout_batch=options.rollout_batch,
+        dtype=options.dtype,
+        quantization=options.quantization,
+        lora_rank=options.lora_rank or None,
+        lora_targets=targets[0] if targets == ["all-linear"] else targets,
+        gradient_checkpointing=options.gradient_checkpointing,
+        chunked_logits=not options.whole_logits,
+        shared_trunk=not options.separate_critic,
+    )
+    print(report(sizes(options.model), job, options.memory))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,7 +4,14 @@ import lightning
 import torch
 
 from alignlab.callbacks.evaluator import Evaluator, Every, read_by, transfer
-from alignlab.evaluation.preference import BagOfWords, all_pairs, correlation, fitted_scale, pair_metrics
+from alignlab.evaluation.preference import (
+    BagOfWords,
+    accuracy_by_decile,
+    all_pairs,
+    correlation,
+    fitted_scale,
+    pair_metrics,
+)
 
 
 class RatingRanking(Evaluator):
@@ -39,6 +46,10 @@ class RatingRanking(Evaluator):
             "reward_length_correlation": correlation(reward, words),
             "rating_length_correlation": correlation(ratings, words),
         }
+        if last:
+            difference, _, margin = self._pairs(reward, texts, every_text)
+            tenths = accuracy_by_decile(difference, margin)
+            metrics |= {f"margin_decile_{i}_accuracy": value for i, value in enumerate(tenths, 1)}
         if self.baselines and last:
             train = data.rated_texts("train")
             bag = BagOfWords(train.texts, torch.from_numpy(train.means))

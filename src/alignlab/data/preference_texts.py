@@ -21,15 +21,7 @@ def examples_of(examples: Sequence[Example], renderer: Renderer) -> TokenStore:
     """
     rendered = _rendered([(row.prompt, row.response) for row in examples], renderer)
     kept = [text for text in rendered if any(text.response[1:])]
-    if len(kept) < len(rendered):
-        log.warning(
-            "%d of %d examples have no response within data.max_length=%d and were dropped",
-            len(rendered) - len(kept),
-            len(rendered),
-            renderer.max_length,
-        )
-    if not kept:
-        raise ValueError(f"no example has a response within data.max_length={renderer.max_length}")
+    _say_dropped(len(kept), len(rendered), "examples have no response within", renderer)
     return TokenStore(kept)
 
 
@@ -42,15 +34,7 @@ def comparisons_of(pairs: Sequence[Preference], renderer: Renderer, seed: int | 
     chosen = _rendered([(row.prompt, row.chosen) for row in pairs], renderer)
     rejected = _rendered([(row.prompt, row.rejected) for row in pairs], renderer)
     kept = [i for i, (a, b) in enumerate(zip(chosen, rejected, strict=True)) if a.ids != b.ids]
-    if len(kept) < len(pairs):
-        log.warning(
-            "%d of %d pairs have equal sides after cutting to data.max_length=%d and were dropped",
-            len(pairs) - len(kept),
-            len(pairs),
-            renderer.max_length,
-        )
-    if not kept:
-        raise ValueError(f"no pair has different sides within data.max_length={renderer.max_length}")
+    _say_dropped(len(kept), len(pairs), "pairs have equal sides within", renderer)
     store = TokenStore([text for i in kept for text in (chosen[i], rejected[i])])
     shares = np.array([pairs[i].share for i in kept], dtype=np.float32)
     margins = np.array([pairs[i].margin for i in kept], dtype=np.float32)
@@ -66,6 +50,15 @@ def opening(text: str, min_words: int, max_words: int) -> str | None:
     digest = hashlib.blake2b(" ".join(words).lower().encode(), digest_size=8).digest()
     count = min_words + int.from_bytes(digest, "big") % (max_words - min_words + 1)
     return " ".join(words[:count]) if len(words) >= count + 3 else None
+
+
+def _say_dropped(kept: int, read: int, what: str, renderer: Renderer) -> None:
+    """A warning if some are dropped, an error if all of them are."""
+    message = f"{read - kept} of {read} {what} data.max_length={renderer.max_length} and were dropped"
+    if not kept:
+        raise ValueError(message)
+    if kept < read:
+        log.warning(message)
 
 
 def _rendered(rows: Sequence[tuple], renderer: Renderer) -> list[Rendered]:

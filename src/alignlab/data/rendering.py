@@ -66,8 +66,7 @@ class Renderer:
         prompts = self._encode_all([prompt for prompt, _ in pairs])
         wholes = self._encode_all([prompt + response for prompt, response in pairs])
         rendered = []
-        for (prompt, response), before, whole in zip(pairs, prompts, wholes, strict=True):
-            before = before if prompt else []
+        for (_, response), before, whole in zip(pairs, prompts, wholes, strict=True):
             if whole[: len(before)] != before:  # a token would reach across the border
                 whole = before + self._encode(response)
             head = self._open(before)
@@ -108,7 +107,9 @@ class Renderer:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        filled = [text for text in texts if text]
+        ids = iter(self.tokenizer(filled, add_special_tokens=False)["input_ids"] if filled else [])
+        return [next(ids) if text else [] for text in texts]
 
     def _template(self, messages: Messages, add_generation_prompt: bool = False) -> list[int]:
         if not getattr(self.tokenizer, "chat_template", None):

@@ -6,6 +6,7 @@ Legend: N texts, P pairs.
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -89,6 +90,8 @@ class BagOfWords:
         direction, square = residual.clone(), residual @ residual
         for _ in range(iterations):
             image = torch.mv(rows.t(), torch.mv(rows, direction)) + ridge * direction
+            if square < 1e-20 * (target @ target):
+                break
             step = square / (direction @ image)
             self.weight += step * direction
             residual = residual - step * image
@@ -102,7 +105,7 @@ class BagOfWords:
     @staticmethod
     def _features(text: str) -> set:
         words = words_of(text)
-        return {*words, *zip(words, words[1:], strict=False)}
+        return {*words, *pairwise(words)}
 
     def _matrix(self, texts: Sequence[str]) -> Tensor:
         places, values = [], []

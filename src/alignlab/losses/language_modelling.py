@@ -22,7 +22,7 @@ def token_log_probs(
     temperature: float = 1.0,
     chunk: int | None = None,
 ) -> Tensor:
-    """log softmax(head(h_i) / temperature)[y_i] of M tokens (M,), in float32.
+    """log softmax(head(h_i) / temperature)[y_i] of M tokens (M,), in float32 (float64 where the states are).
 
     hidden (M, W), labels (M,) int64. `chunk` tokens at a time (None: as many as 64 MB of logits hold): at most chunk x V logits exist, in the
     backward pass too, where they are computed once more. Equal to the whole up to rounding.
@@ -53,7 +53,8 @@ def next_token_loss(log_probs: Tensor, *, across_ranks: bool = True) -> Tensor:
 
 
 def _log_probs(hidden: Tensor, head: Callable[[Tensor], Tensor], labels: Tensor, temperature: float) -> Tensor:
-    logits = head(hidden).float()
+    logits = head(hidden)
+    logits = logits.float() if logits.dtype.itemsize < 4 else logits
     if temperature != 1.0:
         logits = logits / temperature
     return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(-1)

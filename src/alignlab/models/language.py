@@ -22,13 +22,11 @@ Quantization = Literal["int8", "nf4", "int8_weight_only"]
 
 
 def resolve_model(path: str) -> tuple[str, str | None]:
-    """Base model and adapter folder (or None) behind a path: a run directory's `export/`, a folder, or a hub id.
+    """Base model and adapter folder (or None) behind a path: a run directory's `export/`, the newest such in a folder of runs, a folder, or a hub id.
 
     A path that does not exist is taken for a hub id if it looks like `name` or `owner/name`; anything else is a `ValueError`.
     """
-    folder = Path(path).expanduser()
-    if (folder / "export").is_dir():
-        folder = folder / "export"
+    folder = export_folder(path)
     if (folder / "adapter_config.json").is_file():
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
         if not base:
@@ -41,6 +39,15 @@ def resolve_model(path: str) -> tuple[str, str | None]:
     if not folder.exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1 or path.startswith("outputs/")):
         raise ValueError(f"model={path}: there is no such folder")
     return path, None
+
+
+def export_folder(path: str | Path) -> Path:
+    """`export/` of a run directory, or of the newest run in `outputs/<run_name>`; any other path as it is."""
+    folder = Path(path).expanduser()
+    if (folder / "export").is_dir():
+        return folder / "export"
+    runs = sorted(folder.glob("*/export")) if folder.is_dir() and not (folder / "config.json").is_file() else []
+    return runs[-1] if runs else folder
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -124,8 +131,8 @@ def pretrained(
     if quantization is None:
         model.requires_grad_(True)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model
+        _checkpoint_activations(model)
+    return model.train()
 
 
 def llama(
@@ -162,7 +169,7 @@ def llama(
     if dropout:
         add_dropout(model, dropout)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint_activations(model)
     return model
 
 
@@ -279,6 +286,12 @@ def head_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
         return cap * torch.tanh(scaled / cap) if cap is not None else scaled
 
     return logits
+
+
+def _checkpoint_activations(model: PreTrainedModel) -> None:
+    """Recompute layers in the backward pass; transformers renamed the method in 5.23."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _quantization_config(quantization: Quantization, dtype: Dtype) -> object:

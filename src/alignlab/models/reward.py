@@ -3,7 +3,6 @@
 Legend: B rows, T tokens.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alignlab.models.language import hidden_states, resolve_model, trunk_of
+from alignlab.models.language import export_folder, hidden_states, load_language_model, resolve_model, trunk_of
 from alignlab.models.value_head import Pool, ScalarHead, pooled
 
 HEAD_FILE = "score_head.safetensors"
@@ -71,14 +70,14 @@ def load_reward_model(run_dir: str | Path, device: str = "cpu") -> RewardModel:
     """
     from transformers import AutoModel
 
-    folder = Path(run_dir).expanduser()
-    folder = folder / "export" if (folder / "export").is_dir() else folder
+    folder = export_folder(run_dir)
     if not (folder / HEAD_FILE).is_file():
         raise ValueError(f"{run_dir} holds no reward model: there is no {folder / HEAD_FILE}")
     base, adapter = resolve_model(str(folder))
-    trunk = AutoModel.from_pretrained(base, dtype=torch.float32)
-    if adapter is not None:
-        trunk = _with_adapter(trunk, adapter)
+    if adapter is None:
+        trunk = AutoModel.from_pretrained(base, dtype=torch.float32)
+    else:
+        trunk = trunk_of(load_language_model(str(folder)).merge_and_unload())
     model = RewardModel(trunk, _pool(folder))
     model.load_head(folder)
     return model.requires_grad_(False).eval().to(device)
@@ -111,22 +110,3 @@ def _pool(folder: Path) -> Pool:
 
     with safe_open(folder / HEAD_FILE, "pt") as file:
         return file.metadata()["pool"]
-
-
-def _with_adapter(trunk: nn.Module, adapter: str) -> nn.Module:
-    """The trunk with a causal model's adapter merged into it: names of layers have the head's prefix in front."""
-    from peft import LoraConfig, get_peft_model
-    from peft.utils import load_peft_weights, set_peft_model_state_dict
-
-    config = LoraConfig.from_pretrained(adapter)
-    config.task_type, config.inference_mode = None, True
-    prefix = f"base_model.model.{trunk.base_model_prefix}."
-    weights = {
-        key.replace(prefix, "base_model.model.", 1) if key.startswith(prefix) else key: value
-        for key, value in load_peft_weights(adapter, device="cpu").items()
-    }
-    wrapped = get_peft_model(trunk, config)
-    missing = set_peft_model_state_dict(wrapped, weights)
-    if missing.unexpected_keys:
-        raise ValueError(f"{adapter}: the adapter doesn't fit its base: {json.dumps(missing.unexpected_keys[:3])}")
-    return wrapped.merge_and_unload()

@@ -29,6 +29,9 @@ def export_model(net: nn.Module, folder: Path, *, adapter: str = "policy") -> No
 
     A training run goes on with the net afterwards: merging is undone.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     if not hasattr(net, "peft_config"):
         net.save_pretrained(folder)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alignlab.distributed import all_gather
-from alignlab.evaluation.preference import accuracy_by_decile, fitted_scale, pair_metrics
+from alignlab.evaluation.preference import fitted_scale, pair_metrics
 from alignlab.losses.preference import bradley_terry
 from alignlab.models.reward import RewardModel
 from alignlab.models.value_head import Pool
@@ -89,9 +89,6 @@ class RewardSystem(pl.LightningModule):
         found = {name: calibrated[name] if name in ("ece", "brier", "log_loss") else raw[name] for name in raw}
         found |= {"loss": raw["log_loss"], "ece_uncalibrated": raw["ece"], "scale": scale}
         found |= {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std())}
-        if margin.any():
-            tenths = accuracy_by_decile(difference, margin)
-            found |= {f"margin_decile_{i}_accuracy": value for i, value in enumerate(tenths, 1)}
         self.net.mean.fill_(found["reward_mean"])
         self.net.std.fill_(max(found["reward_std"], 1e-6))
         self.net.scale.fill_(scale)
