@@ -83,7 +83,8 @@ def ours(
         logprob = before + sequence_log_ratio(logprob - before, row, ROWS, importance == "sequence_mean")
     per_token = policy_terms(logprob, before, advantage, clip_high=clip_high).loss
     if beta:
-        per_token = per_token + beta * token_kl(step["logps"][mask], step["ref_per_token_logps"][mask], "k3")
+        kl = token_kl(step["logps"][mask], step["ref_per_token_logps"][mask], "k3")
+        per_token = per_token + beta * (kl * (step["logps"][mask] - before).exp() if kl_by_ratio else kl)
     length = mask.sum(1)
     weight = token_weights(
         length, aggregation, tokens=mask.sum().float(), sequences=torch.tensor(float(ROWS)), longest=LONGEST
@@ -95,6 +96,7 @@ def ours(
     ("settings", "aggregation", "importance", "scale", "beta", "clip_high"),
     [
         ({"loss_type": "grpo", "beta": 0.1}, "sequence", "token", "group", 0.1, 0.2),
+        ({"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False}, "sequence", "token", "group", 0.1, 0.2),
         ({"loss_type": "dr_grpo", "scale_rewards": "none"}, "constant", "token", "none", 0.0, 0.2),
         ({"loss_type": "dapo", "epsilon_high": 0.28, "scale_rewards": "batch"}, "token", "token", "batch", 0.0, 0.28),
         (
@@ -106,7 +108,7 @@ def ours(
             0.2,
         ),
     ],
-    ids=["grpo", "dr_grpo", "dapo", "gspo"],
+    ids=["grpo", "grpo, plain kl", "dr_grpo", "dapo", "gspo"],
 )
 def test_grpo(
     tmp_path: Path, settings: dict, aggregation: str, importance: str, scale: str, beta: float, clip_high: float
@@ -116,8 +118,9 @@ def test_grpo(
     by_text = group_advantages(torch.tensor(rewards[:ROWS]), GROUP, scale)
     assert_close(sorted(steps[0]["advantages"].tolist()), sorted(by_text.tolist()), rtol=1e-5, atol=1e-6)
     old = steps[0]["logps"]
+    by_ratio = settings.get("use_bias_correction_kl", True)  # TRL's default
     for number, step in enumerate(steps):
-        assert_close(ours(step, old, aggregation, importance, beta, clip_high), step["loss"], **EXACT)
+        assert_close(ours(step, old, aggregation, importance, beta, clip_high, by_ratio), step["loss"], **EXACT)
         assert number == 0 or not torch.equal(step["logps"], old), "the second step sees a moved policy"
 
 

@@ -114,7 +114,7 @@ class GrpoSystem(OnPolicySystem):
         """Advantages of a rollout, the same for all tokens of a response but with reinforce++."""
         score = penalise_missing_end(score, t.ended, self.missing_end_penalty, self.missing_end)
         if self.overlong_margin:
-            score = score + overlong_penalty(t.length, self.response_length, self.overlong_margin)
+            score = score + overlong_penalty(t.length, self.sampling.max_new_tokens, self.overlong_margin)
         kl = torch.where(t.mask, token_kl(t.logprob, t.reference, self.kl_estimator), 0.0)
         weight = torch.ones_like(score)
         equal = equal_groups(score, self.group_size)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from alignlab.losses.chunked_head import token_loss, token_statistics
 from alignlab.losses.grpo import sequence_log_ratio
-from alignlab.losses.ppo import Aggregation, PolicyTerms, policy_terms, token_kl, token_weights, value_terms
+from alignlab.losses.ppo import (
+    Aggregation,
+    KlEstimator,
+    PolicyTerms,
+    policy_terms,
+    token_kl,
+    token_weights,
+    value_terms,
+)
 from alignlab.models.actor_critic import ActorCritic
 from alignlab.systems.rlhf.rollout import Places, Trajectory, places
 
@@ -66,8 +74,9 @@ class Objective:
         as in `value_terms`, and the weight of that loss; the critic's loss is a mean over tokens whatever the aggregation.
     entropy_coefficient
         weight of the entropy that is added to the aim.
-    kl_coefficient, kl_estimator
-        of a KL penalty within the loss (GRPO); PPO has it in the reward.
+    kl_coefficient, kl_estimator, kl_by_ratio
+        of a KL penalty within the loss (GRPO); PPO has it in the reward. kl_by_ratio multiplies it by the ratio, whose gradient then is that of
+        the true KL (arXiv:2512.02556); the estimator's own gradient is not.
     aggregation
         how tokens are weighted, see `token_weights`.
     importance
@@ -84,7 +93,8 @@ class Objective:
         value_coefficient: float = 0.1,
         entropy_coefficient: float = 0.0,
         kl_coefficient: float = 0.0,
-        kl_estimator: str = "k3",
+        kl_estimator: KlEstimator = "k3",
+        kl_by_ratio: bool = False,
         aggregation: Aggregation = "token",
         importance: Importance = "token",
     ) -> None:
@@ -96,7 +106,7 @@ class Objective:
         self.clip = {"clip_low": clip_low, "clip_high": clip_high, "dual_clip": dual_clip}
         self.value_clip, self.value_coefficient = value_clip, value_coefficient
         self.entropy_coefficient = entropy_coefficient
-        self.kl_coefficient, self.kl_estimator = kl_coefficient, kl_estimator
+        self.kl_coefficient, self.kl_estimator, self.kl_by_ratio = kl_coefficient, kl_estimator, kl_by_ratio
         self.aggregation, self.importance = aggregation, importance
 
     def __call__(
@@ -163,7 +173,9 @@ class Objective:
             _count(statistics, terms, weight[part], totals)
             per_token = terms.loss
             if self.kl_coefficient > 0:
-                per_token = per_token + self.kl_coefficient * token_kl(logprob, reference[part], self.kl_estimator)
+                kl = token_kl(logprob, reference[part], self.kl_estimator)
+                kl = kl * (logprob - old[part]).exp() if self.kl_by_ratio else kl
+                per_token = per_token + self.kl_coefficient * kl
             if entropy is not None:
                 statistics.add(entropy=entropy.sum() / totals.tokens)
                 per_token = per_token - self.entropy_coefficient * entropy
