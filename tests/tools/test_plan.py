@@ -5,6 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignlab.cli import main
+from alignlab.models.language import _checkpoint_activations
 from alignlab.tools.model_sizes import _counted, sizes
 from alignlab.tools.plan import Job, activations, plan
 
@@ -55,7 +56,7 @@ def test_activations_are_what_autograd_keeps(checkpointing):
         return tensor
 
     if checkpointing:
-        net.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint_activations(net)
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         net.model(torch.zeros(3, 40, dtype=torch.long), use_cache=False)
