@@ -354,8 +354,9 @@ Whole updates on a CPU: {BATCH} prompts of {PROMPT} tokens, responses of {RESPON
 (vocabulary 32,000), float32, all weights trained.
 Each side in its own process, one after the other by turns; medians of {rounds} turns. Seconds; generate: sampling; score: log-probabilities,
 values, reference, reward; improve: the epochs. Floor: FLOPs of that phase over {speed / 1e9:.0f} GFLOP/s, the fastest large product here.
-Memory: peak above the start of the process, MiB. torch {torch.__version__}, TRL {trl.__version__}, {torch.get_num_threads()} threads, {platform.machine()} (2 CPU cores, AMD EPYC), {date.today()}.
-Made by `python benchmarks/ppo.py`.
+Memory: peak above the start of the process, MiB.
+torch {torch.__version__}, TRL {trl.__version__}, {torch.get_num_threads()} threads, {platform.machine()} (2 CPU cores, AMD EPYC),
+{date.today()}. Made by `python benchmarks/ppo.py`.
 
 | side | update | speed ratio | generate | score | improve | peak MiB | memory ratio |
 |---|---|---|---|---|---|---|---|

@@ -72,7 +72,13 @@ def run(folder: Path, rloo: bool = False, **settings: Any) -> tuple[list[dict], 
 
 
 def ours(
-    step: dict, old: torch.Tensor, aggregation: str, importance: str, beta: float, clip_high: float
+    step: dict,
+    old: torch.Tensor,
+    aggregation: str,
+    importance: str,
+    beta: float,
+    clip_high: float,
+    kl_by_ratio: bool = False,
 ) -> torch.Tensor:
     """Our loss from the same numbers, on flat tokens as the objective has them."""
     mask = step["completion_mask"].bool()
