@@ -83,6 +83,19 @@ def load_reward_model(run_dir: str | Path, device: str = "cpu") -> RewardModel:
     return model.requires_grad_(False).eval().to(device)
 
 
+def reward_head(model: nn.Module, folder: str | Path) -> RewardModel:
+    """The head of an exported reward adapter over another model of the same base; run it with `score_with` under the adapter.
+
+    Raises:
+        ValueError: there is no head in the folder.
+    """
+    if not (Path(folder) / HEAD_FILE).is_file():
+        raise ValueError(f"{folder} holds no reward model: there is no {HEAD_FILE}")
+    found = RewardModel(model, _pool(Path(folder)))
+    found.load_head(folder)
+    return found
+
+
 def score_with(model: nn.Module, head: "RewardModel") -> Callable[[Tensor, Tensor], Tensor]:
     """A scorer that runs `head` on another trunk, such as a policy's base under its adapter "reward"."""
 
