@@ -18,6 +18,13 @@ import alignlab.torchvision_ops  # noqa: F401  before anything that imports torc
 from tiny_run import REPOSITORY
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _signals_as_in_a_terminal() -> None:
+    """Background shells and nohup switch these off, and so for all that the tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def composed() -> Callable[..., DictConfig]:
     """`composed("model=clip", ...)`: the config that train.py would get."""

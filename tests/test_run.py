@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,21 +144,22 @@ def test_bad_input(prepared: Prepare, tmp_path: Path, overrides: list[str], reas
     assert "Traceback" in (tmp_path / "train.log").read_text()
 
 
-def test_interrupted(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_breaks_into_a_step(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = ClipSystem.training_step
 
     def interrupted(self: ClipSystem, batch: object, index: int) -> torch.Tensor:
         if self.trainer.global_step == 3:
-            raise KeyboardInterrupt
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
         return step(self, batch, index)
 
     monkeypatch.setattr(ClipSystem, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.train(prepared(tmp_path, *TINY))
     result = result_of(tmp_path)
-    assert (result["status"], result["reason"], result["steps"]) == ("interrupted", "stopped at step 3", 3)
-    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == 2, "the last whole step that was saved; step 3 was left half-way"
+    assert (result["status"], result["reason"], result["steps"]) == ("interrupted", "Ctrl-C at step 3", 3)
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert saved == 2, "the state amid a step isn't saved"
 
 
 def test_bad_input_on_the_command_line(tmp_path: Path) -> None:

@@ -152,12 +152,3 @@ def reduce_means(values: dict[str, Tensor]) -> dict[str, Tensor]:
         return values
     means = reduce_mean(torch.stack([value.float() for value in values.values()]))
     return dict(zip(values, means.unbind(), strict=True))
-
-
-def broadcast_int(value: int, device: torch.device) -> int:
-    """Rank zero's value, on every rank."""
-    if world_size() == 1:
-        return value
-    shared = torch.tensor([value], device=device)
-    dist.broadcast(shared, 0)
-    return int(shared)

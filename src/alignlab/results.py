@@ -63,8 +63,12 @@ def write_text(file: Path, text: str) -> None:
     """Writes under a temporary name and renames: nobody ever sees half a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+    except OSError:  # a full disk
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:

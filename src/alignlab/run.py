@@ -2,12 +2,15 @@
 
 import alignlab.torchvision_ops  # noqa: F401, I001  before anything that imports torchvision
 
+import json
 import logging
 import math
+import os
+import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import lightning
@@ -20,11 +23,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.callbacks.checkpoint import Checkpoints, ConfigInCheckpoint
+from alignlab.callbacks.interruption import Interruption
 from alignlab.callbacks.metrics_csv import MetricsCsv
+from alignlab.callbacks.rank_death import RankDeath
 from alignlab.callbacks.seeding import SeedPerRank
 from alignlab.callbacks.spike_guard import SpikeGuard
 from alignlab.callbacks.throughput import Throughput
 from alignlab.checkpoint_folder import damage, newest_readable
+from alignlab.launch import disk, run_lock
+from alignlab.launch.rank_watch import RankDied
+from alignlab.launch.signals import Inbox, Interrupted
 from alignlab.results import (
     Clock,
     Diverged,
@@ -52,25 +60,31 @@ def train(cfg: DictConfig) -> Result:
     """Trains what a checked config composes and leaves a run directory with result.json, whatever happens.
 
     Raises:
-        ValueError: the data, the system, the trainer or the checkpoint can't be what the config asks for.
+        ValueError: the data, the system, the trainer or the checkpoint can't be what the config asks for, or the directory is in use.
+        Interrupted: a signal asked for the end.
+        DiskFull, RankDied: what their names say.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
-    with _recorded(result, run_dir):
+    with _alone(run_dir), ExitStack() as recorded, _recorded(result, run_dir), Inbox(_say) as inbox:
         _prepare(cfg, run_dir)
         datamodule, system = build(cfg)
-        trainer = build_trainer(cfg, run_dir)
+        ranks = RankDeath(lambda cause: _last_words(cause, result, trainer, run_dir))
+        recorded.callback(ranks.leave)
+        trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks])
+        ranks.attach(trainer)
         checkpoint = _checkpoint(cfg, system, trainer, result)
         if rank_zero_only.rank == 0 and getattr(datamodule, "tokenizer", None) is not None:
             write_folder(run_dir / "tokenizer", datamodule.tokenizer.save_pretrained)
-        try:
-            trainer.fit(system, datamodule=datamodule, ckpt_path=checkpoint)
-        except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
-            raise KeyboardInterrupt from stop
-        except Diverged as end:
-            result.status, result.reason = "diverged", str(end)
-        finally:
-            _measure(result, trainer, cfg.objective)
+        with ranks.together():
+            try:
+                trainer.fit(system, datamodule=datamodule, ckpt_path=checkpoint)
+            except SystemExit as stop:  # Lightning's answer to KeyboardInterrupt
+                raise KeyboardInterrupt from stop
+            except Diverged as end:
+                result.status, result.reason = "diverged", str(end)
+            finally:
+                _measure(result, trainer, cfg.objective)
     if rank_zero_only.rank == 0:
         show(result, run_dir)
     return result
@@ -86,13 +100,13 @@ def build(cfg: DictConfig) -> tuple[lightning.LightningDataModule, lightning.Lig
     return datamodule, system
 
 
-def build_trainer(cfg: DictConfig, run_dir: Path) -> lightning.Trainer:
-    """The trainer with its callbacks and loggers, writing to the run directory."""
+def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytorch.Callback] = ()) -> lightning.Trainer:
+    """The trainer with its callbacks, `more` of them besides the config's, and loggers, writing to the run directory."""
     callbacks = [instantiate(entry, _convert_="all") for entry in (cfg.callbacks or {}).values() if entry is not None]
     callbacks.sort(
         key=lambda callback: not isinstance(callback, SpikeGuard)
     )  # takes steps back before others count them
-    callbacks += [SeedPerRank(cfg.seed), ConfigInCheckpoint(OmegaConf.to_container(cfg, resolve=True))]
+    callbacks += [SeedPerRank(cfg.seed), ConfigInCheckpoint(OmegaConf.to_container(cfg, resolve=True)), *more]
     loggers = [
         instantiate(entry, save_dir=str(run_dir), _convert_="all")
         for entry in (cfg.logger or {}).values()
@@ -210,19 +224,56 @@ def _recorded(result: Result, run_dir: Path) -> Iterator[None]:
     clock = Clock()
     error: BaseException | None = None
     try:
+        if rank_zero_only.rank == 0:
+            disk.keep_room(run_dir)
         yield
-    except KeyboardInterrupt as stop:
-        error, result.status, result.reason = stop, "interrupted", f"stopped at step {result.steps}"
+    except (KeyboardInterrupt, Interrupted) as stop:
+        by = stop.name if isinstance(stop, Interrupted) else "Ctrl-C"
+        error, result.status, result.reason = stop, "interrupted", f"{by} at step {result.steps}"
     except Exception as failure:
-        error = _cause(failure)
+        disk.give_room(run_dir)
+        error = _with_what_it_said(disk.explained(_cause(failure), run_dir), run_dir)
         result.status, result.reason = "failed", f"{type(error).__name__}: {error}"
-        with (run_dir / "train.log").open("a", encoding="utf-8") as file:
+        with suppress(OSError), (run_dir / "train.log").open("a", encoding="utf-8") as file:
             file.write("".join(traceback.format_exception(failure)))
+    disk.give_room(run_dir)
     result.seconds, result.peak_memory_bytes = clock.seconds(), peak_memory_bytes()
-    if (rank_zero_only.rank == 0 or error is not None) and not _failed_before(run_dir, result):
-        result.write(run_dir)
+    if (rank_zero_only.rank == 0 or isinstance(error, Exception)) and not _failed_before(run_dir, result):
+        with suppress(OSError) if error is not None else ExitStack():
+            result.write(run_dir)
     if error is not None:
         raise error
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Keeps other runs out of the directory; further ranks belong to the run that has it."""
+    with run_lock.held(run_dir) if rank_zero_only.rank == 0 else ExitStack():
+        yield
+
+
+def _last_words(cause: str, result: Result, trainer: lightning.Trainer, run_dir: Path) -> None:
+    """For a rank that waits for a dead one, possibly for ever: says why and ends the process, from another thread."""
+    result.status, result.reason, result.steps = "failed", f"{RankDied.__name__}: {cause}", trainer.global_step
+    disk.give_room(run_dir)
+    with suppress(OSError):
+        if not _failed_before(run_dir, result):
+            result.write(run_dir)
+        _say(f"error: {cause}")
+    os._exit(1)
+
+
+def _say(message: str) -> None:
+    if rank_zero_only.rank == 0:
+        print(message, file=sys.stderr, flush=True)
+
+
+def _with_what_it_said(error: BaseException, run_dir: Path) -> BaseException:
+    """A rank's death with the reason that it has written itself, if it has."""
+    with suppress(OSError, ValueError):
+        if isinstance(error, RankDied):
+            return RankDied(f"{error}. It said: {json.loads((run_dir / 'result.json').read_text())['reason']}")
+    return error
 
 
 def _failed_before(run_dir: Path, result: Result) -> bool:

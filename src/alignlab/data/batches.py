@@ -215,7 +215,11 @@ def keep_batch(batch: tuple) -> tuple:
 
 
 def start_worker(_: int) -> None:
-    """One thread for each worker: several would only fight for the cores."""
+    """One thread for each worker: several would only fight for the cores. Signals to the run's process group don't reach it.
+
+    A worker that ends by Ctrl-C or SIGTERM would fail the run before it has saved; it ends when the run does.
+    """
+    os.setpgid(0, 0)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
 
