@@ -13,7 +13,21 @@ PROGRAMS = [file for name in ("train.py", "infer.py") if (file := REPOSITORY / n
 
 # Imports point downwards: a file may import from its own layer's folder and from lower layers.
 LAYERS = [
-    {"types", "distributed", "optim", "muon", "torchvision_ops", "signatures", "results", "launch"},
+    {
+        "launch",
+        "types",
+        "distributed",
+        "optim",
+        "parameter_groups",
+        "muon",
+        "memory",
+        "flops",
+        "torchvision_ops",
+        "signatures",
+        "results",
+        "random_states",
+        "checkpoint_folder",
+    },
     {"models", "losses", "data"},
     {"evaluation", "prompting", "inference", "sweeps"},
     {"systems", "callbacks", "strategies", "data.modules"},

@@ -21,7 +21,7 @@ from tiny_run import REPOSITORY, TINY
 Prepare = Callable[..., DictConfig]
 RESULT_KEYS = {
     *("status", "reason", "objective", "metrics", "steps", "seconds", "samples_per_second", "peak_memory_bytes"),
-    *("seed", "git_revision", "versions", "world_size"),
+    *("notes", "seed", "git_revision", "versions", "world_size"),
 }
 
 
@@ -109,12 +109,14 @@ def test_bare_weights_to_start_from(prepared: Prepare, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = ClipSystem.training_step
     monkeypatch.setattr(ClipSystem, "training_step", lambda *args: step(*args) * torch.nan)
-    monkeypatch.setattr(ClipSystem, "log", _log_nan(ClipSystem.log))
     result = run.train(prepared(tmp_path, *TINY, "objective=val/loss"))
     assert math.isnan(result.objective)
     found = result_of(tmp_path)
-    assert (found["status"], found["objective"], found["metrics"]["train/loss"]) == ("diverged", None, None)
-    assert found["reason"] == "train/loss is nan at step 4"
+    assert (found["status"], found["objective"], found["steps"]) == ("diverged", None, 0)
+    assert found["reason"] == "loss is nan at step 0: first in the loss"
+    monkeypatch.setattr(ClipSystem, "log", _log_nan(ClipSystem.log))
+    run.train(prepared(tmp_path, *TINY, "objective=val/loss", "callbacks.nan_report=null"))
+    assert result_of(tmp_path)["reason"] == "train/loss is nan at step 4", "without the report it is noticed at the end"
 
 
 def _log_nan(log: Callable) -> Callable:

@@ -22,16 +22,28 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.callbacks.checkpoint import ConfigInCheckpoint
+from alignlab.callbacks.checkpoint import Checkpoints, ConfigInCheckpoint
 from alignlab.callbacks.interruption import Interruption
 from alignlab.callbacks.metrics_csv import MetricsCsv
 from alignlab.callbacks.rank_death import RankDeath
 from alignlab.callbacks.seeding import SeedPerRank
+from alignlab.callbacks.spike_guard import SpikeGuard
 from alignlab.callbacks.throughput import Throughput
+from alignlab.checkpoint_folder import damage, newest_readable
 from alignlab.launch import disk, run_lock
 from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.signals import Inbox, Interrupted
-from alignlab.results import Clock, Result, git_revision, peak_memory_bytes, show, versions, write_text
+from alignlab.results import (
+    Clock,
+    Diverged,
+    Result,
+    git_revision,
+    peak_memory_bytes,
+    show,
+    versions,
+    write_folder,
+    write_text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +73,16 @@ def train(cfg: DictConfig) -> Result:
         recorded.callback(ranks.leave)
         trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks])
         ranks.attach(trainer)
-        checkpoint = _checkpoint(cfg, system, trainer)
+        checkpoint = _checkpoint(cfg, system, trainer, result)
         if rank_zero_only.rank == 0 and getattr(datamodule, "tokenizer", None) is not None:
-            datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")
+            write_folder(run_dir / "tokenizer", datamodule.tokenizer.save_pretrained)
         with ranks.together():
             try:
                 trainer.fit(system, datamodule=datamodule, ckpt_path=checkpoint)
             except SystemExit as stop:  # Lightning's answer to KeyboardInterrupt
                 raise KeyboardInterrupt from stop
+            except Diverged as end:
+                result.status, result.reason = "diverged", str(end)
             finally:
                 _measure(result, trainer, cfg.objective)
     if rank_zero_only.rank == 0:
@@ -89,6 +103,9 @@ def build(cfg: DictConfig) -> tuple[lightning.LightningDataModule, lightning.Lig
 def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytorch.Callback] = ()) -> lightning.Trainer:
     """The trainer with its callbacks, `more` of them besides the config's, and loggers, writing to the run directory."""
     callbacks = [instantiate(entry, _convert_="all") for entry in (cfg.callbacks or {}).values() if entry is not None]
+    callbacks.sort(
+        key=lambda callback: not isinstance(callback, SpikeGuard)
+    )  # takes steps back before others count them
     callbacks += [SeedPerRank(cfg.seed), ConfigInCheckpoint(OmegaConf.to_container(cfg, resolve=True)), *more]
     loggers = [
         instantiate(entry, save_dir=str(run_dir), _convert_="all")
@@ -130,29 +147,47 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> None:
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
 
-def _checkpoint(cfg: DictConfig, system: lightning.LightningModule, trainer: lightning.Trainer) -> Path | None:
+def _checkpoint(
+    cfg: DictConfig, system: lightning.LightningModule, trainer: lightning.Trainer, result: Result
+) -> Path | None:
     """The checkpoint that the trainer restores; bare weights are loaded here and leave it nothing to restore."""
     if cfg.resume is None and cfg.ckpt_path is None:
         return None
     if cfg.resume is not None and cfg.ckpt_path is not None:
         raise ValueError("resume and ckpt_path are both set; keep one")
-    file = Path(cfg.ckpt_path) if cfg.resume is None else Path(cfg.resume) / "checkpoints" / "last.ckpt"
+    if cfg.resume is not None:
+        return _resumed(Path(cfg.resume), trainer, result)
+    file = Path(cfg.ckpt_path)
     if not file.exists():
-        raise ValueError(f"{'resume' if cfg.ckpt_path is None else 'ckpt_path'}: there is no checkpoint {file}")
+        raise ValueError(f"ckpt_path: there is no checkpoint {file}")
+    if file.is_dir():  # of a sharding strategy
+        return file
+    if complaint := damage(file):
+        raise ValueError(f"ckpt_path: {file} {complaint}")
     content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     if "state_dict" not in content:
         raise ValueError(f"ckpt_path: {file} has no state_dict; `alignlab convert` translates published checkpoints")
-    if "optimizer_states" not in content:
-        system.configure_model()
-        try:
-            system.load_state_dict(content["state_dict"])
-        except RuntimeError as error:
-            raise ValueError(f"ckpt_path: {file} doesn't fit the model: {error}") from error
-        return None
-    if cfg.resume is not None:  # metrics.csv forgets what will be done again
+    if "optimizer_states" in content:
+        return file
+    system.configure_model()
+    try:
+        system.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"ckpt_path: {file} doesn't fit the model: {error}") from error
+    return None
+
+
+def _resumed(run_dir: Path, trainer: lightning.Trainer, result: Result) -> Path | None:
+    """The newest readable checkpoint of a run directory; without any, the run begins anew. What isn't as hoped is noted."""
+    file, complaints = newest_readable(run_dir / "checkpoints")
+    if file is None:
+        complaints = ["no checkpoint yet"]
+    if complaints:
+        result.notes.append(f"resume: {'; '.join(complaints)}: going on from {file.name if file else 'the beginning'}")
+        log.warning(result.notes[-1])
         for logger in trainer.loggers:
-            if isinstance(logger, MetricsCsv):
-                logger.forget_after(content["global_step"])
+            if file is None and isinstance(logger, MetricsCsv):
+                logger.forget_after(0)
     return file
 
 
@@ -162,12 +197,16 @@ def _measure(result: Result, trainer: lightning.Trainer, objective: str | None) 
     Raises:
         ValueError: the objective was never logged.
     """
-    result.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    checkpoints = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)
+    before = checkpoints.metrics_before if checkpoints else {}
+    result.metrics = before | {name: float(value) for name, value in trainer.callback_metrics.items()}
     result.steps, result.world_size = trainer.global_step, trainer.world_size
     result.samples_per_second = next(
         (c.samples_per_second for c in trainer.callbacks if isinstance(c, Throughput)), None
     )
-    if trainer.state.finished:
+    if result.status == "diverged":
+        result.objective = math.nan
+    elif trainer.state.finished:
         result.status = "ok"
         loss = result.metrics.get("train/loss", 0.0)
         if not math.isfinite(loss):
