@@ -225,8 +225,12 @@ def _plain_generation(model: PreTrainedModel) -> Iterator[None]:
     """Without the model's own generation settings, with which `generate` would fill up ours."""
     from transformers import GenerationConfig
 
-    own, model.generation_config = model.generation_config, GenerationConfig()
+    holders = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]  # PEFT hands its own on
+    own = holders[-1].generation_config
+    for holder in holders:
+        holder.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        for holder in holders:
+            holder.generation_config = own
