@@ -40,7 +40,7 @@ class NativeBackend:
         self.opened: OpenSource | None = None
         self.decoder: Decoder | None = None
         self._adapters: dict[str, Adapter] = {}
-        self._cache_bytes = self._peak = 0
+        self._cache_bytes = 0
 
     def available(self) -> Availability:
         return Availability(True, "runs wherever torch does")
