@@ -25,7 +25,6 @@ from alignlab.prompting.zero_shot import ZeroShot
 from alignlab.results import Clock, Result, git_revision, peak_memory_bytes, show, versions, write_text
 from alignlab.tasks.job import Job, Subject, Task
 from alignlab.tasks.predictions import Predictions
-from alignlab.tasks.vision_language import VisionLanguage
 
 log = logging.getLogger(__name__)
 # Root keys that a program which this run starts gets too.
@@ -104,7 +103,7 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
 
 
 @contextmanager
-def _subject(cfg: DictConfig, task: Task) -> Iterator[Subject | VisionLanguage | None]:
+def _subject(cfg: DictConfig, task: Task) -> Iterator[object]:
     """What the task runs on; given back afterwards."""
     if task.needs == "backend":
         backend, subject = load_backend(cfg)
@@ -113,7 +112,8 @@ def _subject(cfg: DictConfig, task: Task) -> Iterator[Subject | VisionLanguage |
         finally:
             backend.close()
     elif task.needs == "system":
-        from alignlab.run import load_system  # lightning: only here
+        from alignlab.run import load_system  # lightning, timm and torchvision: only here
+        from alignlab.tasks.vision_language import VisionLanguage
 
         if cfg.model_path is None:
             raise ValueError("model=null: name a run directory of clip, siglip or albef")
