@@ -3,6 +3,8 @@
 Everything is the identity when no process group is initialised. Legend: R ranks, B rows per rank (the same on all ranks).
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -69,6 +71,46 @@ def all_gather_with_grad(x: Tensor) -> Tensor:
     return x if world_size() == 1 else _AllGather.apply(x)
 
 
+def local_shards(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """What this rank stores of each parameter: the parameter itself unless FSDP2 or ZeRO-3 has cut it up.
+
+    For elementwise updates outside of a step, where a sharded parameter's own value may not be there; call `after_update` on the
+    parameters that were changed. Parameters of equal shape are cut alike.
+    """
+    return [_shard(p).detach() for p in parameters]
+
+
+def after_update(parameters: Iterable[Tensor]) -> None:
+    """Drops the whole copies that ZeRO-3 keeps of small parameters, whose shards were changed; it gathers them anew."""
+    for p in parameters:
+        if hasattr(p, "ds_tensor") and p.numel() == p.ds_numel:
+            p.partition()
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether FSDP2 or ZeRO-3 has cut this parameter up: outside of its module's forward its value may not be there."""
+    return hasattr(parameter, "to_local") or hasattr(parameter, "ds_tensor")
+
+
+def _shard(parameter: Tensor) -> Tensor:
+    if hasattr(parameter, "ds_tensor"):
+        return parameter.ds_tensor
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
+
+
+@torch.no_grad()
+def clamp_parameter(parameter: Tensor, low: float, high: float) -> None:
+    """Clamps a parameter in place wherever it is stored, the exact copy that ZeRO's optimizer steps included."""
+    copies = [_shard(parameter)]
+    if hasattr(parameter, "_z3_optimizer") and parameter.requires_grad:
+        copies.append(parameter._z3_optimizer._get_fp32_opt_state_partition(parameter, release_swap_buffers=False)[0])
+    elif getattr(parameter, "_hp_mapping", None) is not None:
+        copies.append(parameter._hp_mapping.get_hp_fragment())
+    for copy in copies:
+        copy.detach().clamp_(low, high)
+    after_update([parameter])
+
+
 @torch.no_grad()
 def reduce_mean(x: Tensor) -> Tensor:
     """Mean over ranks, without gradient."""
@@ -77,3 +119,20 @@ def reduce_mean(x: Tensor) -> Tensor:
     x = x.detach().clone()
     dist.all_reduce(x)
     return x / world_size()
+
+
+def reduce_means(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Means over ranks of several scalars, in one exchange."""
+    if world_size() == 1 or not values:
+        return values
+    means = reduce_mean(torch.stack([value.float() for value in values.values()]))
+    return dict(zip(values, means.unbind(), strict=True))
+
+
+def broadcast_int(value: int, device: torch.device) -> int:
+    """Rank zero's value, on every rank."""
+    if world_size() == 1:
+        return value
+    shared = torch.tensor([value], device=device)
+    dist.broadcast(shared, 0)
+    return int(shared)

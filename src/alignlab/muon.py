@@ -21,6 +21,8 @@ class MuonAdamW(torch.optim.Optimizer):
     matrices, others: parameter groups, each with its own lr and weight_decay; matrices hold 2-d parameters only.
     """
 
+    needs_whole_matrices = True  # strategies that cut parameters refuse it
+
     def __init__(
         self, matrices: list[dict], others: list[dict], *, momentum: float, betas: tuple[float, float], eps: float
     ) -> None:

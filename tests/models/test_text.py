@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from alignlab.models.attention import run_block
 from alignlab.models.text import TextTower
 
 MODES = [(True, "last"), (False, "last"), (False, "first"), (False, "mean"), (True, "mean")]
@@ -28,7 +27,7 @@ def whole(net: TextTower, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor
         keep = keep & torch.ones(length, length, dtype=torch.bool).tril()
     x = net.token_embedding(ids) + net.pos_embed[:length]
     for block in net.blocks:
-        x = run_block(block, x, keep)
+        x = block(x, keep)
     x = net.norm(x)
     if net.pool == "mean":
         return torch.stack([row[keep].mean(0) for row, keep in zip(x, mask, strict=True)])

@@ -39,7 +39,7 @@ class Recorder(pl.Callback):
     def attach(self, system: AlbefPretrainingSystem) -> None:
         plain = system.forward_losses
 
-        def forward_losses(batch, alpha, **how):
+        def forward_losses(batch, alpha, _, **how):
             output = plain(batch, alpha, next(self.chances), **how)
             self.losses = {name: float(output.losses[f"{name}_loss"].detach()) for name in ("itc", "itm", "mlm")}
             return output

@@ -12,6 +12,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from alignlab.strategies.replica import whole
+
 Every = Literal["validation", "end"]
 Batch = TypeVar("Batch", bound=tuple)
 
@@ -31,6 +33,14 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
                 part.training = was_training
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def evaluation(trainer: lightning.Trainer, module: lightning.LightningModule) -> Iterator[lightning.LightningModule]:
+    """The module to evaluate: whole on every rank, untouched, in the trainer's precision."""
+    module = whole(module)
+    with untouched(module), trainer.precision_plugin.forward_context():
+        yield module
 
 
 def is_last(trainer: lightning.Trainer) -> bool:
@@ -98,5 +108,5 @@ class Evaluator(Callback):
     def _evaluate(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, last: bool
     ) -> dict[str, float]:
-        with untouched(pl_module), trainer.precision_plugin.forward_context():
-            return {f"val/{name}": value for name, value in self.evaluate(trainer, pl_module, last).items()}
+        with evaluation(trainer, pl_module) as module:
+            return {f"val/{name}": value for name, value in self.evaluate(trainer, module, last).items()}

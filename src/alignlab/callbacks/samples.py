@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from alignlab import distributed
-from alignlab.callbacks.evaluator import Callback, read_by, untouched
+from alignlab.callbacks.evaluator import Callback, evaluation, read_by
 from alignlab.callbacks.retrieval import encode_split
 from alignlab.evaluation.encoding import EncodedSet
 from alignlab.evaluation.grounding import grad_cam, mean_heat
@@ -74,12 +74,13 @@ class SampleSheets(Callback):
         read_by(trainer, "samples", "picture")
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        datamodule, net = trainer.datamodule, pl_module.net
-        matches = hasattr(net, "match")
-        with untouched(pl_module), trainer.precision_plugin.forward_context():
+        datamodule = trainer.datamodule
+        with evaluation(trainer, pl_module) as module:
+            net = module.net
+            matches = hasattr(net, "match")
             encoded = encode_split(
                 trainer,
-                pl_module,
+                module,
                 "samples",
                 split=self.split,
                 keep_tokens=matches,

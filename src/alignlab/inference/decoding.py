@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from alignlab.inference.backend import Completion, Request
 from alignlab.inference.decoder import Cache, Decoder
 from alignlab.inference.rows import Rows
 from alignlab.inference.sampling import AllowedTokens, Sampler
@@ -37,8 +36,8 @@ def decode(
     rows: Rows,
     allowed: Sequence[AllowedTokens | None] | None = None,
     step: Step | None = None,
-) -> tuple[list[Completion], int]:
-    """Runs a batch to its end; gives completions and the bytes of its cache.
+) -> int:
+    """Runs a batch to its end and gives the bytes of its cache.
 
     A finished row leaves the batch at once, with its part of the cache, so that the others don't pay for it. With a compiled `step` shapes
     change rarely instead: rows leave when half of them have ended, and the cache's length is a power of two.
@@ -58,20 +57,13 @@ def decode(
         told = {row: pair for row, *pair in zip(members, chosen.tolist(), logprobs.tolist(), strict=True)}
         going = rows.advance(going, [told[row][0] for row in going], [told[row][1] for row in going])
         if not going:
-            return [rows.done[row] for row in range(len(requests))], size
+            return size
         if len(going) <= len(members) // 2 or (len(going) < len(members) and not static):
             kept = torch.tensor([index for index, row in enumerate(members) if row not in rows.done])
             cache.keep(kept)
             sampler.keep(kept.to(decoder.device))
             chosen, members = chosen[kept.to(decoder.device)], going
         ids = chosen[:, None]
-
-
-def batches(requests: Sequence[Request], skip: dict[int, Completion], batch_size: int) -> list[list[int]]:
-    """Numbers of the requests that run together: those of like length, long ones first."""
-    numbers = [number for number in range(len(requests)) if number not in skip]
-    numbers.sort(key=lambda number: -len(requests[number].ids))
-    return [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
 
 
 @torch.inference_mode()

@@ -38,9 +38,10 @@ class DecoderReader:
         make_embedding: MakeEmbedding = lambda weight, head: Embedding(weight),
     ) -> None:
         self.weights, self.architecture, self.dtype = weights, architecture, dtype
-        self.shard, self.device = shard or architecture.whole(), device
+        self.shard = shard or architecture.whole()
         self.make, self.make_embedding = make, make_embedding
         self.live = isinstance(weights, LiveWeights)
+        self.device = weights.device if isinstance(weights, LiveWeights) else torch.device(device)
 
     def decoder(self, layers: LayerSource | None = None, **collectives: Callable[[Tensor], Tensor]) -> Decoder:
         """The whole decoder; `layers` if they come from elsewhere (streamed ones)."""

@@ -11,11 +11,12 @@ from alignlab.inference import decoding
 from alignlab.inference.adapters import Adapter, live_adapters, read_adapter, remove
 from alignlab.inference.architecture import describe
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
-from alignlab.inference.constraints import allowed_tokens
+from alignlab.inference.batches import run_batches
 from alignlab.inference.decoder import Decoder
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
-from alignlab.inference.rows import Rows, refused
+from alignlab.inference.rows import Rows, check_lengths
+from alignlab.inference.sampling import AllowedTokens
 from alignlab.inference.source import OpenSource, open_source
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -75,32 +76,29 @@ class NativeBackend:
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
         decoder, opened = self._loaded()
-        limit = decoder.architecture.max_positions
-        done = refused(requests, decoder.architecture.vocabulary, limit, on_done)
-        for numbers in decoding.batches(requests, done, self.batch_size):
-            part = [requests[number] for number in numbers]
-            tokenizer = opened.tokenizer if any(r.sampling.needs_text for r in part) else None
-            rows = Rows(
-                part,
-                numbers,
-                eos=opened.eos,
-                max_positions=limit,
-                tokenizer=tokenizer,
-                on_token=on_token,
-                on_done=on_done,
-            )
-            allowed = allowed_tokens(part, tokenizer, opened.eos, decoder.architecture.vocabulary)
-            completions, size = self.run(rows, allowed)
-            self._cache_bytes = max(self._cache_bytes, size)
-            done |= dict(zip(numbers, completions, strict=True))
-        return [done[number] for number in range(len(requests))]
 
-    def run(self, rows: Rows, allowed: Sequence | None) -> tuple[list[Completion], int]:
-        """One batch."""
+        def run(rows: Rows, allowed: list[AllowedTokens | None] | None) -> None:
+            self._cache_bytes = max(self._cache_bytes, self.run(rows, allowed))
+
+        return run_batches(
+            requests,
+            run,
+            opened,
+            batch_size=self.batch_size,
+            vocabulary=decoder.architecture.vocabulary,
+            max_positions=decoder.architecture.max_positions,
+            on_token=on_token,
+            on_done=on_done,
+        )
+
+    def run(self, rows: Rows, allowed: list[AllowedTokens | None] | None) -> int:
+        """One batch; gives the bytes of its cache."""
         return decoding.decode(self._loaded()[0], rows, allowed)
 
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
-        return decoding.score(self._loaded()[0], sequences, self.batch_size)
+        decoder, _ = self._loaded()
+        check_lengths(sequences, decoder.architecture.max_positions)
+        return decoding.score(decoder, sequences, self.batch_size)
 
     def set_adapter(self, name: str | None) -> None:
         decoder, _ = self._loaded()

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-START_SECONDS = 120
+PATIENCE = timedelta(minutes=30)  # of a rank for the others: one may read its weights much more slowly
 
 
 class WorkerError(RuntimeError):
@@ -126,8 +126,7 @@ def _serve(
 
         torch.set_num_threads(threads)
         store = f"file://{Path(folder) / 'store'}"
-        wait_for = timedelta(seconds=START_SECONDS)
-        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks, timeout=wait_for)
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks, timeout=PATIENCE)
         served = make(rank, ranks)
         served.emit = (lambda event: pipe.send(("event", event))) if rank == 0 else (lambda event: None)
         pipe.send(("answer", None))

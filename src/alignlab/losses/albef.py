@@ -116,20 +116,31 @@ class HardNegatives(NamedTuple):
 
 
 @torch.no_grad()
-def hard_negatives(image_to_text: Tensor, text_to_image: Tensor, same: Tensor) -> HardNegatives:
+def hard_negatives(
+    image_to_text: Tensor, text_to_image: Tensor, same: Tensor, draw: Tensor | None = None
+) -> HardNegatives:
     """Draw in-batch negatives in proportion to softmax(similarity) over pairs of another id (arXiv:2107.07651, sec. 3.2).
 
     All rows at once by the Gumbel maximum, in log space: it needs no wait for the device and no sum of probabilities,
     which underflows in the reference (its `multinomial` then fails). similarities, same (B, B).
+    draw (2, B, P), exponentially distributed, may be given; a row's negatives then come from its own group of P pairs, P a divisor of B.
     """
-
-    def draw(similarity: Tensor) -> Tensor:
-        similarity = similarity.float()
-        noise = -torch.empty_like(similarity).exponential_().log()
-        return (similarity + noise).masked_fill(same, -torch.inf).argmax(1)
-
-    image, text = draw(text_to_image), draw(image_to_text)
+    if draw is None:
+        draw = torch.empty(2, *image_to_text.shape, device=same.device).exponential_()
+    size = draw.shape[2]
+    same = _own_groups(same, size)
+    start = torch.arange(0, len(image_to_text), size, device=same.device).repeat_interleave(size)
+    image, text = (
+        (_own_groups(similarity.float(), size) - chance.log()).masked_fill(same, -torch.inf).argmax(1) + start
+        for similarity, chance in zip((text_to_image, image_to_text), draw, strict=True)
+    )
     return HardNegatives(image, text, ~same.all(1))
+
+
+def _own_groups(matrix: Tensor, size: int) -> Tensor:
+    """(B, B) -> (B, P): of each row the columns of its own group of P."""
+    groups = len(matrix) // size
+    return matrix.reshape(groups, size, groups, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1).reshape(-1, size)
 
 
 class MatchingTerms(NamedTuple):
@@ -139,10 +150,11 @@ class MatchingTerms(NamedTuple):
     accuracy: Tensor  # ()
 
 
-def image_text_matching(logits: Tensor, valid: Tensor) -> MatchingTerms:
+def image_text_matching(logits: Tensor, valid: Tensor, total: Tensor | None = None) -> MatchingTerms:
     """ITM (arXiv:2107.07651, eq. 4) over rows [B positives, B negative texts, B negative pictures], in float32.
 
-    logits (3B, 2), class 1 = match; valid (B,) tells which negatives exist.
+    logits (3B, 2), class 1 = match; valid (B,) tells which negatives exist. total: what to divide by instead of the number of rows that
+    exist, such as its mean over ranks.
     """
     batch = len(valid)
     label = torch.zeros(3 * batch, dtype=torch.int64, device=logits.device)
@@ -150,4 +162,5 @@ def image_text_matching(logits: Tensor, valid: Tensor) -> MatchingTerms:
     weight = torch.cat([torch.ones_like(valid), valid, valid]).float()
     loss = F.cross_entropy(logits.float(), label, reduction="none")
     right = (logits.argmax(1) == label).float()
-    return MatchingTerms((loss * weight).sum() / weight.sum(), (right * weight).sum() / weight.sum())
+    total = weight.sum() if total is None else total
+    return MatchingTerms((loss * weight).sum() / total, (right * weight).sum() / total)

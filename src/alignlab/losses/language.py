@@ -25,15 +25,25 @@ def mask_capacity(tokens: int, probability: float) -> int:
 
 
 def mask_tokens(
-    ids: Tensor, mask: Tensor, *, mask_id: int, cls_id: int, vocab_size: int, probability: float = 0.15
+    ids: Tensor,
+    mask: Tensor,
+    *,
+    mask_id: int,
+    cls_id: int,
+    vocab_size: int,
+    probability: float = 0.15,
+    draw: Tensor | None = None,
+    words: Tensor | None = None,
 ) -> MaskedTokens:
     """Hide tokens for masked language modelling (arXiv:1810.04805, sec. 3.1): 80 % [MASK], 10 % random, 10 % kept.
 
     Padding and [CLS] are never hidden. The number of rows depends only on the shape (R, T), so nothing waits for the
-    device; a draw beyond that capacity is left unhidden. ids (R, T), mask (R, T) True = token.
+    device; a draw beyond that capacity is left unhidden. ids (R, T), mask (R, T) True = token. The chances may be given: `draw` (R, T)
+    uniform in [0, 1) decides what is hidden and how, `words` (R, T) are the random tokens.
     """
     eligible = mask & (ids != cls_id)
-    draw = torch.rand(ids.shape, device=ids.device)
+    draw = torch.rand(ids.shape, device=ids.device) if draw is None else draw
+    words = torch.randint(vocab_size, ids.shape, device=ids.device) if words is None else words
     hidden = eligible & (draw < probability)
     # Stable sort puts the hidden positions first, in order: the fixed-size form of nonzero().
     capacity = mask_capacity(ids.numel(), probability)
@@ -42,8 +52,8 @@ def mask_tokens(
     position = torch.where(kept, order, 0)
     label = ids.flatten()[position]
     kind = draw.flatten()[order] / probability  # uniform in [0, 1) given that it is hidden
-    noise = torch.randint(vocab_size, label.shape, device=ids.device)
-    replacement = torch.where(kind < 0.8, torch.full_like(label, mask_id), torch.where(kind < 0.9, noise, label))
+    noise = torch.where(kind < 0.9, words.flatten()[order], label)
+    replacement = torch.where(kind < 0.8, torch.full_like(label, mask_id), noise)
     # Surplus rows write to a slot past the end.
     slots = torch.where(kept, order, ids.numel())
     flat = torch.cat([ids.flatten(), ids.new_zeros(1)]).scatter(0, slots, replacement)
@@ -51,12 +61,18 @@ def mask_tokens(
 
 
 def distilled_cross_entropy(
-    logits: Tensor, label: Tensor, weight: Tensor, teacher_logits: Tensor | None, alpha: float
+    logits: Tensor,
+    label: Tensor,
+    weight: Tensor,
+    teacher_logits: Tensor | None,
+    alpha: float,
+    total: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy against (1 - alpha) * one-hot + alpha * softmax(teacher), averaged over rows of weight 1.
 
     (1 - a) CE(y, p) + a CE(q, p) = logsumexp(s) - (1 - a) s_y - a <q, s>  (arXiv:2107.07651, eq. 7), in float32.
-    logits, teacher_logits (M, V); label, weight (M,). No masked token at all gives 0, where the reference gives NaN.
+    logits, teacher_logits (M, V); label, weight (M,). total: what to divide by instead of the sum of the weights, such as its mean over
+    ranks. No masked token at all gives 0, where the reference gives NaN.
     """
     logits = logits.float()
     expected = logits.gather(1, label[:, None]).squeeze(1)
@@ -64,4 +80,5 @@ def distilled_cross_entropy(
         soft = (teacher_logits.float().softmax(1) * logits).sum(1)
         expected = (1.0 - alpha) * expected + alpha * soft
     loss = logits.logsumexp(1) - expected
-    return (loss * weight).sum() / weight.sum().clamp_min(1.0)
+    total = weight.sum() if total is None else total
+    return (loss * weight).sum() / torch.where(total > 0, total, 1.0)

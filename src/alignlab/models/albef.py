@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from alignlab.distributed import clamp_parameter
 from alignlab.models.bert import (
     FusionLayer,
     ImageState,
@@ -91,7 +92,7 @@ class AlbefEncoder(nn.Module):
 
     def image_states(self, tokens: Tensor) -> list[ImageState]:
         """Keys and values of pictures for every fusion layer, projected once: (B, S, vision width)."""
-        return [layer.cross_attention.image_state(tokens) for layer in self.fusion]
+        return [layer.image_state(tokens) for layer in self.fusion]
 
     def fuse(
         self,
@@ -117,7 +118,7 @@ class AlbefEncoder(nn.Module):
         if masked_rows is None:
             return FusedRows(self._run(last, x, bias, state, picture, 1)[:, 0], None)
         masked = self._run(last.attend, x[masked_rows], bias[masked_rows], state)
-        masked = last.feed_forward(masked.flatten(0, 1).index_select(0, masked_position))
+        masked = last.finish(masked.flatten(0, 1).index_select(0, masked_position))
         if masked_rows == slice(0, len(x)):
             return FusedRows(x.new_zeros(0, x.shape[-1]), masked)
         assert masked_rows.start == 0, "masked rows come first"
@@ -167,8 +168,7 @@ class Albef(nn.Module):
 
     def clamp_temperature(self) -> None:
         """Keep the temperature in its range."""
-        with torch.no_grad():
-            self.temperature.clamp_(*self.temperature_range)
+        clamp_parameter(self.temperature, *self.temperature_range)
 
     def encode_image(self, image: Tensor) -> ImageEncoding:
         """(B, 3, H, W) -> features (B, D) and tokens (B, S, vision width)."""

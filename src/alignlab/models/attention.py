@@ -12,45 +12,52 @@ from torch import Tensor, nn
 
 
 def is_plain(block: nn.Module) -> bool:
-    """Whether `run_block` and `run_block_for_one` reproduce this block: timm's standard one, in whatever configuration but gated."""
-    if type(block) is not Block or type(block.attn) is not Attention:
+    """Whether `PreNormBlock` computes the same as this block: timm's standard one, in whatever configuration but gated."""
+    if type(block) not in (Block, PreNormBlock) or type(block.attn) is not Attention:
         return False
     return getattr(block.attn, "gate", None) is None and isinstance(
         getattr(block.attn, "norm", nn.Identity()), nn.Identity
     )
 
 
-def run_block(block: Block, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Apply a whole block: (B, N, W) -> (B, N, W). mask: (B, 1, N or 1, N) bool; causal needs mask=None."""
-    attn = block.attn
-    batch, tokens, _ = x.shape
-    # unbinding dimension 2 keeps the gradient of qkv contiguous, which the usual permute(2, 0, 3, 1, 4) doesn't
-    query, key, value = attn.qkv(block.norm1(x)).view(batch, tokens, 3, attn.num_heads, attn.head_dim).unbind(2)
-    y = _attend(attn, query, key, value, mask, causal)
-    x = x + block.drop_path1(block.ls1(y))
-    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+class PreNormBlock(Block):
+    """timm's block with faster forwards: whole (`forward`), or with the output of one token only (`for_one`).
 
-
-def run_block_for_one(block: Block, x: Tensor, index: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-    """Apply a block but compute only one token's output: keys and values of all tokens, query, projection and MLP of one.
-
-    x: (B, N, W); index: (B,) position of the token, None = the first; mask: (B, 1, 1, N) bool of the keys it may see.
-    Returns (B, 1, W), equal to the whole block's output at that position.
+    Each is a call of the block itself, so that what hooks into modules (sharding, compilation) sees every use of its parameters.
     """
-    attn = block.attn
-    batch, tokens, _ = x.shape
-    inner = attn.num_heads * attn.head_dim
-    normed = block.norm1(x)
-    weight, bias = attn.qkv.weight, attn.qkv.bias
-    query = F.linear(take_token(normed, index), weight[:inner], None if bias is None else bias[:inner])
-    key, value = (
-        F.linear(normed, weight[inner:], None if bias is None else bias[inner:])
-        .view(batch, tokens, 2, attn.num_heads, attn.head_dim)
-        .unbind(2)
-    )
-    y = _attend(attn, query.view(batch, 1, attn.num_heads, attn.head_dim), key, value, mask, False)
-    x = take_token(x, index) + block.drop_path1(block.ls1(y))
-    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+    entry_points = ("forward", "for_one")  # methods that use parameters, for `alignlab.strategies.sharding`
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Apply the whole block: (B, N, W) -> (B, N, W). mask: (B, 1, N or 1, N) bool; causal needs mask=None."""
+        attn = self.attn
+        batch, tokens, _ = x.shape
+        # unbinding dimension 2 keeps the gradient of qkv contiguous, which the usual permute(2, 0, 3, 1, 4) doesn't
+        query, key, value = attn.qkv(self.norm1(x)).view(batch, tokens, 3, attn.num_heads, attn.head_dim).unbind(2)
+        y = _attend(attn, query, key, value, mask, causal)
+        x = x + self.drop_path1(self.ls1(y))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+    def for_one(self, x: Tensor, index: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Compute only one token's output: keys and values of all tokens, query, projection and MLP of one.
+
+        x: (B, N, W); index: (B,) position of the token, None = the first; mask: (B, 1, 1, N) bool of the keys it may see.
+        Returns (B, 1, W), equal to the whole block's output at that position.
+        """
+        attn = self.attn
+        batch, tokens, _ = x.shape
+        inner = attn.num_heads * attn.head_dim
+        normed = self.norm1(x)
+        weight, bias = attn.qkv.weight, attn.qkv.bias
+        query = F.linear(take_token(normed, index), weight[:inner], None if bias is None else bias[:inner])
+        key, value = (
+            F.linear(normed, weight[inner:], None if bias is None else bias[inner:])
+            .view(batch, tokens, 2, attn.num_heads, attn.head_dim)
+            .unbind(2)
+        )
+        y = _attend(attn, query.view(batch, 1, attn.num_heads, attn.head_dim), key, value, mask, False)
+        x = take_token(x, index) + self.drop_path1(self.ls1(y))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
 def take_token(x: Tensor, index: Tensor | None) -> Tensor:

@@ -151,6 +151,8 @@ class FeedForward(nn.Module):
 class TextLayer(nn.Module):
     """Self-attention and feed-forward."""
 
+    entry_points = ("forward",)  # methods that use parameters, for `alignlab.strategies.sharding`
+
     def __init__(
         self, width: int, heads: int, *, mlp_ratio: float, dropout: float, attention_dropout: float, eps: float
     ):
@@ -165,6 +167,8 @@ class TextLayer(nn.Module):
 
 class FusionLayer(TextLayer):
     """Self-attention, cross-attention to a picture, feed-forward (arXiv:2107.07651, sec. 3.1)."""
+
+    entry_points = ("forward", "attend", "finish", "image_state")
 
     def __init__(
         self,
@@ -181,17 +185,28 @@ class FusionLayer(TextLayer):
         super().__init__(width, heads, mlp_ratio=mlp_ratio, **settings)
         self.cross_attention = CrossAttention(width, image_width, heads, **settings)
 
+    def image_state(self, tokens: Tensor) -> ImageState:
+        """Keys and values of pictures for this layer: (P, S, image width) -> 2 x (P, H, S, E)."""
+        return self.cross_attention.image_state(tokens)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The feed-forward without the attentions: (..., W) -> (..., W)."""
+        return self.feed_forward(x)
+
     def attend(
         self, x: Tensor, bias: Tensor, state: ImageState, picture: Tensor | None = None, num_queries: int | None = None
     ) -> Tensor:
         """Both attentions without the feed-forward: (R, T, W) -> (R, T or num_queries, W)."""
-        return self.cross_attention(self.self_attention(x, bias, num_queries), state, picture)
+        return self._attended(x, bias, state, picture, num_queries)
 
     def forward(
         self, x: Tensor, bias: Tensor, state: ImageState, picture: Tensor | None = None, num_queries: int | None = None
     ) -> Tensor:
         """(R, T, W) -> (R, T or num_queries, W)."""
-        return self.feed_forward(self.attend(x, bias, state, picture, num_queries))
+        return self.feed_forward(self._attended(x, bias, state, picture, num_queries))
+
+    def _attended(self, x: Tensor, bias: Tensor, state: ImageState, picture: Tensor | None, num_queries: int | None):
+        return self.cross_attention(self.self_attention(x, bias, num_queries), state, picture)
 
 
 class MaskedLanguageHead(nn.Module):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alignlab.distributed import clamp_parameter
 from alignlab.models.text import TextTower
 from alignlab.models.vision import VisionTower
 
@@ -97,10 +98,9 @@ class Clip(nn.Module):
             self.encode_image(image), self.encode_text(ids, mask), self.temperature.exp(), self.logit_bias
         )
 
-    @torch.no_grad()
     def clamp_temperature(self) -> None:
         """Keep the scale within [1, max_scale]; call it after the optimizer's step. The paper's limit is 100."""
-        self.temperature.clamp_(0.0, self.max_log_scale)
+        clamp_parameter(self.temperature, 0.0, self.max_log_scale)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alignlab.distributed import after_update, local_shards
+
 
 class MomentumTwin(nn.Module):
     """An exponential moving average of a module: teacher <- m * teacher + (1 - m) * student."""
@@ -20,9 +22,13 @@ class MomentumTwin(nn.Module):
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float) -> None:
-        """Move the teacher towards the student in place, with one kernel launch for all tensors of a kind."""
-        teacher = list(self.teacher.parameters())
-        torch._foreach_lerp_(teacher, [p.detach() for p in student.parameters()], 1.0 - momentum)
+        """Move the teacher towards the student in place, with one kernel launch for all tensors of a kind.
+
+        Each rank moves what it stores. Call it between steps: within one, a sharded parameter is a copy that nobody keeps.
+        """
+        teacher, student = (local_shards(part.parameters()) for part in (self.teacher, student))
+        torch._foreach_lerp_(teacher, student, 1.0 - momentum)
+        after_update(self.teacher.parameters())
 
     @torch.no_grad()
     def copy_from(self, student: nn.Module) -> None:

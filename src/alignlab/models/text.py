@@ -9,11 +9,10 @@ from typing import Literal
 
 import torch
 from timm.layers import trunc_normal_
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alignlab.models.attention import run_block, run_block_for_one
+from alignlab.models.attention import PreNormBlock
 from alignlab.models.vision import ACTIVATIONS
 
 
@@ -56,7 +55,7 @@ class TextTower(nn.Module):
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.pos_embed = nn.Parameter(torch.empty(context_length, width))
         self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm, act_layer=ACTIVATIONS[activation])
+            PreNormBlock(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm, act_layer=ACTIVATIONS[activation])
             for _ in range(depth)
         )
         self.norm = norm(width)
@@ -86,13 +85,13 @@ class TextTower(nn.Module):
         # causal attention never looks right, where the padding is: it needs no mask but in the pooled last block
         keys = None if self.causal else mask[:, None, None]
         for block in self.blocks[:-1]:
-            x = self._run(run_block, block, x, keys, self.causal)
+            x = self._run(block, x, keys, self.causal)
         if self.pool == "mean":
-            x = self.norm(self._run(run_block, self.blocks[-1], x, keys, self.causal))
+            x = self.norm(self._run(self.blocks[-1], x, keys, self.causal))
             weight = mask.to(x.dtype).unsqueeze(-1)
             return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
         index = self.pooled_position(mask)
-        x = self._run(run_block_for_one, self.blocks[-1], x, index, mask[:, None, None])
+        x = self._run(self.blocks[-1].for_one, x, index, mask[:, None, None])
         return self.norm(x[:, 0])
 
     def pooled_position(self, mask: Tensor) -> Tensor:

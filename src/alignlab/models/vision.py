@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alignlab.models.attention import is_plain, run_block, run_block_for_one
+from alignlab.models.attention import PreNormBlock, is_plain
 
 ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh"), "quick_gelu": QuickGELU}
 
@@ -38,6 +38,8 @@ class VisionTower(nn.Module):
         self.width = width
         self.gradient_checkpointing = gradient_checkpointing
         self._plain = isinstance(trunk, VisionTransformer) and all(is_plain(block) for block in trunk.blocks)
+        for block in trunk.blocks if self._plain else ():
+            block.__class__ = PreNormBlock
         if isinstance(trunk, VisionTransformer):
             trunk.register_load_state_dict_pre_hook(_fit_position_embedding)
         if gradient_checkpointing and not self._plain:
@@ -51,7 +53,7 @@ class VisionTower(nn.Module):
         trunk = self.trunk
         x = self._embed(image)
         for block in trunk.blocks:
-            x = self._run(run_block, block, x)
+            x = self._run(block, x)
         if trunk.num_reg_tokens:
             x = torch.cat((x[:, :1], x[:, trunk.num_prefix_tokens :]), 1)
         return trunk.norm(x)
@@ -68,8 +70,8 @@ class VisionTower(nn.Module):
             return trunk.forward_head(self.tokens(image), pre_logits=True)
         x = self._embed(image)
         for block in trunk.blocks[:-1]:
-            x = self._run(run_block, block, x)
-        x = self._run(run_block_for_one, trunk.blocks[-1], x)
+            x = self._run(block, x)
+        x = self._run(trunk.blocks[-1].for_one, x)
         return trunk.norm(x[:, 0])
 
     forward = pooled
@@ -78,10 +80,10 @@ class VisionTower(nn.Module):
         trunk = self.trunk
         return trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(image))))
 
-    def _run(self, function: Callable[..., Tensor], block: nn.Module, x: Tensor) -> Tensor:
+    def _run(self, block: Callable[..., Tensor], x: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(function, block, x, use_reentrant=False)
-        return function(block, x)
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
 
 
 class ConvStem(nn.Module):

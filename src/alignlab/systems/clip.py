@@ -8,6 +8,7 @@ from collections.abc import Callable
 import lightning.pytorch as pl
 from torch import Tensor, nn
 
+from alignlab.distributed import reduce_mean
 from alignlab.losses.contrastive import PairIds
 from alignlab.models.clip import Clip
 from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
@@ -44,7 +45,10 @@ class ClipSystem(pl.LightningModule):
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
         """Contrastive loss of one batch; ranks exchange their vectors inside the loss."""
         loss = self._loss(batch, gather=True)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.image))
+        logged = loss.detach()
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            logged = reduce_mean(logged)
+        self.log("train/loss", logged, prog_bar=True, batch_size=len(batch.image))
         self.log("train/temperature", (-self.net.temperature.detach()).exp().squeeze(), batch_size=len(batch.image))
         return loss
 

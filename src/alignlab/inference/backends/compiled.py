@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from alignlab.inference import decoding
-from alignlab.inference.backend import Completion
 from alignlab.inference.decoder import Cache, Decoder
 from alignlab.inference.linears import FastLinear
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.native import NativeBackend
 from alignlab.inference.rows import Rows
+from alignlab.inference.sampling import AllowedTokens
 
 
 class CompiledBackend(NativeBackend):
@@ -33,17 +31,18 @@ class CompiledBackend(NativeBackend):
     def __init__(self, batch_size: int = 32, device: str | None = None, compile_step: bool | None = None) -> None:
         super().__init__(batch_size, device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.compile_step = compile_step
-        self._states = None
+        self._compiles, self._states = False, None
 
     def build(self, reader: DecoderReader) -> Decoder:
-        if self._compiles():
-            return reader.decoder()
-        reader.make = FastLinear
+        on_gpu = reader.device.type == "cuda"
+        self._compiles = on_gpu if self.compile_step is None else self.compile_step
+        if not self._compiles:
+            reader.make = FastLinear
         return reader.decoder()
 
-    def run(self, rows: Rows, allowed: Sequence | None) -> tuple[list[Completion], int]:
+    def run(self, rows: Rows, allowed: list[AllowedTokens | None] | None) -> int:
         decoder, _ = self._loaded()
-        if not self._compiles():
+        if not self._compiles:
             return decoding.decode(decoder, rows, allowed)
         if self._states is None:
             mode = "reduce-overhead" if decoder.device.type == "cuda" else "default"
@@ -59,6 +58,3 @@ class CompiledBackend(NativeBackend):
     def close(self) -> None:
         self._states = None
         super().close()
-
-    def _compiles(self) -> bool:
-        return self.device.startswith("cuda") if self.compile_step is None else self.compile_step

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from alignlab.inference import decoding
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
-from alignlab.inference.constraints import allowed_tokens
+from alignlab.inference.batches import run_batches
 from alignlab.inference.native import ADAPTER
 from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
-from alignlab.inference.rows import Rows, refused
-from alignlab.inference.sampling import Sampler
+from alignlab.inference.rows import Rows, check_lengths
+from alignlab.inference.sampling import AllowedTokens, Sampler
 from alignlab.inference.source import OpenSource, open_source
 from alignlab.models.language import load_language_model
 
@@ -70,24 +70,21 @@ class TransformersBackend:
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
         model, opened = self._loaded()
-        limit, vocabulary = position_limit(model.config), model.config.get_text_config().vocab_size
-        done = refused(requests, vocabulary, limit, on_done)
-        for numbers in decoding.batches(requests, done, self.batch_size):
-            part = [requests[number] for number in numbers]
-            tokenizer = opened.tokenizer if any(r.sampling.needs_text for r in part) else None
-            rows = Rows(
-                part,
-                numbers,
-                eos=opened.eos,
-                max_positions=limit,
-                tokenizer=tokenizer,
-                on_token=on_token,
-                on_done=on_done,
-            )
-            allowed = allowed_tokens(part, tokenizer, opened.eos, vocabulary)
-            self._run(model, rows, Sampler(part, vocabulary, allowed, model.device))
-            done |= {number: rows.done[row] for row, number in enumerate(numbers)}
-        return [done[number] for number in range(len(requests))]
+        vocabulary = model.config.get_text_config().vocab_size
+
+        def run(rows: Rows, allowed: list[AllowedTokens | None] | None) -> None:
+            self._run(model, rows, Sampler(rows.requests, vocabulary, allowed, model.device))
+
+        return run_batches(
+            requests,
+            run,
+            opened,
+            batch_size=self.batch_size,
+            vocabulary=vocabulary,
+            max_positions=position_limit(model.config),
+            on_token=on_token,
+            on_done=on_done,
+        )
 
     @torch.no_grad()  # not inference_mode: DeepSpeed moves parameters in between
     def _run(self, model: PreTrainedModel, rows: Rows, sampler: Sampler) -> None:
@@ -100,13 +97,15 @@ class TransformersBackend:
         own = model.generation_config
         model.generation_config = GenerationConfig()  # generate would fill our settings up from the model's own
         try:
-            model.generate(
+            output = model.generate(
                 ids.to(model.device),
                 attention_mask=mask.long().to(model.device),
                 generation_config=settings,
                 logits_processor=[choice],
                 stopping_criteria=[choice.finished],
+                return_dict_in_generate=True,
             )
+            self._cache_bytes = max(self._cache_bytes, _cache_bytes(output.past_key_values))
         finally:
             model.generation_config = own
 
@@ -114,7 +113,11 @@ class TransformersBackend:
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
         model, _ = self._loaded()
         found = []
+        check_lengths(sequences, position_limit(model.config))
         for sequence in sequences:
+            if len(sequence) < 2:
+                found.append([])
+                continue
             logits = model(torch.tensor([sequence], device=model.device)).logits[0, :-1].float()
             targets = torch.tensor(sequence[1:], device=model.device)[:, None]
             found.append((logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist())
@@ -191,6 +194,11 @@ def position_limit(config: object) -> int | None:
         if getattr(config, key, None):
             return int(getattr(config, key))
     return None
+
+
+def _cache_bytes(cache: object) -> int:
+    layers = getattr(cache, "layers", [])
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers if getattr(layer, "keys", None) is not None)
 
 
 def _enable(model: PreTrainedModel, name: str) -> None:

@@ -14,10 +14,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from alignlab.distributed import all_gather, rank
+from alignlab.distributed import all_gather, broadcast_int, is_sharded, rank, reduce_mean, reduce_means
 from alignlab.losses.albef import (
     ContrastiveTerms,
-    HardNegatives,
     Ids,
     Keys,
     hard_negatives,
@@ -28,17 +27,8 @@ from alignlab.losses.albef import (
 from alignlab.losses.language import MaskedTokens, distilled_cross_entropy, mask_tokens
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.momentum import FeatureQueue, MomentumTwin
+from alignlab.systems.albef.chances import DRAW, Chances, Draws, joint_draws
 from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
-
-
-class Chances(NamedTuple):
-    """The random choices of a step; None draws them."""
-
-    masked: MaskedTokens | None = None
-    negatives: HardNegatives | None = None
-
-
-DRAW = Chances()
 
 
 class Teaching(NamedTuple):
@@ -66,6 +56,9 @@ class AlbefPretrainingSystem(pl.LightningModule):
     Two settings are ours, for short runs from nothing. Before `fuse_from_step` the towers are aligned by ITC alone, at about
     a third of the cost. During `momentum_ramp_steps` the momentum rises from 0: a teacher that lags behind fast students
     gives keys whose age, not whose content, tells them apart.
+
+    R processes with B pairs each learn what one process with R * B pairs and `negative_pool=B` learns: hard negatives come from
+    groups of that many pairs (None: from the process's batch), and all random choices belong to the joint batch.
     """
 
     def __init__(
@@ -81,6 +74,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         alpha_ramp_steps: int = 0,
         fuse_from_step: int = 0,
         mask_probability: float = 0.15,
+        negative_pool: int | None = None,
         itm_weight: float = 1.0,
         mlm_weight: float = 1.0,
         reference: bool = False,
@@ -96,6 +90,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         self.alpha, self.alpha_ramp_steps = alpha, alpha_ramp_steps
         self.mask_probability, self.reference = mask_probability, reference
         self.itm_weight, self.mlm_weight = itm_weight, mlm_weight
+        self.negative_pool, self._seed = negative_pool, 0
         self.net: Albef | None = None
         self._keys: tuple[Tensor, ...] | None = None
 
@@ -126,14 +121,15 @@ class AlbefPretrainingSystem(pl.LightningModule):
             text = student.encode_text(batch.ids, batch.mask).features
             itc, _, keys = self._contrast(image.features, text, self._teach(batch, None, alpha), batch, alpha)
             return StepOutput({"loss": itc.loss, "itc_loss": itc.loss}, keys)
-        masked, size = chances.masked or self._mask(batch), len(batch.image)
+        masked, size = chances.masked or self._mask(batch, chances.draws), len(batch.image)
         # Masked and plain texts in one call.
         ids, mask = torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask])
         tokens = student.text_tokens(ids, mask)
         plain = tokens[size:]
         teacher = self._teach(batch, masked, alpha)
         itc, own, keys = self._contrast(image.features, student.text_features(plain), teacher, batch, alpha)
-        negatives = chances.negatives or hard_negatives(itc.image_to_text, itc.text_to_image, own)
+        draw = None if chances.draws is None else chances.draws.negatives
+        negatives = chances.negatives or hard_negatives(itc.image_to_text, itc.text_to_image, own, draw)
         # Rows: masked, positive, negative text, negative picture; the first three look at their own picture.
         fused = student.fuse(
             torch.cat([tokens, plain.index_select(0, negatives.text), plain]),
@@ -143,10 +139,13 @@ class AlbefPretrainingSystem(pl.LightningModule):
             masked_rows=slice(0, size),
             masked_position=masked.position,
         )
-        itm = image_text_matching(self.net.matching_head(fused.matching), negatives.valid)
+        counts = torch.stack([size + 2.0 * negatives.valid.sum(), masked.weight.sum()])
+        if not self.reference:  # a mean over the joint batch, not a mean of ranks' means
+            counts = reduce_mean(counts)
+        itm = image_text_matching(self.net.matching_head(fused.matching), negatives.valid, counts[0])
         logits = student.language_logits(fused.masked)
         teacher_logits = logits.detach() if teacher is None else teacher.logits
-        mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher_logits, alpha)
+        mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher_logits, alpha, counts[1])
         losses = {"itc_loss": itc.loss, "itm_loss": itm.loss, "mlm_loss": mlm, "itm_accuracy": itm.accuracy}
         total = itc.loss + self.itm_weight * itm.loss + self.mlm_weight * mlm
         return StepOutput({"loss": total, **losses}, keys)
@@ -192,22 +191,35 @@ class AlbefPretrainingSystem(pl.LightningModule):
         ).masked
         return Teaching(image.features, teacher.text_features(tokens[size:]), teacher.language_logits(hidden))
 
-    def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
-        """Teacher first, then the losses; the queues take the new features after the backward pass."""
+    def on_train_start(self) -> None:
+        """All ranks agree on one seed."""
+        self._seed = broadcast_int(torch.initial_seed() % 2**31, self.device)
+
+    def on_train_batch_start(self, batch: PairBatch, batch_index: int) -> None:
+        """The teacher moves before the step, while sharded parameters are what is stored."""
         self.net.clamp_temperature()
         if batch_index % self.trainer.accumulate_grad_batches == 0:
             self.twin.update(self.net.encoder, self._ramped(self.momentum, self.momentum_ramp_steps))
-        fuse = self.global_step >= self.fuse_from_step
-        output = self.forward_losses(batch, self._ramped(self.alpha, self.alpha_ramp_steps), fuse=fuse)
+
+    def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
+        """The losses; the queues take the new features after the backward pass."""
+        fuse, accumulated = self.global_step >= self.fuse_from_step, self.trainer.accumulate_grad_batches
+        chances = self._chances(batch, self.global_step * accumulated + batch_index % accumulated)
+        output = self.forward_losses(batch, self._ramped(self.alpha, self.alpha_ramp_steps), chances, fuse=fuse)
         self._keys = output.keys
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in output.losses.items()}, batch_size=len(batch.image)
-        )
+        logged = {f"train/{name}": value.detach() for name, value in output.losses.items()}
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            logged = reduce_means(logged)
+        self.log_dict(logged, batch_size=len(batch.image))
         self.log("train/temperature", self.net.temperature.detach().squeeze())
         return output.losses["loss"] if fuse else output.losses["loss"] + self._no_gradient()
 
     def on_after_backward(self) -> None:
         """Push the teacher's features of all ranks; not earlier, since the backward pass still reads the queues."""
+        if self.global_step < self.fuse_from_step:
+            for parameter in filter(is_sharded, self._idle()):  # the others got their zeros from `_no_gradient`
+                if parameter.grad is None and hasattr(parameter, "to_local"):
+                    parameter.grad = torch.zeros_like(parameter)
         if self._keys is not None:
             self.queue.push(*self._keys)
             self._keys = None
@@ -216,7 +228,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
         """The same losses on held-out pairs, without a change of teacher or queues."""
         if len(batch.image) < 2:
             return
-        losses = self.forward_losses(batch, self._ramped(self.alpha, self.alpha_ramp_steps)).losses
+        chances = self._chances(batch, -1 - batch_index)  # the same at every validation
+        losses = self.forward_losses(batch, self._ramped(self.alpha, self.alpha_ramp_steps), chances).losses
         self.log_dict({f"val/{n}": x for n, x in losses.items()}, batch_size=len(batch.image), sync_dist=True)
 
     def configure_optimizers(self) -> dict:
@@ -228,15 +241,33 @@ class AlbefPretrainingSystem(pl.LightningModule):
         return value if steps <= 0 else value * min(1.0, self.global_step / steps)
 
     def _no_gradient(self) -> Tensor:
-        """Zero that every parameter of the fusion has a part in: DDP waits for a gradient of each."""
-        encoder = self.net.encoder
-        idle = [
-            p for part in (encoder.fusion, encoder.language_head, self.net.matching_head) for p in part.parameters()
-        ]
-        return 0.0 * torch.stack([p.sum() for p in idle]).sum()
+        """Zero that every whole parameter of the fusion has a part in: DDP waits for a gradient of each."""
+        return sum((0.0 * p.sum() for p in self._idle() if not is_sharded(p)), torch.zeros((), device=self.device))
 
-    def _mask(self, batch: PairBatch) -> MaskedTokens:
-        words = self.vocabulary
+    def _idle(self) -> list[Tensor]:
+        """Parameters that only fusion uses."""
+        encoder = self.net.encoder
+        parts = (encoder.fusion, encoder.language_head, self.net.matching_head)
+        return [p for part in parts for p in part.parameters()]
+
+    def _chances(self, batch: PairBatch, step: int) -> Chances:
+        pairs = len(batch.image)
+        pool = self.negative_pool if self.training and self.negative_pool else pairs
+        if pairs % pool:
+            raise ValueError(f"model.negative_pool={pool} must divide data.batch_size={pairs}")
+        draws = joint_draws(
+            self._seed,
+            step,
+            pairs,
+            width=self.net.encoder.embeddings.position.num_embeddings,
+            pool=pool,
+            vocab_size=self.vocabulary.size,
+            device=batch.ids.device,
+        )
+        return Chances(draws=draws)
+
+    def _mask(self, batch: PairBatch, draws: Draws | None) -> MaskedTokens:
+        words, length = self.vocabulary, batch.ids.shape[1]
         return mask_tokens(
             batch.ids,
             batch.mask,
@@ -244,4 +275,6 @@ class AlbefPretrainingSystem(pl.LightningModule):
             cls_id=words.cls_id,
             vocab_size=words.size,
             probability=self.mask_probability,
+            draw=None if draws is None else draws.hidden[:, :length],
+            words=None if draws is None else draws.words[:, :length],
         )

@@ -1,0 +1,80 @@
+"""Every strategy on two processes against one process with the joint batch, and each one's checkpoints under the next.
+
+All runs of a tier share two processes, started as torchrun starts them. CLIP, and ALBEF with teacher, queue and hard negatives.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import strategy_ranks as ranks
+
+SCRIPT = Path(__file__).with_name("strategy_ranks.py")
+RTOL = 1e-5  # of float32 losses
+
+
+def start(folder: Path, model: str, strategies: tuple[str, ...]) -> None:
+    """Two processes that train under each strategy and go on under the next."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}
+    running = []
+    for rank in "01":
+        environment = os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}
+        with (folder / f"rank{rank}.log").open("w") as log:
+            command = [sys.executable, str(SCRIPT), str(folder), model, ",".join(strategies)]
+            running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+    try:
+        codes = [process.wait(timeout=900) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert codes == [0, 0], (folder / "rank0.log").read_text()[-3000:] + (folder / "rank1.log").read_text()[-3000:]
+
+
+def compare(rows: list[dict[str, str]], wanted: list[dict[str, str]], name: str) -> None:
+    """All training metrics of all steps, but the speed."""
+    by_step = {row["step"]: row for row in wanted}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith("train/") and key != "train/samples_per_second" and value:
+                assert float(value) == pytest.approx(float(by_step[row["step"]][key]), rel=RTOL), (
+                    name,
+                    row["step"],
+                    key,
+                )
+
+
+def check(folder: Path, model: str, strategies: tuple[str, ...]) -> None:
+    ranks.quiet()
+    wanted = ranks.fit(folder / "one", *ranks.MODELS[model], "trainer=cpu", steps=ranks.MORE)
+    start(folder, model, strategies)
+    for before, after in zip(strategies, strategies[1:] + strategies[:1], strict=True):
+        rows = ranks.rows_of(folder / model / before)
+        assert len(rows) == ranks.STEPS
+        compare(rows, wanted, before)
+        rows = ranks.rows_of(folder / model / f"{before}+{after}")
+        assert len(rows) == ranks.MORE - ranks.STEPS
+        compare(rows, wanted, f"{after} going on from {before}")
+    last = folder / model / strategies[-1] / "checkpoints" / "last.ckpt"
+    alone = ranks.fit(folder / "alone", *ranks.MODELS[model], "trainer=cpu", steps=ranks.MORE, ckpt_path=last)
+    compare(alone, wanted, f"one process going on from {strategies[-1]}")
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("model", sorted(ranks.MODELS))
+def test_ddp_and_fsdp_equal_one_process_and_go_on_from_each_other(tmp_path: Path, model: str) -> None:
+    check(tmp_path, model, ("ddp", "fsdp"))
+
+
+@pytest.mark.deepspeed
+@pytest.mark.parametrize("model", sorted(ranks.MODELS))
+def test_zero_1_2_3_equal_one_process_and_go_on_from_each_other(tmp_path: Path, model: str) -> None:
+    check(tmp_path, model, ("deepspeed_1", "deepspeed_2", "deepspeed_3", "fsdp"))
