@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.context import context_length
 from alignlab.inference.resident import resident_bytes
+from alignlab.launch.signals import Inbox, Interrupted
 from alignlab.models.language import load_tokenizer
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
@@ -45,7 +46,7 @@ def infer(cfg: DictConfig) -> Result:
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
     torch.manual_seed(cfg.seed)
     predictions = Predictions(run_dir, resumed=cfg.resume is not None)  # first: nothing of another run is touched
-    with _recorded(result, run_dir):
+    with Inbox(), _recorded(result, run_dir):
         for name in ("transformers", "httpx", "huggingface_hub"):
             logging.getLogger(name).setLevel(logging.ERROR)  # their news are no business of the user
         task: Task = _instantiated(cfg, "task")
@@ -160,11 +161,11 @@ def _instantiated(cfg: DictConfig, key: str) -> object:
 
 @contextmanager
 def _recorded(result: Result, run_dir: Path) -> Iterator[None]:
-    """Writes result.json, also when something fails or Ctrl-C is pressed; a failure's traceback goes to infer.log."""
+    """Writes result.json, also when something fails or a signal (Ctrl-C, SIGTERM) ends it; a failure's traceback goes to infer.log."""
     clock = Clock()
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         result.status, result.reason = "interrupted", f"stopped after {result.steps} items"
         raise
     except Exception as failure:
