@@ -1,6 +1,6 @@
 """Runs a trained model: `python infer.py task=generate model=DIR prompt_text='...'`. `--help` lists the groups.
 
-Exit codes: 0 done, 2 bad input or config, 130 stopped by Ctrl-C (what is finished is kept), 1 anything else.
+Exit codes: 0 done, 2 bad input or config, 130 stopped by Ctrl-C, 143 by SIGTERM (what is finished is kept), 1 anything else.
 """
 
 import os
@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from alignlab import config
+from alignlab.launch.signals import Interrupted
 from alignlab.results import Result
 
 CONFIG_DIR = Path(__file__).resolve().parent / "conf"
@@ -56,6 +57,8 @@ def main() -> None:
         stop("\n  ".join(found), code=2)
     except KeyboardInterrupt:
         stop("interrupted", code=130)
+    except Interrupted as signalled:
+        stop(f"interrupted by {signalled.name}", code=signalled.exit_code)
 
 
 if __name__ == "__main__":

@@ -58,13 +58,13 @@ def test_a_run_directory(infer: Callable[..., dict], model: Path, tmp_path: Path
     }
     assert str(model) in (tmp_path / "a" / "config.yaml").read_text()
     assert "Hello" in capsys.readouterr().out
-    infer(tmp_path / "b", *words, "prompt=null")
-    assert rows_of(tmp_path / "b") == [row], "the question as it is, either way"
+    infer(tmp_path / "b", *words)
+    assert rows_of(tmp_path / "b") == [row]
 
 
 def test_every_technique_runs_on_every_config(infer: Callable[..., dict], model: Path, tmp_path: Path) -> None:
     for choice in sorted(file.stem for file in (REPOSITORY / "conf" / "prompt").glob("*.yaml")):
-        words = (f"prompt={choice}", "sampling=varied", "sampling.max_new_tokens=3", "backend=scripted", "model=null")
+        words = (f"prompt={choice}", "sampling=varied", "sampling.max_new_tokens=30", "backend=scripted", "model=null")
         result = infer(tmp_path / choice, *words, "backend.answers={a: 'It is 5.'}", "prompt_text='2 + 3, say?'")
         assert result["status"] == "ok" and rows_of(tmp_path / choice)[0]["answer"] is not None, choice
 

@@ -57,7 +57,7 @@ class InferenceRoot:
 
     task: dict
     backend: dict | None = None  # how a language model is run
-    prompt: dict | None = None  # how a question is asked; null: as it is
+    prompt: dict | None = None  # how a question is asked
     sampling: dict | None = None  # how tokens are chosen
     model_path: str | None = None  # hub id, folder or run directory; `model=` on the command line
     adapter: str | None = None  # folder of a PEFT adapter
@@ -369,6 +369,6 @@ def _wrong_choices(override: Override, config_dir: Path) -> Iterator[str]:
     choices = sorted(file.stem for file in (config_dir / group).glob("*.yaml"))
     value = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
     for choice in value if isinstance(value, list) else [value]:
-        if choice not in choices and not (choice is None and group in ("experiment", "debug", "prompt")):
+        if choice not in choices and not (choice is None and group in ("experiment", "debug")):
             shown = "null" if choice is None else choice
             yield f"{group}={shown}: no such choice{_nearest(str(shown), choices)} (choices: {', '.join(choices)})"

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.context import context_length
 from alignlab.inference.resident import resident_bytes
+from alignlab.launch.signals import Inbox, Interrupted
 from alignlab.models.language import load_tokenizer
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
@@ -25,7 +26,6 @@ from alignlab.prompting.zero_shot import ZeroShot
 from alignlab.results import Clock, Result, git_revision, peak_memory_bytes, show, versions, write_text
 from alignlab.tasks.job import Job, Subject, Task
 from alignlab.tasks.predictions import Predictions
-from alignlab.tasks.vision_language import VisionLanguage
 
 log = logging.getLogger(__name__)
 # Root keys that a program which this run starts gets too.
@@ -46,7 +46,7 @@ def infer(cfg: DictConfig) -> Result:
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
     torch.manual_seed(cfg.seed)
     predictions = Predictions(run_dir, resumed=cfg.resume is not None)  # first: nothing of another run is touched
-    with _recorded(result, run_dir):
+    with Inbox(), _recorded(result, run_dir):
         for name in ("transformers", "httpx", "huggingface_hub"):
             logging.getLogger(name).setLevel(logging.ERROR)  # their news are no business of the user
         task: Task = _instantiated(cfg, "task")
@@ -104,7 +104,7 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
 
 
 @contextmanager
-def _subject(cfg: DictConfig, task: Task) -> Iterator[Subject | VisionLanguage | None]:
+def _subject(cfg: DictConfig, task: Task) -> Iterator[object]:
     """What the task runs on; given back afterwards."""
     if task.needs == "backend":
         backend, subject = load_backend(cfg)
@@ -113,7 +113,8 @@ def _subject(cfg: DictConfig, task: Task) -> Iterator[Subject | VisionLanguage |
         finally:
             backend.close()
     elif task.needs == "system":
-        from alignlab.run import load_system  # lightning: only here
+        from alignlab.run import load_system  # lightning, timm and torchvision: only here
+        from alignlab.tasks.vision_language import VisionLanguage
 
         if cfg.model_path is None:
             raise ValueError("model=null: name a run directory of clip, siglip or albef")
@@ -160,11 +161,11 @@ def _instantiated(cfg: DictConfig, key: str) -> object:
 
 @contextmanager
 def _recorded(result: Result, run_dir: Path) -> Iterator[None]:
-    """Writes result.json, also when something fails or Ctrl-C is pressed; a failure's traceback goes to infer.log."""
+    """Writes result.json, also when something fails or a signal (Ctrl-C, SIGTERM) ends it; a failure's traceback goes to infer.log."""
     clock = Clock()
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         result.status, result.reason = "interrupted", f"stopped after {result.steps} items"
         raise
     except Exception as failure:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from language_job import job_of, printed
 from PIL import Image
 
+from alignlab.launch.signals import Interrupted
 from alignlab.tasks.benchmark import Benchmark
 from served_model import write_language_model
 from tiny_run import REPOSITORY
@@ -71,6 +73,26 @@ def test_an_interruption_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         Benchmark(["one", "two"], batch_sizes=[1]).run(None, job)
     assert len((tmp_path / "run" / "benchmark.csv").read_text().splitlines()) == 2
+
+
+def test_whatever_ends_it_ends_the_backend_too(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import time\ntry:\n    print('started', flush=True)\n    time.sleep(60)\nfinally:\n    print('ended', flush=True)\n"
+    )
+    task, output = Benchmark(["one"]), tmp_path / "output.txt"
+
+    def terminate(number: int, frame: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGALRM, terminate)
+    signal.setitimer(signal.ITIMER_REAL, 1.5)
+    try:
+        with pytest.raises(Interrupted):
+            task.start([sys.executable, str(tmp_path / "program.py")], output)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert "ended" in output.read_text() and "KeyboardInterrupt" in output.read_text()
 
 
 def test_what_cannot_be_asked() -> None:

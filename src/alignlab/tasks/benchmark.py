@@ -105,7 +105,7 @@ class Benchmark:
             except subprocess.TimeoutExpired:
                 child.kill()
                 return None
-            except KeyboardInterrupt:
+            except BaseException:  # whatever ends this program ends the other too
                 child.send_signal(signal.SIGINT)
                 raise
 

@@ -81,7 +81,7 @@ class Measure:
         bandwidth = self.bandwidth or read_bandwidth()
         floor = 1000 * found["weight_bytes"] / bandwidth
         found |= {"bandwidth_bytes_per_second": bandwidth, "floor_ms_per_token": floor}
-        if "batch_1_ms_per_token" in found and floor:
+        if found.get("batch_1_ms_per_token") and floor:
             found["roofline_fraction"] = floor / found["batch_1_ms_per_token"]
         return found
 
