@@ -218,7 +218,7 @@ def test_a_sweep_is_no_matter_for_ranks(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.distributed
+@pytest.mark.slow
 def test_a_slurm_sweep_with_ranks_as_tasks(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     launcher = ("hydra/launcher=slurm", "hydra.launcher.cluster=local", "hydra.launcher.tasks_per_node=2")
