@@ -113,7 +113,9 @@ class TransformersBackend:
             return [self._score(model, sequence) if len(sequence) > 1 else [] for sequence in sequences]
 
     def _score(self, model: PreTrainedModel, sequence: list[int]) -> list[float]:
-        logits = model(torch.tensor([sequence], device=model.device)).logits[0, :-1].float()
+        ids = torch.tensor([sequence], device=model.device)
+        mask = torch.ones_like(ids)  # without one, BLOOM takes a path that DeepSpeed's split does not reach
+        logits = model(ids, attention_mask=mask).logits[0, :-1].float()
         targets = torch.tensor(sequence[1:], device=model.device)[:, None]
         return (logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist()
 
