@@ -24,10 +24,6 @@ class SeedPerRank(Callback):
         self._saved: dict[str, Any] | None = None
         self._before_validation: random_states.States | None = None
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if hasattr(pl_module, "seed"):  # it draws for the joint batch, on all ranks alike
-            pl_module.seed = self.seed
-
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:

@@ -11,10 +11,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from alignlab.distributed import reduce_mean
 from alignlab.losses.contrastive import PairIds
 from alignlab.models.block_settings import set_blocks
 from alignlab.models.clip import Clip, PairEmbeddings
+from alignlab.systems.averages import logged_means
 from alignlab.systems.cached_gradient import (
     backward_weight,
     cached_gradient_loss,
@@ -84,10 +84,7 @@ class ClipSystem(pl.LightningModule):
             weight = backward_weight(self.trainer)
             with several_backward_passes(self):
                 loss = cached_gradient_loss(self._embed, parts, compare, num_rowwise=2, weight=weight)
-        logged = loss.detach()
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            logged = reduce_mean(logged)
-        self.log("train/loss", logged, prog_bar=True, batch_size=len(batch.image))
+        self.log_dict(logged_means(self, {"train/loss": loss}), prog_bar=True, batch_size=len(batch.image))
         self.log("train/temperature", (-self.net.temperature.detach()).exp().squeeze(), batch_size=len(batch.image))
         return loss
 

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from alignlab.distributed import all_gather, is_sharded, rank, reduce_mean, reduce_means
+from alignlab.distributed import all_gather, is_sharded, rank, reduce_mean
 from alignlab.losses.albef import (
     ContrastiveTerms,
     Ids,
@@ -29,6 +29,7 @@ from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.block_settings import set_blocks
 from alignlab.models.momentum import FeatureQueue, MomentumTwin
 from alignlab.systems.albef.chances import DRAW, Chances, Draws, joint_draws
+from alignlab.systems.averages import logged_means
 from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
 
 
@@ -59,7 +60,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
     gives keys whose age, not whose content, tells them apart.
 
     R processes with B pairs each learn what one process with R * B pairs and `negative_pool=B` learns: hard negatives come from
-    groups of that many pairs (None: from the process's batch), and all random choices belong to the joint batch.
+    groups of that many pairs (None: from the process's batch), and all random choices are drawn for the joint batch from (seed, step).
 
     gradient_checkpointing: towers and fusion compute activations again in the backward pass. compile: True or
     arguments of `torch.compile`, for their blocks.
@@ -79,6 +80,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         fuse_from_step: int = 0,
         mask_probability: float = 0.15,
         negative_pool: int | None = None,
+        seed: int = 0,
         itm_weight: float = 1.0,
         mlm_weight: float = 1.0,
         reference: bool = False,
@@ -97,7 +99,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         self.mask_probability, self.reference = mask_probability, reference
         self.itm_weight, self.mlm_weight = itm_weight, mlm_weight
         self.blocks = {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
-        self.negative_pool, self.seed = negative_pool, 0  # the run's seed, which `SeedPerRank` sets
+        self.negative_pool, self.seed = negative_pool, seed
         self.net: Albef | None = None
         self._keys: tuple[Tensor, ...] | None = None
 
@@ -211,9 +213,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         chances = self._chances(batch, self.global_step * accumulated + batch_index % accumulated)
         output = self.forward_losses(batch, self._ramped(self.alpha, self.alpha_ramp_steps), chances, fuse=fuse)
         self._keys = output.keys
-        logged = {f"train/{name}": value.detach() for name, value in output.losses.items()}
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            logged = reduce_means(logged)
+        logged = logged_means(self, {f"train/{name}": value for name, value in output.losses.items()})
         self.log_dict(logged, batch_size=len(batch.image))
         self.log("train/temperature", self.net.temperature.detach().squeeze())
         return output.losses["loss"] if fuse else output.losses["loss"] + self._no_gradient()
@@ -221,7 +221,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
     def on_after_backward(self) -> None:
         """Push the teacher's features of all ranks; not earlier, since the backward pass still reads the queues."""
         if self.global_step < self.fuse_from_step:
-            for parameter in filter(is_sharded, self._idle()):  # the others got their zeros from `_no_gradient`
+            for parameter in self._idle():  # whole ones got their zeros from `_no_gradient`, ZeRO-3 makes its own
                 if parameter.grad is None and hasattr(parameter, "to_local"):
                     parameter.grad = torch.zeros_like(parameter)
         if self._keys is not None:
