@@ -119,6 +119,7 @@ def section(size: Size, cases: list[tuple[str, int]], rounds: int) -> str:
     import open_clip
 
     time_of = median_seconds({case: build(case[0], size, case[1])[1] for case in cases}, rounds)
+    print({f"{side} {micro}": round(time_of[side, micro], 2) for side, micro in cases}, flush=True)
     error_of = errors(cases, size)
     rows = []
     for side, micro in cases:

@@ -33,7 +33,7 @@ MODEL = (  # some 75 million parameters
     *("model.net.vision.width=640", "model.net.vision.depth=10", "model.net.vision.heads=10", "model.net.text.depth=8"),
     *("optim=adamw", "callbacks=[default,memory]", "callbacks.checkpoint=null", "callbacks.final_validation=null", "callbacks.curves=null"),
     *("++callbacks.throughput.warmup_steps=2", "data.num_train=512", "data.num_val=16", "data.num_workers=0", "++trainer.limit_val_batches=0"),
-    *(f"trainer.max_steps={STEPS}", "trainer.val_check_interval=null", "trainer.num_sanity_val_steps=0", "trainer.log_every_n_steps=1"),
+    *(f"trainer.max_steps={STEPS}", "trainer.num_sanity_val_steps=0", "trainer.log_every_n_steps=1"),
 )  # fmt: skip
 OFFLOAD = ("trainer.strategy.offload_optimizer=true", "trainer.strategy.offload_parameters=true")
 CASES: dict[str, tuple[Strategy, int, tuple[str, ...]]] = {
@@ -117,9 +117,16 @@ def main() -> None:
         row = {**run(case, arguments.precision), "date": time.strftime("%Y-%m-%d")}
         rows[f"{case} | {arguments.precision}"] = row
         print(case, row, flush=True)
-    if not arguments.dry_run:
-        TABLE.write_text(json.dumps(rows, indent=1) + "\n")
-        write_section("memory", section(rows, model_counts()), PAGE)
+        if not arguments.dry_run:  # row by row, so that what was measured stays
+            TABLE.write_text(json.dumps({name: rows[name] for name in sorted(rows, key=order)}, indent=1) + "\n")
+    if not arguments.dry_run and rows:
+        write_section("memory", section({name: rows[name] for name in sorted(rows, key=order)}, model_counts()), PAGE)
+
+
+def order(name: str) -> tuple[int, str]:
+    """Of a row: that of the cases, then by precision."""
+    case, _, precision = name.partition(" | ")
+    return list(CASES).index(case), precision
 
 
 if __name__ == "__main__":
