@@ -108,6 +108,28 @@ def test_before_the_first_checkpoint_and_after_the_end(
     assert result["metrics"]["val/loss"] > 0, "metrics are those of the run, though nothing was left to do"
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("trainer.max_steps=13", "trainer.max_steps=20"),  # ends amid an epoch of 8 batches
+        ("trainer.max_steps=16", "trainer.max_steps=20"),  # ends with one
+        ("+trainer.max_epochs=2", "+trainer.max_epochs=3"),
+    ],
+)
+def test_a_run_that_is_made_longer(prepared: Prepare, tmp_path: Path, first: str, then: str) -> None:
+    common = (*kills.TINY, "data.num_workers=0", "optim.schedule=constant")
+    common += ("trainer.max_steps=-1",) if "epochs" in first else ()
+    run.train(prepared(tmp_path / "halves", *common, first))
+    run.train(prepared(tmp_path / "halves", *common, then, f"resume={tmp_path / 'halves'}"))
+    run.train(prepared(tmp_path / "whole", *common, then))
+    assert kills.unequal(tmp_path / "halves", tmp_path / "whole") == []
+    training = [
+        [{name: value for name, value in row.items() if "val/" not in name} for row in kills.rows(tmp_path / name)]
+        for name in ("halves", "whole")
+    ]
+    assert training[0] == training[1], "all but the validation at the end of the first half"
+
+
 def test_nothing_readable(prepared: Prepare, tmp_path: Path) -> None:
     stop_at(prepared, tmp_path / "run", 7, "data.num_workers=0")
     for file in (tmp_path / "run" / "checkpoints").glob("step-*.ckpt"):
