@@ -94,8 +94,21 @@ def test_resumed_takes_the_saved_config(composed: Compose, tmp_path) -> None:
     overrides = [f"resume={tmp_path}", "trainer=cpu", "optim.warmup_steps=7"]
     cfg = config.resumed(composed(*overrides), overrides)
     assert (cfg.optim.lr, cfg.data.batch_size, cfg.optim.warmup_steps, cfg.trainer.accelerator) == (0.5, 4, 7, "cpu")
+    assert cfg.resume == str(tmp_path)
     with pytest.raises(config.ConfigError, match="holds no config"):
         config.resumed(composed("resume=nowhere"), ["resume=nowhere"])
+
+
+def test_a_requeued_run_goes_on(composed: Compose, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(composed("model=clip", "optim.lr=0.5"), resolve=True))
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    for restarts, checkpoint, resume in (("0", True, None), ("1", False, None), ("1", True, str(tmp_path))):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        file = tmp_path / "checkpoints" / "last.ckpt"
+        file.touch() if checkpoint else file.unlink()
+        cfg = config.resumed(composed("model=clip"), ["model=clip"], tmp_path)
+        assert (cfg.resume, cfg.optim.lr) == (resume, 0.5 if resume else composed("model=clip").optim.lr)
 
 
 @pytest.mark.parametrize(

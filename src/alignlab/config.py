@@ -135,6 +135,7 @@ def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = No
         key = key.split("/")[0] if "/" in key else key
         if not override.is_delete():
             OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
+    OmegaConf.update(saved, "resume", cfg.resume, force_add=True)
     return saved
 
 

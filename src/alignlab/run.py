@@ -66,7 +66,7 @@ def train(cfg: DictConfig) -> Result:
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
-    with _alone(run_dir), ExitStack() as recorded, _recorded(result, run_dir), Inbox(_say) as inbox:
+    with _alone(run_dir), Inbox(_say) as inbox, ExitStack() as recorded, _recorded(result, run_dir):
         _prepare(cfg, run_dir)
         datamodule, system = build(cfg)
         ranks = RankDeath(lambda cause: _last_words(cause, result, trainer, run_dir))
