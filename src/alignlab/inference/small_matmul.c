@@ -53,6 +53,7 @@ static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s +
             for (int i = 0; i < rows; i++) {                                                                         \
                 part[i] = LOAD(w + i * K + k);                                                                       \
                 KEEP(part[i]);                                                                                       \
+                __builtin_prefetch(w + (rows + i) * K + k); /* of the next tile: hardware follows one row, not four */ \
             }                                                                                                        \
             for (int r = 0; r < count; r++) {                                                                        \
                 vf value = load_x(x + r * K + k);                                                                    \
@@ -66,6 +67,15 @@ static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s +
                 for (long j = k; j < K; j++) rest += ONE(w + i * K + j) * x[r * K + j];                              \
                 out[i][r] = rest;                                                                                    \
             }                                                                                                        \
+    }                                                                                                                \
+    static inline __attribute__((always_inline)) float dot_##NAME(const float *x, const TYPE *w, long K) {           \
+        vf a[4] = {{0}, {0}, {0}, {0}};                                                                              \
+        long k = 0;                                                                                                  \
+        for (; k + 4 * LANES <= K; k += 4 * LANES)                                                                   \
+            for (int i = 0; i < 4; i++) a[i] += LOAD(w + k + i * LANES) * load_x(x + k + i * LANES);                 \
+        float total = sum((a[0] + a[1]) + (a[2] + a[3]));                                                            \
+        for (; k < K; k++) total += ONE(w + k) * x[k];                                                               \
+        return total;                                                                                                \
     }                                                                                                                \
     static inline __attribute__((always_inline)) void rows_##NAME(const float *x, const TYPE *w, int rows, long B,   \
                                                                   long K, const float *scale, const float *bias,     \
@@ -87,7 +97,11 @@ static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s +
     void matmul_##NAME(const float *x, const TYPE *w, const float *scale, const float *bias, float *y, long B,       \
                        long N, long K, int threads) {                                                                \
         _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long t = 0; t < (N + TILE - 1) / TILE; t++) { \
-            long n = t * TILE;                                                                                       \
+            long n = t * TILE, stop = n + TILE < N ? n + TILE : N;                                                   \
+            if (B == 1) /* bound by memory alone: row after row */                                                   \
+                for (; n < stop; n++)                                                                                \
+                    y[n] = dot_##NAME(x, w + n * K, K) * (scale ? scale[n] : 1.0f) + (bias ? bias[n] : 0.0f);        \
+            else                                                                                                     \
             if (n + TILE <= N) rows_##NAME(x, w + n * K, TILE, B, K, scale, bias, y, n, N);                          \
             else for (; n < N; n++) rows_##NAME(x, w + n * K, 1, B, K, scale, bias, y, n, N);                        \
         }                                                                                                            \

@@ -93,7 +93,13 @@ class TransformersBackend:
         ids, starts = decoding.left_padded([request.ids for request in rows.requests])
         mask = torch.arange(ids.shape[1]) >= starts[:, None]
         choice = _Choice(rows, sampler)
-        settings = GenerationConfig(max_new_tokens=max(rows.limits), do_sample=False, pad_token_id=0, use_cache=True)
+        settings = GenerationConfig(
+            max_new_tokens=max(rows.limits),
+            do_sample=False,
+            pad_token_id=0,
+            use_cache=True,
+            return_dict_in_generate=True,
+        )
         with _evaluating(model), _plain_generation(model):
             output = model.generate(
                 ids.to(model.device),
@@ -101,7 +107,6 @@ class TransformersBackend:
                 generation_config=settings,
                 logits_processor=[choice],
                 stopping_criteria=[choice.finished],
-                return_dict_in_generate=True,
             )
         self._cache_bytes = max(self._cache_bytes, _cache_bytes(output.past_key_values))
 
