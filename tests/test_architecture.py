@@ -13,13 +13,27 @@ PROGRAMS = [file for name in ("train.py", "infer.py") if (file := REPOSITORY / n
 
 # Imports point downwards: a file may import from its own layer's folder and from lower layers.
 LAYERS = [
-    {"types", "distributed", "optim", "muon", "torchvision_ops", "signatures", "results"},
+    {
+        "launch",
+        "types",
+        "distributed",
+        "optim",
+        "parameter_groups",
+        "muon",
+        "memory",
+        "flops",
+        "torchvision_ops",
+        "signatures",
+        "results",
+        "random_states",
+        "checkpoint_folder",
+    },
     {"models", "losses", "data"},
     {"evaluation", "prompting", "inference", "sweeps"},
     {"systems", "callbacks", "strategies", "data.modules"},
-    {"run", "config", "cli", "tools"},
+    {"run", "config", "hydra_events", "cli", "tools"},
 ]
-KNOW_HYDRA = {"run", "config", "cli"}
+KNOW_HYDRA = {"run", "config", "hydra_events", "cli"}
 KNOW_LIGHTNING = {"systems", "callbacks", "strategies", "data.modules", "run", "cli"}
 STRANGERS = [("models", "losses"), ("systems", "data"), ("systems", "data.modules"), ("callbacks", "data")]
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "shared", "core"}

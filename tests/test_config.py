@@ -108,7 +108,7 @@ def test_resumed_takes_the_saved_config(composed: Compose, tmp_path) -> None:
         "alignlab.models.clip.Clip",
         "alignlab.optim.adamw",
         "alignlab.callbacks.curves.Curves",
-        "alignlab.callbacks.checkpoint.BestAndLast",
+        "alignlab.callbacks.checkpoint.Checkpoints",
     ],
 )
 def test_signatures_from_source_equal_live_ones(target: str) -> None:

@@ -30,6 +30,9 @@ COMMANDS = [(page.name, words) for page in PAGES if page.exists() for words in c
 def test_command(composed: Callable[..., DictConfig], page: str, words: list[str]) -> None:
     program, *rest = [word for word in words if not re.fullmatch(r"[A-Z_]+=\S*", word)]
     program = Path(program).name
+    if program in ("srun", "torchrun"):  # what they start, as they do
+        rest = rest[rest.index("train.py") :]
+        program = "python"
     if program == "make":
         targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         assert {word for word in rest if "=" not in word} <= set(targets)

@@ -22,6 +22,16 @@ def parser() -> argparse.ArgumentParser:
         "--grid", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="patches of the new picture size"
     )
     convert.set_defaults(run=_convert)
+    best = commands.add_parser(
+        "best",
+        help="the best checkpoint of a run by any metric",
+        description="Prints the checkpoint with the best value of a validation metric among those that a run has kept "
+        "(callbacks.checkpoint.keep_best=-1 keeps all), then the others; its path alone goes to standard output.",
+    )
+    best.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    best.add_argument("--metric", default="val/loss", help="name in metrics.csv; default: val/loss")
+    best.add_argument("--mode", choices=["min", "max"], default="min", help="whether small or large is good")
+    best.set_defaults(run=_best)
     return top
 
 
@@ -54,3 +64,19 @@ def _convert(options: argparse.Namespace) -> None:
     torch.save(written, temporary)
     temporary.replace(options.target)
     print(f"{options.target}: {sum(len(state) for state in written.values())} tensors")
+
+
+def _best(options: argparse.Namespace) -> None:
+    from alignlab.checkpoint_folder import best_first, read_index
+
+    folder = options.run_dir / "checkpoints"
+    entries = read_index(folder)
+    ranked = best_first(entries, options.metric, options.mode)
+    if not ranked:
+        known = sorted({name for entry in entries for name in entry.metrics})
+        raise ValueError(
+            f"no checkpoint in {folder} has --metric {options.metric}; there are: {', '.join(known) or 'none'}"
+        )
+    print(folder / ranked[0].file)
+    for entry in ranked:
+        print(f"{entry.metrics[options.metric]:.6g}  {entry.file}", file=sys.stderr)

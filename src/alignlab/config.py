@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alignlab.launch.environment import agreed_name, launch
 from alignlab.signatures import NotFound, signature
 
 # Packages whose classes and functions a config may name.
@@ -60,7 +60,7 @@ class ConfigError(ValueError):
 
 def _run_dir(resume: str | None, run_name: str) -> str:
     """Where a run writes: the directory it resumes, else a new one."""
-    return resume or f"outputs/{run_name}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    return resume or f"outputs/{run_name}/{agreed_name()}"
 
 
 def _choice(group: str) -> str:
@@ -72,12 +72,16 @@ OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=Tru
 OmegaConf.register_new_resolver("choice", _choice, replace=True)
 
 
-def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = None) -> DictConfig:
     """The config of the run that `resume` names, with this command line's overrides on top; `cfg` itself without `resume`.
+
+    A run that torchrun or Slurm has started again resumes `run_dir` if there is a checkpoint.
 
     Raises:
         ConfigError: `resume` is no run directory.
     """
+    if cfg.get("resume") is None and launch().restarts and run_dir and (run_dir / "checkpoints" / "last.ckpt").exists():
+        cfg.resume = str(run_dir)
     if cfg.get("resume") is None:
         return cfg
     file = Path(str(cfg.resume)) / "config.yaml"
@@ -289,8 +293,8 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> lis
         elif "/" in override.key_or_group:
             groups = [str(d.relative_to(config_dir)) for d in config_dir.rglob("*") if d.is_dir()]
             problems.append(f"{override.key_or_group}: unknown group{_nearest(override.key_or_group, groups)}")
-        elif not (override.is_delete() or override.is_sweep_override() or override.key_or_group.startswith("hydra")):
-            kept.append("++" + (override.input_line or "").lstrip("+"))
+        elif not (override.is_delete() or override.key_or_group.startswith("hydra")):
+            kept += [f"++{line.lstrip('+')}" for line in _first_of(override)]
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_dir), version_base="1.3"):
@@ -303,7 +307,17 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> lis
         ]
     except (HydraException, OmegaConfBaseException) as other:
         problems += [] if problems else str(other).splitlines()[:2]
-    return problems or [line for line in str(error).splitlines() if line.strip()][:4]
+    told = error.__cause__ if isinstance(error.__cause__, ValueError) else error  # of a launcher's constructor, say
+    return problems or [line for line in str(told).splitlines() if line.strip()][:4]
+
+
+def _first_of(override: Override) -> list[str]:
+    """The override itself, or the first one of a sweep over a list; none of a sweep over an interval."""
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    if not override.is_discrete_sweep():
+        return []
+    return [f"{override.key_or_group}={next(iter(override.sweep_string_iterator()))}"]
 
 
 def _wrong_choices(override: Override, config_dir: Path) -> Iterator[str]:

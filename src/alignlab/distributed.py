@@ -4,6 +4,7 @@ Everything is the identity when no process group is initialised. Legend: R ranks
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -121,18 +122,33 @@ def reduce_mean(x: Tensor) -> Tensor:
     return x / world_size()
 
 
+@torch.no_grad()
+def reduce_max(x: Tensor) -> Tensor:
+    """Maximum over ranks, element by element, without gradient."""
+    if world_size() == 1:
+        return x.detach()
+    x = x.detach().clone()
+    dist.all_reduce(x, op=dist.ReduceOp.MAX)
+    return x
+
+
+@torch.no_grad()
+def reduce_min(x: Tensor) -> Tensor:
+    """Minimum over ranks, element by element, without gradient."""
+    return -reduce_max(-x)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Small Python values of all ranks, in order of rank, on every rank."""
+    gathered = [value] * world_size()
+    if len(gathered) > 1:
+        dist.all_gather_object(gathered, value)
+    return gathered
+
+
 def reduce_means(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Means over ranks of several scalars, in one exchange."""
     if world_size() == 1 or not values:
         return values
     means = reduce_mean(torch.stack([value.float() for value in values.values()]))
     return dict(zip(values, means.unbind(), strict=True))
-
-
-def broadcast_int(value: int, device: torch.device) -> int:
-    """Rank zero's value, on every rank."""
-    if world_size() == 1:
-        return value
-    shared = torch.tensor([value], device=device)
-    dist.broadcast(shared, 0)
-    return int(shared)
