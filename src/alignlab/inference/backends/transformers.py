@@ -93,7 +93,13 @@ class TransformersBackend:
         ids, starts = decoding.left_padded([request.ids for request in rows.requests])
         mask = torch.arange(ids.shape[1]) >= starts[:, None]
         choice = _Choice(rows, sampler)
-        settings = GenerationConfig(max_new_tokens=max(rows.limits), do_sample=False, pad_token_id=0, use_cache=True)
+        settings = GenerationConfig(
+            max_new_tokens=max(rows.limits),
+            do_sample=False,
+            pad_token_id=0,
+            use_cache=True,
+            return_dict_in_generate=True,
+        )
         with _evaluating(model), _plain_generation(model):
             output = model.generate(
                 ids.to(model.device),
@@ -101,7 +107,6 @@ class TransformersBackend:
                 generation_config=settings,
                 logits_processor=[choice],
                 stopping_criteria=[choice.finished],
-                return_dict_in_generate=True,
             )
         self._cache_bytes = max(self._cache_bytes, _cache_bytes(output.past_key_values))
 
@@ -131,8 +136,10 @@ class TransformersBackend:
         _enable(self._loaded()[0], key)
 
     def _add_adapter(self, key: str, folder: str) -> None:
-        from peft import PeftModel
-
+        try:
+            from peft import PeftModel
+        except ImportError as error:
+            raise ValueError("backend=transformers puts adapters on with peft: pip install 'alignlab[rlhf]'") from error
         model, _ = self._loaded()
         try:
             if isinstance(model, PeftModel):
