@@ -31,7 +31,9 @@ def generated(backend: Backend, folder: Path, sampling: Sampling) -> str:
     words.save_pretrained(folder)
     backend.load(ModelSource(str(folder), tokenizer=words))
     backend.opened.__dict__["eos"] = frozenset([0])
-    found = backend.generate([Request([40, 41], 1, sampling), Request([50], 2, Sampling(max_new_tokens=3))])
+    found = backend.generate(
+        [Request([40, 41], 1, sampling), Request([50], 2, Sampling(max_new_tokens=3, ignore_eos=True))]
+    )
     assert len(found[1].ids) == 3  # the row beside it is free
     return words.decode(found[0].ids, skip_special_tokens=True)
 

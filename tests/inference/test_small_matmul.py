@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from alignlab.inference import small_matmul
+from alignlab.inference.kernels import library
 from alignlab.inference.linears import FastLinear
-from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul, SmallMatmulInt8, library
+from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul
 
 pytestmark = pytest.mark.skipif(library() is None, reason="needs a C compiler")
 
@@ -33,7 +33,7 @@ def test_integer_products_are_exact_but_for_the_rounding_of_x(rows: int) -> None
     q, scale = torch.randint(-127, 128, (33, 70), generator=generator).to(torch.int8), torch.rand(33)
     steps = x.abs().amax(1, keepdim=True) / 127
     rounded = (x / steps).round()
-    found = SmallMatmulInt8(q, scale)(x)
+    found = SmallMatmul(q, scale, rounded=True)(x)
     exact = (rounded.double() @ q.double().t()) * steps * scale
     assert torch.allclose(
         found.double(), exact, rtol=1e-5, atol=2 * float((steps * 127 * scale).max())
@@ -46,10 +46,10 @@ def test_without_a_compiler_torch_takes_over(monkeypatch: pytest.MonkeyPatch, tm
     weight, x = torch.randn(8, 16), torch.randn(2, 16)
     monkeypatch.setenv("CC", "/nonexistent/compiler")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    small_matmul.library.cache_clear()
+    library.cache_clear()
     try:
         assert library() is None
         assert torch.equal(FastLinear(weight)(x), x @ weight.t())
     finally:
         monkeypatch.undo()
-        small_matmul.library.cache_clear()
+        library.cache_clear()

@@ -221,7 +221,7 @@ class Decoder:
         if a.rotary is None:
             return
         if self._tables is None or len(self._tables[0]) < cache.keys.shape[3]:
-            self._tables = _rotations(*a.rotary, max(cache.keys.shape[3], 256), cache.keys)
+            self._tables = rotations(*a.rotary, max(cache.keys.shape[3], 256), cache.keys)
         extra = (None,) * (2 if a.qkv_order == "per_head" else 1)
         shared.cosine, shared.sine = (table[positions][(..., *extra, slice(None))] for table in self._tables)
 
@@ -297,7 +297,7 @@ def _rotate(x: Tensor, shared: Positions) -> Tensor:
     return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
 
 
-def _rotations(frequencies: Tensor, scaling: float, columns: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def rotations(frequencies: Tensor, scaling: float, columns: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Tables of cosines and signed sines: (S, rotary width) each."""
     angles = torch.outer(torch.arange(columns, device=like.device).float(), frequencies.to(like.device))
     cosine, sine = angles.cos() * scaling, angles.sin() * scaling

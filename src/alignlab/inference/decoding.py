@@ -36,13 +36,17 @@ def decode(
     rows: Rows,
     allowed: Sequence[AllowedTokens | None] | None = None,
     step: Step | None = None,
+    static: bool = False,
 ) -> int:
     """Runs a batch to its end and gives the bytes of its cache.
 
-    A finished row leaves the batch at once, with its part of the cache, so that the others don't pay for it. With a compiled `step` shapes
+    A finished row leaves the batch at once, with its part of the cache, so that the others don't pay for it. With a static cache shapes
     change rarely instead: rows leave when half of them have ended, and the cache's length is a power of two.
+
+    Args:
+        step: computes the logits of one further token a row, if not the decoder itself.
     """
-    requests, static = rows.requests, step is not None
+    requests = rows.requests
     ids, starts = left_padded([request.ids for request in requests])
     columns = ids.shape[1] + max(rows.limits)
     cache = decoder.cache(len(requests), 1 << (columns - 1).bit_length() if static else columns, static)
@@ -52,7 +56,7 @@ def decode(
     members = going = list(range(len(requests)))  # of the batch; those that have not ended
     ids = ids.to(decoder.device)
     while True:
-        logits = step(ids, cache) if static and ids.shape[1] == 1 else last_logits(decoder, ids, cache)
+        logits = last_logits(decoder, ids, cache) if step is None or cache.column == 0 else step(ids, cache)
         chosen, logprobs = sampler.choose(logits, [rows.ids[row] for row in members])
         told = {row: pair for row, *pair in zip(members, chosen.tolist(), logprobs.tolist(), strict=True)}
         going = rows.advance(going, [told[row][0] for row in going], [told[row][1] for row in going])

@@ -68,13 +68,11 @@ class FastLinear(Linear):
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__(weight, bias)
-        self._small: SmallMatmul | None = None
-        if weight.is_contiguous() and fits(weight):
-            self._small = SmallMatmul(weight, bias=bias)
+        self.small = SmallMatmul(weight, bias=bias) if fits(weight) else None
 
     def apply(self, x: Tensor) -> Tensor:
-        if self._small is not None and x.shape[:-1].numel() <= MOST_ROWS:
-            return self._small(x)
+        if self.small is not None and x.shape[:-1].numel() <= MOST_ROWS:
+            return self.small(x)
         return F.linear(x, self.weight, self.bias)
 
 

@@ -13,6 +13,7 @@ from alignlab.inference.architecture import describe
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
 from alignlab.inference.batches import run_batches
 from alignlab.inference.decoder import Decoder
+from alignlab.inference.fused_step import FusedStep
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
 from alignlab.inference.rows import Rows, check_lengths
@@ -39,8 +40,9 @@ class NativeBackend:
         self.batch_size, self.device = batch_size, device
         self.opened: OpenSource | None = None
         self.decoder: Decoder | None = None
+        self._fused: FusedStep | None = None
         self._adapters: dict[str, Adapter] = {}
-        self._cache_bytes = self._peak = 0
+        self._cache_bytes = 0
 
     def available(self) -> Availability:
         return Availability(True, "runs wherever torch does")
@@ -59,6 +61,7 @@ class NativeBackend:
         with torch.inference_mode():
             self.decoder = self.build(reader)
         self.opened = opened
+        self._fused = FusedStep.of(self.decoder)
         if source.model is not None:
             self._adapters = live_adapters(source.model, architecture)
             self._set(getattr(source.model, "active_adapter", None) if self._adapters else None)
@@ -93,7 +96,7 @@ class NativeBackend:
 
     def run(self, rows: Rows, allowed: list[AllowedTokens | None] | None) -> int:
         """One batch; gives the bytes of its cache."""
-        return decoding.decode(self._loaded()[0], rows, allowed)
+        return decoding.decode(self._loaded()[0], rows, allowed, self._fused)
 
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
         decoder, _ = self._loaded()
@@ -113,6 +116,7 @@ class NativeBackend:
                 remove(layer)
             else:
                 self._adapters[name].install(layer, index, decoder.architecture, decoder.shard)
+        self._fused = FusedStep.of(decoder)
 
     def memory(self) -> dict[str, int]:
         return {
@@ -123,7 +127,7 @@ class NativeBackend:
         }
 
     def close(self) -> None:
-        self.decoder = self.opened = None
+        self.decoder = self.opened = self._fused = None
         self._adapters, self._cache_bytes = {}, 0
 
     def _loaded(self) -> tuple[Decoder, OpenSource]:

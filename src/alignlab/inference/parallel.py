@@ -76,9 +76,9 @@ class Workers:
                 try:
                     kind, value = pipe.recv()
                 except (EOFError, ConnectionError):
-                    code = self._exit_code(rank)
+                    code, count = self._exit_code(rank), len(self._pipes)
                     self.close()
-                    raise WorkerError(f"process {rank} of {len(self._pipes)} ended with code {code}") from None
+                    raise WorkerError(f"process {rank} of {count} ended with code {code}") from None
                 if kind == "event" and on_event is not None:
                     on_event(value)
                 elif kind == "answer":
@@ -87,8 +87,9 @@ class Workers:
                     self.close()
                     raise ValueError(value)
                 elif kind == "failed":
+                    count = len(self._pipes)
                     self.close()
-                    raise WorkerError(f"process {rank} of {len(self._pipes)}:\n{value}")
+                    raise WorkerError(f"process {rank} of {count}:\n{value}")
         return [answers[rank] for rank in range(len(self._pipes))]
 
     def _exit_code(self, rank: int) -> int | None:

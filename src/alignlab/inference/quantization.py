@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignlab.inference.linears import Embedding, Linear
-from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul, SmallMatmulInt8, fits
+from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul, fits
 
 CHUNK = 8192  # outputs that are in floating point at a time
 
@@ -33,11 +33,11 @@ class Int8Linear(Linear):
         q, scale = quantize_outputs(weight)
         super().__init__(q, bias)
         self.scale, self.dtype = scale, weight.dtype
-        self._small = SmallMatmul(q, scale, bias) if fits(q) else None
+        self.small = SmallMatmul(q, scale, bias) if fits(q) else None
 
     def apply(self, x: Tensor) -> Tensor:
-        if self._small is not None and x.shape[:-1].numel() <= MOST_ROWS:
-            return self._small(x)
+        if self.small is not None and x.shape[:-1].numel() <= MOST_ROWS:
+            return self.small(x)
         parts = []
         for start in range(0, len(self.weight), CHUNK):
             rows = slice(start, start + CHUNK)
@@ -54,12 +54,12 @@ class Int8Int8Linear(Int8Linear):
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__(weight, bias)
-        self._small = SmallMatmulInt8(self.weight, self.scale, bias) if fits(self.weight) else None
+        self.small = SmallMatmul(self.weight, self.scale, bias, rounded=True) if fits(self.weight) else None
 
     def apply(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        if self._small is not None and len(rows) <= MOST_ROWS:
-            return self._small(x)
+        if self.small is not None and len(rows) <= MOST_ROWS:
+            return self.small(x)
         scale = rows.float().abs().amax(1, keepdim=True).clamp_(min=1e-12) / 127
         rounded = (rows / scale).round_().to(torch.int8)
         y = torch._int_mm(_at_least(rounded, 17), self.weight.t())[: len(rows)] * (scale * self.scale)

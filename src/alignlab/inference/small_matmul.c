@@ -1,7 +1,7 @@
-// y = x W^T * scale + bias for few rows of x: bound by reading W once, in fp32, bf16 or int8. Compiled by small_matmul.py at first use.
+// y = x W^T * scale + bias for few rows of x: bound by reading W once, in fp32, bf16 or int8.
 //
-// Legend: B rows (few), N outputs, K inputs. W is (N, K), row after row. Threads share the outputs. Written with GCC's vector
-// extensions, so that the same source serves every CPU that GCC or Clang knows.
+// Legend: B rows (few), N outputs, K inputs. W is (N, K), row after row. Written with GCC's vector extensions, so that the same source serves
+// every CPU that GCC or Clang knows.
 #include <stdint.h>
 #include <string.h>
 #ifdef __AVX512F__
@@ -24,13 +24,14 @@ static inline vf load_x(const float *p) { vf v; memcpy(&v, p, sizeof v); return 
 static inline vf load_f32(const float *p) { return load_x(p); }
 static inline vf load_bf16(const uint16_t *p) {
     vh v; memcpy(&v, p, sizeof v);
-    vu wide = __builtin_convertvector(v, vu) << 16;
-    return (vf)wide;
+    return (vf)(__builtin_convertvector(v, vu) << 16);
 }
-#ifdef __AVX512F__  // GCC 12 takes three instructions where this is one
-static inline vf load_i8(const int8_t *p) { return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+#ifdef __AVX512F__  // GCC 12 takes several instructions where this is one
+static inline vf load_i8(const int8_t *p) {
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
 #else
-static inline vf load_i8(const int8_t *p) {  // by way of int32: GCC takes bytes to floats one at a time
+static inline vf load_i8(const int8_t *p) {
     vb v; memcpy(&v, p, sizeof v);
     return __builtin_convertvector(__builtin_convertvector(v, vi), vf);
 }
@@ -40,10 +41,20 @@ static inline float one_bf16(const uint16_t *p) { uint32_t w = (uint32_t)*p << 1
 static inline float one_i8(const int8_t *p) { return (float)*p; }
 static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s += v[i]; return s; }
 
-// A tile of `rows` rows of W against `count` rows of x: what is loaded once serves several products, and additions overlap.
-#define DOT(NAME, TYPE, LOAD, ONE)                                                                                   \
+// For one type of W: `dot` is one row of both sides; `tile` four rows of each, where what is loaded once serves several products; `range` the
+// outputs from `lo` to `hi` of all B rows, y's rows being `ld` apart.
+#define PRODUCTS(NAME, TYPE, LOAD, ONE)                                                                              \
+    static inline float dot_##NAME(const float *x, const TYPE *w, long K) {                                          \
+        vf a[4] = {{0}, {0}, {0}, {0}};                                                                              \
+        long k = 0;                                                                                                  \
+        for (; k + 4 * LANES <= K; k += 4 * LANES)                                                                   \
+            for (int i = 0; i < 4; i++) a[i] += LOAD(w + k + i * LANES) * load_x(x + k + i * LANES);                 \
+        float total = sum((a[0] + a[1]) + (a[2] + a[3]));                                                            \
+        for (; k < K; k++) total += ONE(w + k) * x[k];                                                               \
+        return total;                                                                                                \
+    }                                                                                                                \
     static inline __attribute__((always_inline)) void tile_##NAME(const float *x, const TYPE *w, int rows, int count, \
-                                                                  long K, float out[TILE][TILE]) {                    \
+                                                                  long K, float out[TILE][TILE]) {                   \
         vf total[TILE][TILE];                                                                                        \
         for (int i = 0; i < rows; i++)                                                                               \
             for (int r = 0; r < count; r++) total[i][r] = (vf){0};                                                   \
@@ -53,6 +64,7 @@ static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s +
             for (int i = 0; i < rows; i++) {                                                                         \
                 part[i] = LOAD(w + i * K + k);                                                                       \
                 KEEP(part[i]);                                                                                       \
+                __builtin_prefetch(w + (rows + i) * K + k); /* of the next tile: hardware follows one row, not four */ \
             }                                                                                                        \
             for (int r = 0; r < count; r++) {                                                                        \
                 vf value = load_x(x + r * K + k);                                                                    \
@@ -69,39 +81,43 @@ static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s +
     }                                                                                                                \
     static inline __attribute__((always_inline)) void rows_##NAME(const float *x, const TYPE *w, int rows, long B,   \
                                                                   long K, const float *scale, const float *bias,     \
-                                                                  float *y, long n, long N) {                        \
+                                                                  float *y, long ld, long n) {                       \
         for (long b = 0; b < B; b += TILE) {                                                                         \
             float out[TILE][TILE];                                                                                   \
             int count = B - b < TILE ? (int)(B - b) : TILE;                                                          \
             switch (count) { /* a constant count lets the sums stay in registers */                                  \
-                case 1: tile_##NAME(x + b * K, w, rows, 1, K, out); break;                                           \
-                case 2: tile_##NAME(x + b * K, w, rows, 2, K, out); break;                                           \
-                case 3: tile_##NAME(x + b * K, w, rows, 3, K, out); break;                                           \
-                default: tile_##NAME(x + b * K, w, rows, TILE, K, out);                                              \
+                case 1: tile_##NAME(x + b * K, w + n * K, rows, 1, K, out); break;                                   \
+                case 2: tile_##NAME(x + b * K, w + n * K, rows, 2, K, out); break;                                   \
+                case 3: tile_##NAME(x + b * K, w + n * K, rows, 3, K, out); break;                                   \
+                default: tile_##NAME(x + b * K, w + n * K, rows, TILE, K, out);                                      \
             }                                                                                                        \
             for (int i = 0; i < rows; i++)                                                                           \
                 for (int r = 0; r < count; r++)                                                                      \
-                    y[(b + r) * N + n + i] = out[i][r] * (scale ? scale[n + i] : 1.0f) + (bias ? bias[n + i] : 0.0f); \
+                    y[(b + r) * ld + n + i] = out[i][r] * (scale ? scale[n + i] : 1.0f) + (bias ? bias[n + i] : 0.0f); \
         }                                                                                                            \
     }                                                                                                                \
-    void matmul_##NAME(const float *x, const TYPE *w, const float *scale, const float *bias, float *y, long B,       \
-                       long N, long K, int threads) {                                                                \
-        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long t = 0; t < (N + TILE - 1) / TILE; t++) { \
-            long n = t * TILE;                                                                                       \
-            if (n + TILE <= N) rows_##NAME(x, w + n * K, TILE, B, K, scale, bias, y, n, N);                          \
-            else for (; n < N; n++) rows_##NAME(x, w + n * K, 1, B, K, scale, bias, y, n, N);                        \
-        }                                                                                                            \
+    static void range_##NAME(const float *x, const TYPE *w, const float *scale, const float *bias, float *y, long B, \
+                             long K, long ld, long lo, long hi) {                                                    \
+        long n = lo;                                                                                                 \
+        if (B == 1) /* bound by memory alone: row after row */                                                       \
+            for (; n < hi; n++)                                                                                      \
+                y[n] = dot_##NAME(x, w + n * K, K) * (scale ? scale[n] : 1.0f) + (bias ? bias[n] : 0.0f);            \
+        for (; n + TILE <= hi; n += TILE) rows_##NAME(x, w, TILE, B, K, scale, bias, y, ld, n);                      \
+        for (; n < hi; n++) rows_##NAME(x, w, 1, B, K, scale, bias, y, ld, n);                                       \
     }
 
-DOT(f32, float, load_f32, one_f32)
-DOT(bf16, uint16_t, load_bf16, one_bf16)
-DOT(i8, int8_t, load_i8, one_i8)
+PRODUCTS(f32, float, load_f32, one_f32)
+PRODUCTS(bf16, uint16_t, load_bf16, one_bf16)
+PRODUCTS(i8, int8_t, load_i8, one_i8)
 
 // Activations rounded to 8 bits a row (stored + 128, as the dot product instruction wants one unsigned side).
 void quantize_rows(const float *x, uint8_t *q, float *scale, long B, long K) {
     for (long b = 0; b < B; b++) {
         float largest = 1e-12f;
-        for (long k = 0; k < K; k++) { float a = x[b * K + k] < 0 ? -x[b * K + k] : x[b * K + k]; largest = a > largest ? a : largest; }
+        for (long k = 0; k < K; k++) {
+            float a = x[b * K + k] < 0 ? -x[b * K + k] : x[b * K + k];
+            largest = a > largest ? a : largest;
+        }
         float factor = 127.0f / largest;
         for (long k = 0; k < K; k++) q[b * K + k] = (uint8_t)(int32_t)(x[b * K + k] * factor + 128.5f);
         scale[b] = largest / 127.0f;
@@ -109,15 +125,49 @@ void quantize_rows(const float *x, uint8_t *q, float *scale, long B, long K) {
 }
 
 // W8A8: integers only in the sum; `sums` holds each row's sum of W, which takes the 128 back out.
-void matmul_i8i8(const uint8_t *q, const float *x_scale, const int8_t *w, const float *scale, const int32_t *sums,
-                 const float *bias, float *y, long B, long N, long K, int threads) {
-    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long n = 0; n < N; n++) {
-        const int8_t *row = w + n * K;
+static void range_i8i8(const uint8_t *q, const float *q_scale, const int8_t *w, const float *scale, const int32_t *sums,
+                       const float *bias, float *y, long B, long K, long ld, long lo, long hi) {
+    for (long n = lo; n < hi; n++)
         for (long b = 0; b < B; b++) {
-            const uint8_t *p = q + b * K;
             int32_t total = 0;
-            for (long k = 0; k < K; k++) total += (int32_t)p[k] * (int32_t)row[k];
-            y[b * N + n] = (float)(total - 128 * sums[n]) * x_scale[b] * scale[n] + (bias ? bias[n] : 0.0f);
+            for (long k = 0; k < K; k++) total += (int32_t)q[b * K + k] * (int32_t)w[n * K + k];
+            y[b * ld + n] = (float)(total - 128 * sums[n]) * q_scale[b] * scale[n] + (bias ? bias[n] : 0.0f);
         }
+}
+
+enum { F32, BF16, I8, I8I8 };
+
+typedef struct {  // one matrix of the model
+    const void *w;
+    const float *scale, *bias;  // of each output, or null
+    const int32_t *sums;        // of each row of an int8 matrix, for I8I8
+    long N, K;
+    int kind;
+} Matrix;
+
+// Outputs from lo to hi; `q` and `q_scale` are x in 8 bits for I8I8.
+static void product(const Matrix *m, const float *x, const uint8_t *q, const float *q_scale, float *y, long B, long ld,
+                    long lo, long hi) {
+    switch (m->kind) {
+        case F32: range_f32(x, m->w, m->scale, m->bias, y, B, m->K, ld, lo, hi); break;
+        case BF16: range_bf16(x, m->w, m->scale, m->bias, y, B, m->K, ld, lo, hi); break;
+        case I8: range_i8(x, m->w, m->scale, m->bias, y, B, m->K, ld, lo, hi); break;
+        default: range_i8i8(q, q_scale, m->w, m->scale, m->sums, m->bias, y, B, m->K, ld, lo, hi);
+    }
+}
+
+// The part of N outputs that thread `id` computes.
+static void share(long N, int id, int threads, long *lo, long *hi) {
+    long tiles = (N + TILE - 1) / TILE;
+    *lo = tiles * id / threads * TILE;
+    *hi = tiles * (id + 1) / threads * TILE;
+    if (*hi > N) *hi = N;
+}
+
+void matmul(const Matrix *m, const float *x, const uint8_t *q, const float *q_scale, float *y, long B, int threads) {
+    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (int id = 0; id < threads; id++) {
+        long lo, hi;
+        share(m->N, id, threads, &lo, &hi);
+        product(m, x, q, q_scale, y, B, m->N, lo, hi);
     }
 }

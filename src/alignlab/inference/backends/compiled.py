@@ -43,7 +43,7 @@ class CompiledBackend(NativeBackend):
     def run(self, rows: Rows, allowed: list[AllowedTokens | None] | None) -> int:
         decoder, _ = self._loaded()
         if not self._compiles:
-            return decoding.decode(decoder, rows, allowed)
+            return super().run(rows, allowed)
         if self._states is None:
             mode = "reduce-overhead" if decoder.device.type == "cuda" else "default"
             self._states = torch.compile(decoder.states, mode=mode, dynamic=False)
@@ -53,7 +53,7 @@ class CompiledBackend(NativeBackend):
             cache.advance(1)
             return decoder.logits(states[:, -1])
 
-        return decoding.decode(decoder, rows, allowed, step)
+        return decoding.decode(decoder, rows, allowed, step, static=True)
 
     def close(self) -> None:
         self._states = None

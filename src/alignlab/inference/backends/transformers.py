@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,8 +51,7 @@ class TransformersBackend:
         started, before = time.perf_counter(), resident_bytes()
         reset_peak()
         self.opened = open_source(source)
-        self.model = source.model if source.model is not None else self.fetch(self.opened)
-        self.model.eval()
+        self.model = source.model if source.model is not None else self.fetch(self.opened).eval()
         if self.opened.adapter is not None:
             self._add_adapter(ADAPTER, self.opened.adapter)
         peak = max(0, peak_bytes() - before)
@@ -93,35 +93,36 @@ class TransformersBackend:
         ids, starts = decoding.left_padded([request.ids for request in rows.requests])
         mask = torch.arange(ids.shape[1]) >= starts[:, None]
         choice = _Choice(rows, sampler)
-        settings = GenerationConfig(max_new_tokens=max(rows.limits), do_sample=False, pad_token_id=0, use_cache=True)
-        own = model.generation_config
-        model.generation_config = GenerationConfig()  # generate would fill our settings up from the model's own
-        try:
+        settings = GenerationConfig(
+            max_new_tokens=max(rows.limits),
+            do_sample=False,
+            pad_token_id=0,
+            use_cache=True,
+            return_dict_in_generate=True,
+        )
+        with _evaluating(model), _plain_generation(model):
             output = model.generate(
                 ids.to(model.device),
                 attention_mask=mask.long().to(model.device),
                 generation_config=settings,
                 logits_processor=[choice],
                 stopping_criteria=[choice.finished],
-                return_dict_in_generate=True,
             )
-            self._cache_bytes = max(self._cache_bytes, _cache_bytes(output.past_key_values))
-        finally:
-            model.generation_config = own
+        self._cache_bytes = max(self._cache_bytes, _cache_bytes(output.past_key_values))
 
     @torch.no_grad()
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
         model, _ = self._loaded()
-        found = []
         check_lengths(sequences, position_limit(model.config))
-        for sequence in sequences:
-            if len(sequence) < 2:
-                found.append([])
-                continue
-            logits = model(torch.tensor([sequence], device=model.device)).logits[0, :-1].float()
-            targets = torch.tensor(sequence[1:], device=model.device)[:, None]
-            found.append((logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist())
-        return found
+        with _evaluating(model):
+            return [self._score(model, sequence) if len(sequence) > 1 else [] for sequence in sequences]
+
+    def _score(self, model: PreTrainedModel, sequence: list[int]) -> list[float]:
+        ids = torch.tensor([sequence], device=model.device)
+        mask = torch.ones_like(ids)  # without one, BLOOM takes a path that DeepSpeed's split does not reach
+        logits = model(ids, attention_mask=mask).logits[0, :-1].float()
+        targets = torch.tensor(sequence[1:], device=model.device)[:, None]
+        return (logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist()
 
     def set_adapter(self, name: str | None) -> None:
         model, _ = self._loaded()
@@ -129,15 +130,15 @@ class TransformersBackend:
             if hasattr(model, "peft_config"):
                 _disable(model)
             return
-        if name not in getattr(model, "peft_config", {}):
-            self._add_adapter(name, name)
-        _enable(self._loaded()[0], name)
+        key = _module_name(name)
+        if key not in getattr(model, "peft_config", {}):
+            self._add_adapter(key, name)
+        _enable(self._loaded()[0], key)
 
-    def _add_adapter(self, name: str, folder: str) -> None:
+    def _add_adapter(self, key: str, folder: str) -> None:
         from peft import PeftModel
 
         model, _ = self._loaded()
-        key = name.replace(".", "_").replace("/", "_")  # module names cannot hold dots
         try:
             if isinstance(model, PeftModel):
                 model.load_adapter(folder, key)
@@ -201,10 +202,42 @@ def _cache_bytes(cache: object) -> int:
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers if getattr(layer, "keys", None) is not None)
 
 
-def _enable(model: PreTrainedModel, name: str) -> None:
+def _module_name(adapter: str) -> str:
+    """An adapter's name as PEFT can use it: modules' names cannot hold dots."""
+    return adapter.replace(".", "_").replace("/", "_")
+
+
+def _enable(model: PreTrainedModel, key: str) -> None:
     model.base_model.enable_adapter_layers()
-    model.set_adapter(name.replace(".", "_").replace("/", "_"))
+    model.set_adapter(key)
 
 
 def _disable(model: PreTrainedModel) -> None:
     model.base_model.disable_adapter_layers()
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout inside; a live model that trains goes on training afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def _plain_generation(model: PreTrainedModel) -> Iterator[None]:
+    """Without the model's own generation settings, with which `generate` would fill up ours."""
+    from transformers import GenerationConfig
+
+    holders = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]  # PEFT hands its own on
+    own = holders[-1].generation_config
+    for holder in holders:
+        holder.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for holder in holders:
+            holder.generation_config = own
