@@ -102,6 +102,7 @@ def test_what_cannot_be_asked() -> None:
         Benchmark(["int8", "int8"])
 
 
+@pytest.mark.distributed
 def test_a_real_comparison(tmp_path: Path) -> None:
     folder = write_language_model(tmp_path / "model", positions=512)
     program = [sys.executable, str(REPOSITORY / "infer.py")]
