@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from contract import check_adapter, check_failures, check_greedy, check_sampling, check_score
-from peft import PeftModel
-from tiny_models import ARCHITECTURES, CONTEXT, save_adapter, save_model, tiny_model
+from tiny_models import ARCHITECTURES, CONTEXT, adapted_model, save_adapter, save_model, tiny_model
 
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
@@ -25,10 +24,9 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models and adapters by name."""
+    """Models by name."""
     root = tmp_path_factory.mktemp("models")
-    found = {kind: save_model(kind, root / kind) for kind in ARCHITECTURES}
-    return found | {kind + " adapter": save_adapter(kind, root / f"{kind}_adapter") for kind in ARCHITECTURES}
+    return {kind: save_model(kind, root / kind) for kind in ARCHITECTURES}
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -47,9 +45,10 @@ def test_contract(name: str, kind: str, folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize("name", BACKENDS)
-def test_adapters(name: str, kind: str, folders: dict[str, Path]) -> None:
-    adapter = folders[kind + " adapter"]
-    adapted = PeftModel.from_pretrained(tiny_model(kind), adapter).eval()
+def test_adapters(name: str, kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    adapter = save_adapter(kind, tmp_path)
+    adapted = adapted_model(kind, adapter)
     backend = BACKENDS[name]()
 
     def source(path: str | None) -> ModelSource:

@@ -72,6 +72,7 @@ def test_int8(mode: str, rows: int, tmp_path: Path) -> None:
 
 
 def test_it_stands_back_where_it_cannot_be_exact(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
     for kind, source in [
         ("bloom", ModelSource(str(save_model("bloom", tmp_path / "bloom")))),
         ("gpt_neox", ModelSource(str(save_model("gpt_neox", tmp_path / "neox")))),

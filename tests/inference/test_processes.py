@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 from contract import check_adapter, check_failures, check_greedy, check_sampling, check_score
-from peft import PeftModel
-from tiny_models import ARCHITECTURES, save_adapter, save_model, tiny_model
+from tiny_models import ARCHITECTURES, adapted_model, save_adapter, save_model, tiny_model
 
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.tensor_parallel import TensorParallelBackend
@@ -35,8 +34,9 @@ def test_tensor_parallel(backend: TensorParallelBackend, kind: str, tmp_path: Pa
     whole = sum(p.nbytes for p in model.parameters())
     assert whole * 0.4 < backend.memory()["largest_weights"] < whole * 0.65
 
+    pytest.importorskip("peft")
     adapter = save_adapter(kind, tmp_path / "adapter")
-    adapted = PeftModel.from_pretrained(tiny_model(kind), adapter).eval()
+    adapted = adapted_model(kind, adapter)
     check_adapter(backend, lambda path: ModelSource(str(folder), path), adapter, adapted, model)
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
 VOCABULARY, CONTEXT = 97, 64
@@ -51,6 +50,8 @@ def save_model(kind: str, folder: Path, even: bool = False) -> Path:
 
 def save_adapter(kind: str, folder: Path) -> Path:
     """Folder of a LoRA adapter for it, with weights that matter."""
+    from peft import LoraConfig, get_peft_model
+
     config = LoraConfig(r=3, lora_alpha=6, target_modules=ATTENTION[kind].split(), fan_in_fan_out=kind == "gpt2")
     model = get_peft_model(tiny_model(kind), config)
     generator = torch.Generator().manual_seed(2)
@@ -60,3 +61,10 @@ def save_adapter(kind: str, folder: Path) -> Path:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(folder)
     return folder
+
+
+def adapted_model(kind: str, adapter: Path) -> PreTrainedModel:
+    """The model with the adapter on top, by PEFT."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(tiny_model(kind), adapter).eval()

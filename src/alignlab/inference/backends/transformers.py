@@ -136,8 +136,10 @@ class TransformersBackend:
         _enable(self._loaded()[0], key)
 
     def _add_adapter(self, key: str, folder: str) -> None:
-        from peft import PeftModel
-
+        try:
+            from peft import PeftModel
+        except ImportError as error:
+            raise ValueError("backend=transformers puts adapters on with peft: pip install 'alignlab[rlhf]'") from error
         model, _ = self._loaded()
         try:
             if isinstance(model, PeftModel):
