@@ -14,7 +14,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from alignlab import config
 from alignlab.launch import environment
@@ -37,10 +37,18 @@ def train(cfg: DictConfig) -> float | None:
     except config.ConfigError as error:
         Result(reason=str(error)).write(Path(job.runtime.output_dir))
         stop(f"{error}\nFix these and run again; add `--cfg job` to see the whole config.", code=2)
-    from alignlab import run  # torch and lightning: after --help and after the check
-
     try:
-        result = run.train(cfg)
+        if cfg.get("stages"):
+            from alignlab.stages import run_stages
+
+            stages, folder = OmegaConf.to_container(cfg.stages), Path(job.runtime.output_dir)
+            result = run_stages(
+                stages, folder, job.overrides.task, Path(__file__), seed=cfg.seed, objective=cfg.objective
+            )
+        else:
+            from alignlab import run  # torch and lightning: after --help and after the check
+
+            result = run.train(cfg)
     except Busy as error:
         stop(str(error), code=2)
     except (DiskFull, RankDied) as error:

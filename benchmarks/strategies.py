@@ -32,7 +32,7 @@ MODEL = (  # some 75 million parameters
     *("model=clip", "model/net=clip_vit_b32", "data=emoji_scenes", "data.image_size=96", "model.net.vision.patch_size=16"),
     *("model.net.vision.width=640", "model.net.vision.depth=10", "model.net.vision.heads=10", "model.net.text.depth=8"),
     *("optim=adamw", "callbacks=[default,memory]", "callbacks.checkpoint=null", "callbacks.final_validation=null", "callbacks.curves=null"),
-    *("callbacks.throughput.warmup_steps=2", "data.num_train=512", "data.num_val=16", "data.num_workers=0", "trainer.limit_val_batches=0"),
+    *("++callbacks.throughput.warmup_steps=2", "data.num_train=512", "data.num_val=16", "data.num_workers=0", "++trainer.limit_val_batches=0"),
     *(f"trainer.max_steps={STEPS}", "trainer.val_check_interval=null", "trainer.num_sanity_val_steps=0", "trainer.log_every_n_steps=1"),
 )  # fmt: skip
 OFFLOAD = ("trainer.strategy.offload_optimizer=true", "trainer.strategy.offload_parameters=true")

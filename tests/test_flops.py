@@ -21,6 +21,16 @@ def test_a_linear_layer_by_hand_with_and_without_checkpointing():
     assert counted(lambda: checkpoint(net, x, use_reentrant=False).sum().backward()) == wanted
 
 
+def test_attention_by_hand():
+    query = torch.randn(2, 3, 7, 4, requires_grad=True)
+    product = (
+        2 * 2 * 3 * 7 * 7 * 4
+    )  # two in the forward pass; five in the backward pass of a fused kernel, the scores once more
+    attend = nn.functional.scaled_dot_product_attention
+    assert counted(lambda: attend(query, query, query)) == 2 * product
+    assert counted(lambda: attend(query, query, query).sum().backward()) == 7 * product
+
+
 def test_a_forward_pass_that_is_repeated_is_left_out():
     net, x = nn.Linear(8, 16), torch.randn(5, 8)
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from alignlab import serve
 from alignlab.config import inference_arguments, resumed
-from tiny_language import write_language_model
+from served_model import write_language_model
 from tiny_run import REPOSITORY
 
 Prepare = Callable[..., DictConfig]

@@ -11,15 +11,15 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     convert = commands.add_parser(
         "convert",
-        help="published ALBEF checkpoints from and to this project's layout",
-        description="From the published ALBEF pre-training layout to weights that `python train.py model=albef "
-        "ckpt_path=...` starts from, and from a run's checkpoint back to the published layout.",
+        help="checkpoints in other forms",
+        description="whole: a sharded checkpoint folder as one file that every strategy and one device go on from. safetensors: the weights "
+        "alone. from-albef: the published ALBEF pre-training layout as weights for `python train.py model=albef ckpt_path=...`; to-albef: back.",
     )
-    convert.add_argument("direction", choices=["from-albef", "to-albef"])
-    convert.add_argument("source", type=Path, help="published .pth file, or a run directory or its .ckpt file")
+    convert.add_argument("direction", choices=["whole", "safetensors", "from-albef", "to-albef"])
+    convert.add_argument("source", type=Path, help="a run directory, its checkpoint, or a published .pth file")
     convert.add_argument("target", type=Path, help="file to write")
     convert.add_argument(
-        "--grid", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="patches of the new picture size"
+        "--grid", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="from-albef: patches of the new picture size"
     )
     convert.set_defaults(run=_convert)
     best = commands.add_parser(
@@ -32,7 +32,53 @@ def parser() -> argparse.ArgumentParser:
     best.add_argument("--metric", default="val/loss", help="name in metrics.csv; default: val/loss")
     best.add_argument("--mode", choices=["min", "max"], default="min", help="whether small or large is good")
     best.set_defaults(run=_best)
+    _add_plan(commands)
     return top
+
+
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help="memory that training a language model needs, by part and phase",
+        description="Parameters, weights, adapters, optimizer, activations, KV cache and logits before anything is loaded.",
+    )
+    plan.add_argument("model", help="gpt-neox-20b, bloom-7b1, llama-2-7b, ..., a folder, a run directory or a hub id")
+    plan.add_argument("--stage", choices=["sft", "reward", "dpo", "ppo", "generate"], default="ppo")
+    plan.add_argument("--batch-size", type=int, default=1, help="rows of one forward and backward pass")
+    plan.add_argument("--prompt", type=int, default=512, help="tokens")
+    plan.add_argument("--response", type=int, default=512, help="tokens")
+    plan.add_argument("--rollout-batch", type=int, help="rows generated at a time (default: --batch-size)")
+    plan.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    plan.add_argument("--quantization", choices=["int8", "int8_weight_only", "nf4"])
+    plan.add_argument("--lora-rank", type=int, default=16, help="0: everything is trained")
+    plan.add_argument("--lora-targets", nargs="+", default=["all-linear"], metavar="LAYER")
+    plan.add_argument("--gradient-checkpointing", action="store_true")
+    plan.add_argument("--whole-logits", action="store_true", help="as without chunked log-probabilities")
+    plan.add_argument("--separate-critic", action="store_true", help="PPO's critic has a trunk of its own")
+    plan.add_argument("--memory", type=float, metavar="GB", help="does it fit?")
+    plan.set_defaults(run=_plan)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from alignlab.tools.model_sizes import sizes  # after --help
+    from alignlab.tools.plan import Job, report
+
+    targets = options.lora_targets
+    job = Job(
+        stage=options.stage,
+        batch_size=options.batch_size,
+        prompt=options.prompt,
+        response=options.response,
+        rollout_batch=options.rollout_batch,
+        dtype=options.dtype,
+        quantization=options.quantization,
+        lora_rank=options.lora_rank or None,
+        lora_targets=targets[0] if targets == ["all-linear"] else targets,
+        gradient_checkpointing=options.gradient_checkpointing,
+        chunked_logits=not options.whole_logits,
+        shared_trunk=not options.separate_critic,
+    )
+    print(report(sizes(options.model), job, options.memory))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,23 +93,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    import torch  # after --help
+    from alignlab.tools import convert  # after --help
 
-    from alignlab.models.albef_checkpoint import AlbefState, from_official, to_official
-
-    source = options.source / "checkpoints" / "last.ckpt" if options.source.is_dir() else options.source
-    loaded = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
-    if options.direction == "from-albef":
-        grid = tuple(options.grid) if options.grid else None
-        written = {"state_dict": from_official(loaded, grid=grid).of_system()}
-    elif "state_dict" not in loaded:
-        raise ValueError(f"{source} is no checkpoint of a run: it has no state_dict")
-    else:
-        written = {"model": to_official(AlbefState.from_system(loaded["state_dict"]))}
-    temporary = options.target.with_name(f".{options.target.name}")
-    torch.save(written, temporary)
-    temporary.replace(options.target)
-    print(f"{options.target}: {sum(len(state) for state in written.values())} tensors")
+    more = {"grid": tuple(options.grid)} if options.grid else {}
+    function = getattr(convert, options.direction.replace("-", "_"))
+    count = function(options.source, options.target, **(more if options.direction == "from-albef" else {}))
+    print(f"{options.target}: {count} tensors")
 
 
 def _best(options: argparse.Namespace) -> None:

@@ -48,6 +48,7 @@ class Root:
     resume: str | None = None  # a run directory to go on with
     ckpt_path: str | None = None  # a checkpoint to start from, with its optimizer
     objective: str | None = None  # the metric that a sweep optimises
+    stages: dict | None = None  # name -> overrides: several trainings in a row instead of one (stages.py)
 
 
 @dataclass
@@ -151,7 +152,9 @@ def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED, roo
     for name in (field.name for field in fields(root)):
         node = OmegaConf.to_container(cfg, resolve=False).get(name)
         if isinstance(node, dict):
-            problems += _Checker(provided).node(cfg, name, name, target_needed=name not in ("callbacks", "logger"))
+            problems += _Checker(provided).node(
+                cfg, name, name, target_needed=name not in ("callbacks", "logger", "stages")
+            )
     if problems:
         raise ConfigError(problems)
 

@@ -112,23 +112,27 @@ def clamp_parameter(parameter: Tensor, low: float, high: float) -> None:
     after_update([parameter])
 
 
-@torch.no_grad()
+def reduce_sum(x: Tensor) -> Tensor:
+    """Sum over ranks, without gradient."""
+    return _reduced(x, dist.ReduceOp.SUM)
+
+
 def reduce_mean(x: Tensor) -> Tensor:
     """Mean over ranks, without gradient."""
-    if world_size() == 1:
-        return x.detach()
-    x = x.detach().clone()
-    dist.all_reduce(x)
-    return x / world_size()
+    return reduce_sum(x) / world_size() if world_size() > 1 else x.detach()
+
+
+def reduce_max(x: Tensor) -> Tensor:
+    """Maximum over ranks, element by element, without gradient."""
+    return _reduced(x, dist.ReduceOp.MAX)
 
 
 @torch.no_grad()
-def reduce_max(x: Tensor) -> Tensor:
-    """Maximum over ranks, element by element, without gradient."""
-    if world_size() == 1:
-        return x.detach()
-    x = x.detach().clone()
-    dist.all_reduce(x, op=dist.ReduceOp.MAX)
+def _reduced(x: Tensor, operation: "dist.ReduceOp") -> Tensor:
+    x = x.detach()
+    if world_size() > 1:
+        x = x.clone()
+        dist.all_reduce(x, op=operation)
     return x
 
 

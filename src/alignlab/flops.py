@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 _REPEATED: ContextVar[bool] = ContextVar("repeated", default=False)
 
@@ -27,11 +27,27 @@ PEAKS = {
 }
 
 
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(
+    gradient: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
+) -> int:
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+_CPU_ATTENTION = {  # which torch's own table lacks
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
 class ModelFlops(FlopCounterMode):
     """Counts what runs inside its context, but for forward passes that gradient checkpointing or `repeated` does once more."""
 
     def __init__(self) -> None:
-        super().__init__(display=False)
+        super().__init__(display=False, custom_mapping=_CPU_ATTENTION)
 
     def _count_flops(self, func_packet: Any, out: Any, args: tuple, kwargs: dict) -> Any:
         # inside a backward pass only activations that are computed again ask for gradients

@@ -84,3 +84,22 @@ def test_a_run_says_so(prepared: Callable[..., DictConfig], small_disk: Callable
     result = json.loads((folder / "result.json").read_text())
     assert (result["status"], result["steps"]) == ("failed", 2) and result["reason"].startswith("DiskFull: ")
     assert "Traceback" in (folder / "train.log").read_text()
+
+
+def test_the_last_good_checkpoint_stays(prepared: Callable[..., DictConfig], small_disk: Callable[[str], Path]) -> None:
+    folder = small_disk("64m")
+    overrides = [*TINY, "logger.csv=null", "callbacks.curves=null"]
+    run.train(prepared(folder, *overrides, "trainer.max_steps=2"))
+    before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    filler = folder / "filler"
+    with pytest.raises(OSError), filler.open("wb") as file:
+        while True:
+            file.write(b"x" * 4096)
+            file.flush()
+    os.truncate(filler, filler.stat().st_size - 2 * disk.ROOM)
+    with pytest.raises(disk.DiskFull):
+        run.train(prepared(folder, *overrides, "trainer.max_steps=4", f"resume={folder}"))
+    assert json.loads((folder / "result.json").read_text())["status"] == "failed"
+    assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
+    filler.unlink()
+    assert run.train(prepared(folder, *overrides, "trainer.max_steps=4", f"resume={folder}")).status == "ok"

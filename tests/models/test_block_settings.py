@@ -78,6 +78,7 @@ def test_named_towers_are_switched_too(name):
     assert any(switches) or tower._plain  # plain ones are run, and checkpointed, by the tower
 
 
+@pytest.mark.slow  # the compiler takes a minute or two
 @pytest.mark.parametrize("kind", ["clip", "albef"])
 def test_compiled_blocks_give_the_same_and_keep_their_names(kind):
     found, wanted = trained(kind, compile={"backend": "aot_eager"}), trained(kind)

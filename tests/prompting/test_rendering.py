@@ -5,7 +5,7 @@ import pytest
 from alignlab.inference.backends.scripted import byte_tokenizer
 from alignlab.prompting.rendering import render
 from alignlab.prompting.technique import Prompt, dialogue
-from tiny_language import chat_tokenizer
+from served_model import chat_tokenizer
 
 SHOTS = Prompt(dialogue("Be brief.", "1 + 1?", "2", "2 + 2?"), prefix="It is")
 

@@ -6,7 +6,7 @@ import pytest
 from pictures_run import load_subject, write_run
 
 from alignlab.tasks.vision_language import VisionLanguage
-from tiny_language import write_language_model
+from served_model import write_language_model
 
 
 @pytest.fixture(scope="session")

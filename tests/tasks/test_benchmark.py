@@ -12,7 +12,7 @@ from PIL import Image
 
 from alignlab.launch.signals import Interrupted
 from alignlab.tasks.benchmark import Benchmark
-from tiny_language import write_language_model
+from served_model import write_language_model
 from tiny_run import REPOSITORY
 
 # Stands in for infer.py where a process has to end in a certain way.
@@ -102,7 +102,7 @@ def test_what_cannot_be_asked() -> None:
         Benchmark(["int8", "int8"])
 
 
-@pytest.mark.distributed
+@pytest.mark.slow  # three processes
 def test_a_real_comparison(tmp_path: Path) -> None:
     folder = write_language_model(tmp_path / "model", positions=512)
     program = [sys.executable, str(REPOSITORY / "infer.py")]

@@ -224,6 +224,31 @@ def start_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
+def whole_batches(
+    dataset: Dataset,
+    batches: Sampler[list[int]] | list[list[int]],
+    kind: type[BatchLoader] = BatchLoader,
+    num_workers: int = 0,
+    prefetch_factor: int = 4,
+) -> BatchLoader:
+    """A loader over a data set that makes whole batches (`__getitems__`) from lists of numbers."""
+    workers = (
+        {"worker_init_fn": start_worker, "persistent_workers": True, "prefetch_factor": prefetch_factor}
+        if num_workers
+        else {}
+    )
+    # An own generator: the loader's draw of a seed must not disturb the random numbers of the training.
+    return kind(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=keep_batch,
+        num_workers=num_workers,
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+        **workers,
+    )
+
+
 def _fill_gaps(pairs: list[Pair | None], serials: Sequence[int]) -> list[Pair]:
     """Replaces skipped pairs by others of the batch, so that every rank keeps its batch size."""
     good = [pair for pair in pairs if pair is not None]

@@ -20,8 +20,7 @@ from alignlab.data.batches import (
     ResumableLoader,
     RetrievalPictures,
     TrainPairs,
-    keep_batch,
-    start_worker,
+    whole_batches,
 )
 from alignlab.data.emoji import EmojiPairs
 from alignlab.data.emoji_scene_pairs import EmojiScenePairs
@@ -175,21 +174,7 @@ class PairDataModule(LightningDataModule):
     def _loader(
         self, dataset: Any, batches: Any, kind: type[BatchLoader] = BatchLoader, num_workers: int = 0
     ) -> DataLoader:
-        workers = (
-            {"worker_init_fn": start_worker, "persistent_workers": True, "prefetch_factor": self.prefetch_factor}
-            if num_workers
-            else {}
-        )
-        # An own generator: the loader's draw of a seed must not disturb the random numbers of the training.
-        return kind(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=keep_batch,
-            num_workers=num_workers,
-            generator=torch.Generator(),
-            pin_memory=torch.cuda.is_available(),
-            **workers,
-        )
+        return whole_batches(dataset, batches, kind, num_workers, self.prefetch_factor)
 
     def _normalised(self, dataset: Any, shard: list[int]) -> NormalisedBatches:
         batches = [shard[start : start + self.batch_size] for start in range(0, len(shard), self.batch_size)]

@@ -1,0 +1,143 @@
+"""SFT and reward training side by side with trl 1.12.0: texts per second, printed as a table for docs/benchmarks.md.
+
+    python benchmarks/preferences.py [--rounds 5] [--batches 6]
+
+Both sides train equal Llamas on the built-in reviews in one process, turn by turn. A turn is `--batches` whole steps: batch, forward,
+loss, backward, clipping, AdamW. trl's steps are its trainer's own `training_step` on batches of its own collator in its random order; ours
+are those of the systems, on the data modules' batches (texts of like length together). Rates are medians over turns. Needs the `parity` extra.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import cycle
+
+from alignlab import torchvision_ops  # noqa: F401  (before trl, which imports torchvision)
+
+# isort: split
+import torch
+from torch import nn
+
+from alignlab.data.language_modules import MoviePreferences, MovieReviews
+from alignlab.losses.language_modelling import next_token_loss
+from alignlab.losses.preference import bradley_terry
+from alignlab.models.language import llama
+from alignlab.models.reward import RewardModel
+from alignlab.optim import adamw
+from alignlab.systems.language.sft import SftSystem
+
+ROWS = 32  # texts of an SFT batch, pairs of a reward batch
+Turn = Callable[[int], None]
+
+
+def net_for(vocabulary: object) -> nn.Module:
+    """7 M parameters, the same on both sides."""
+    torch.manual_seed(0)
+    return llama(width=256, depth=6, heads=4, context_length=256, vocabulary=vocabulary)
+
+
+def stepper(module: nn.Module, loss_of: Callable, batches: Iterator) -> Turn:
+    """Our step on the next batches."""
+    optimizer = adamw(module, lr=1e-4, total_steps=10_000, schedule="linear")["optimizer"]
+    trained = [p for p in module.parameters() if p.requires_grad]
+
+    def turn(count: int) -> None:
+        for _ in range(count):
+            loss_of(next(batches)).backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return turn
+
+
+def our_sft() -> Turn:
+    data = MovieReviews(batch_size=ROWS)
+    data.setup()
+    system = SftSystem(partial(net_for), vocabulary=data.vocabulary, optim=adamw)
+    system.configure_model()
+    return stepper(system.net, lambda batch: next_token_loss(system.log_probs(batch)), cycle(data.train_dataloader()))
+
+
+def our_reward() -> Turn:
+    data = MoviePreferences(batch_size=ROWS)
+    data.setup()
+    model = RewardModel(net_for(data.vocabulary))
+
+    def loss_of(batch) -> torch.Tensor:
+        rewards = model(batch.ids, batch.mask)
+        return bradley_terry(rewards[batch.first], rewards[batch.second], batch.share)
+
+    return stepper(model, loss_of, cycle(data.train_dataloader()))
+
+
+def trl_turn(kind: str) -> Turn:
+    """trl's trainer, stepped by hand as its loop does it."""
+    import datasets
+    import trl
+    from transformers import LlamaForSequenceClassification
+
+    data = MovieReviews() if kind == "sft" else MoviePreferences()
+    data.setup()
+    texts = data.tokenizer.batch_decode(
+        [data.rows["train"].store.ids(i) for i in range(4000)], skip_special_tokens=True
+    )
+    net = net_for(data.vocabulary)
+    settings = {
+        "output_dir": tempfile.mkdtemp(), "use_cpu": True, "report_to": [], "per_device_train_batch_size": ROWS, "bf16": False, "max_length": 128,
+        "gradient_checkpointing": False, "learning_rate": 1e-4, "disable_tqdm": True, "max_grad_norm": 1.0,
+    }  # fmt: skip
+    if kind == "sft":
+        rows = datasets.Dataset.from_list([{"text": text} for text in texts])
+        trainer = trl.SFTTrainer(
+            net, args=trl.SFTConfig(**settings), train_dataset=rows, processing_class=data.tokenizer
+        )
+    else:
+        judge = LlamaForSequenceClassification(net.config)
+        judge.config.num_labels = 1
+        judge.score = nn.Linear(256, 1, bias=False)
+        pairs = [{"chosen": a, "rejected": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
+        rows = datasets.Dataset.from_list(pairs)
+        trainer = trl.RewardTrainer(
+            judge, args=trl.RewardConfig(**settings), train_dataset=rows, processing_class=data.tokenizer
+        )
+    batches = cycle(trainer.get_train_dataloader())
+    trainer.create_optimizer()
+    model = trainer.model_wrapped
+
+    def turn(count: int) -> None:
+        for _ in range(count):
+            model.train()
+            trainer.training_step(model, next(batches))
+            trainer.accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            trainer.optimizer.step()
+            model.zero_grad()
+
+    return turn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="measured turns of each side")
+    parser.add_argument("--batches", type=int, default=6, help="steps of a turn")
+    arguments = parser.parse_args()
+    print("| training | side | texts/s | speed ratio |\n|---|---|---|---|")
+    for kind, ours, texts in (("sft", our_sft, ROWS), ("reward", our_reward, 2 * ROWS)):
+        sides = {"trl 1.12.0": trl_turn(kind), "alignlab": ours()}
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(arguments.rounds + 1):
+            for name in sides if turn % 2 else reversed(sides):
+                start = time.perf_counter()
+                sides[name](arguments.batches)
+                if turn:  # the first one allocates
+                    seconds[name].append(time.perf_counter() - start)
+        rates = {name: texts * arguments.batches / statistics.median(times) for name, times in seconds.items()}
+        for name, rate in rates.items():
+            print(f"| {kind}, {ROWS} a batch | {name} | {rate:.1f} | {rate / rates['trl 1.12.0']:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

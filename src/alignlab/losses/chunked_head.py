@@ -1,0 +1,187 @@
+"""Log-probabilities and losses of tokens straight from hidden states: never more than a chunk of logits exists.
+
+Legend: N tokens, D width, V vocabulary, C tokens of a chunk. With C tokens at a time the logits take C V numbers instead of N V.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class TokenStatistics(NamedTuple):
+    """What a head says about given tokens, in float32."""
+
+    logprob: Tensor  # (N,) of the token, nats
+    entropy: Tensor | None  # (N,) of the whole distribution, nats
+
+
+TokenLoss = Callable[[Tensor, Tensor | None, slice], Tensor]  # logprob (C,), entropy (C,), which tokens -> summed loss
+
+
+def chunk_size(vocabulary: int, megabytes: float = 32.0) -> int:
+    """Tokens whose float32 logits take about so many megabytes, a multiple of 16."""
+    return max(16, int(megabytes * 2**20 / (4 * vocabulary)) // 16 * 16)
+
+
+def token_statistics(
+    hidden: Tensor,
+    weight: Tensor,
+    ids: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    chunk: int | None = None,
+) -> TokenStatistics:
+    """log softmax((W h + b) / temperature)[id] and the entropy of that distribution, with gradient to hidden, weight and bias.
+
+    The backward pass computes the logits again. hidden (N, D), weight (V, D), ids (N,) int64.
+    """
+    chunk = chunk or chunk_size(len(weight))
+    if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+        logprob, h = _Statistics.apply(hidden, weight, bias, ids, temperature, entropy, chunk)
+        return TokenStatistics(logprob, h if entropy else None)
+    return _statistics(hidden, weight, bias, ids, temperature, entropy, chunk)
+
+
+def token_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    ids: Tensor,
+    loss: TokenLoss,
+    *,
+    bias: Tensor | None = None,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    chunk: int | None = None,
+) -> Tensor:
+    """Sum of a loss that is separable over tokens, with its gradient computed in the same pass: one product with W less than `token_statistics`.
+
+    `loss(logprob, entropy, tokens)` gets a chunk's statistics and which tokens they belong to, and returns their summed loss. -> ().
+    """
+    return _FusedLoss.apply(
+        hidden, weight, bias, ids, loss, temperature, entropy, chunk or chunk_size(len(weight)), torch.is_grad_enabled()
+    )
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    logits = torch.nn.functional.linear(
+        hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+    )
+    return logits.float().div_(temperature) if temperature != 1.0 else logits.float()
+
+
+def _normalised(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of the ids, and the logits turned into log-probabilities in place."""
+    logits -= logits.logsumexp(1, keepdim=True)
+    return logits.gather(1, ids[:, None]).squeeze(1), logits
+
+
+@torch.no_grad()
+def _statistics(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, ids: Tensor, temperature: float, entropy: bool, chunk: int
+) -> TokenStatistics:
+    logprobs, entropies = [], []
+    for start in range(0, len(ids), chunk):
+        part = slice(start, start + chunk)
+        logprob, logits = _normalised(_logits(hidden[part], weight, bias, temperature), ids[part])
+        logprobs.append(logprob)
+        if entropy:
+            entropies.append(-torch.linalg.vecdot(logits.exp(), logits))
+    none = torch.zeros(0, device=hidden.device)
+    return TokenStatistics(torch.cat([*logprobs, none]), torch.cat([*entropies, none]) if entropy else None)
+
+
+class _Gradient:
+    """Sums up the gradients of hidden states, weight and bias over chunks; what is not needed stays None."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needed: tuple[bool, bool, bool]) -> None:
+        self.source, self.matrix = hidden, weight
+        self.hidden = torch.empty_like(hidden) if needed[0] else None
+        self.weight = torch.zeros_like(weight, dtype=torch.float32) if needed[1] else None
+        self.bias = torch.zeros_like(bias, dtype=torch.float32) if needed[2] else None
+
+    def add(
+        self,
+        part: slice,
+        log_p: Tensor,
+        ids: Tensor,
+        to_logprob: Tensor,
+        to_entropy: Tensor | None,
+        entropy: Tensor | None,
+        temperature: float,
+    ) -> None:
+        """d logp_y / d s = [y] - p; d H / d s = -p (log p + H); s the logits over the temperature. Destroys log_p."""
+        if to_entropy is None:
+            d = log_p.exp_().mul_(-to_logprob[:, None])
+        else:
+            p = log_p.exp()
+            d = log_p.add_(entropy[:, None]).mul_(-to_entropy[:, None]).sub_(to_logprob[:, None]).mul_(p)
+        d.scatter_add_(1, ids[:, None], to_logprob[:, None])
+        if temperature != 1.0:
+            d /= temperature
+        if self.bias is not None:
+            self.bias += d.sum(0)
+        d = d.to(self.source.dtype)
+        if self.hidden is not None:
+            torch.mm(d, self.matrix.to(d.dtype), out=self.hidden[part])
+        if self.weight is not None:
+            if self.weight.dtype == d.dtype:
+                self.weight.addmm_(d.T, self.source[part])
+            else:
+                self.weight += d.T @ self.source[part]
+
+    def result(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        weight = None if self.weight is None else self.weight.to(self.matrix.dtype)
+        return self.hidden, weight, self.bias
+
+
+class _Statistics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, ids, temperature, entropy, chunk):
+        ctx.save_for_backward(hidden, weight, bias, ids)
+        ctx.settings = temperature, entropy, chunk
+        found = _statistics(hidden, weight, bias, ids, temperature, entropy, chunk)
+        return found.logprob, found.entropy if entropy else torch.zeros_like(found.logprob)
+
+    @staticmethod
+    def backward(ctx, to_logprob, to_entropy):
+        hidden, weight, bias, ids = ctx.saved_tensors
+        temperature, entropy, chunk = ctx.settings
+        gradient = _Gradient(hidden, weight, bias, tuple(ctx.needs_input_grad[:3]))
+        for start in range(0, len(ids), chunk):
+            part = slice(start, start + chunk)
+            _, log_p = _normalised(_logits(hidden[part], weight, bias, temperature), ids[part])
+            h = -torch.linalg.vecdot(log_p.exp(), log_p) if entropy else None
+            gradient.add(
+                part, log_p, ids[part], to_logprob[part], to_entropy[part] if entropy else None, h, temperature
+            )
+        return *gradient.result(), None, None, None, None
+
+
+class _FusedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, ids, loss, temperature, entropy, chunk, with_gradient):
+        needed = tuple(with_gradient and needed for needed in ctx.needs_input_grad[:3])
+        gradient = _Gradient(hidden, weight, bias, needed)
+        total = torch.zeros((), device=hidden.device)
+        for start in range(0, len(ids), chunk):
+            part = slice(start, start + chunk)
+            logprob, log_p = _normalised(_logits(hidden[part], weight, bias, temperature), ids[part])
+            h = -torch.linalg.vecdot(log_p.exp(), log_p) if entropy else None
+            with torch.enable_grad():
+                inputs = [x.detach().requires_grad_() for x in (logprob, h) if x is not None]
+                value = loss(inputs[0], inputs[1] if entropy else None, part)
+            total += value.detach()
+            if any(needed):
+                gradients = torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
+                gradient.add(part, log_p, ids[part], gradients[0], gradients[1] if entropy else None, h, temperature)
+        ctx.save_for_backward(*gradient.result())
+        return total
+
+    @staticmethod
+    def backward(ctx, scale):
+        scaled = (None if g is None else g * scale.to(g.dtype) for g in ctx.saved_tensors)
+        return *scaled, None, None, None, None, None, None

@@ -1,0 +1,60 @@
+"""Log-probabilities of tokens without the logits of a whole batch, and next-token cross-entropy.
+
+Legend: M predicted tokens, W width, V vocabulary.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from alignlab.distributed import reduce_mean
+
+CHUNK_BYTES = 64 * 2**20  # float32 logits that may exist at a time
+
+
+def token_log_probs(
+    hidden: Tensor,
+    head: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> Tensor:
+    """log softmax(head(h_i) / temperature)[y_i] of M tokens (M,), in float32 (float64 where the states are).
+
+    hidden (M, W), labels (M,) int64. `chunk` tokens at a time (None: as many as 64 MB of logits hold): at most chunk x V logits exist, in the
+    backward pass too, where they are computed once more. Equal to the whole up to rounding.
+    """
+    if chunk is None:
+        vocabulary = getattr(getattr(head, "weight", None), "shape", (2**16,))[0]
+        chunk = max(1, CHUNK_BYTES // (4 * vocabulary))
+    if len(hidden) <= chunk:
+        return _log_probs(hidden, head, labels, temperature)
+    parts = []
+    for h, y in zip(hidden.split(chunk), labels.split(chunk), strict=True):
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(_log_probs, h, head, y, temperature, use_reentrant=False))
+        else:
+            parts.append(_log_probs(h, head, y, temperature))
+    return torch.cat(parts)
+
+
+def next_token_loss(log_probs: Tensor, *, across_ranks: bool = True) -> Tensor:
+    """Mean of -log p over the tokens of all ranks: each rank's sum times R over the number of tokens of all.
+
+    DDP's mean over ranks of the gradients is then that of one process with all rows, however unequal their tokens are. log_probs (M,).
+    """
+    count = torch.tensor(float(len(log_probs)), device=log_probs.device)
+    if across_ranks:
+        count = reduce_mean(count)
+    return -log_probs.sum() / count.clamp_min(1.0)
+
+
+def _log_probs(hidden: Tensor, head: Callable[[Tensor], Tensor], labels: Tensor, temperature: float) -> Tensor:
+    logits = head(hidden)
+    logits = logits.float() if logits.dtype.itemsize < 4 else logits
+    if temperature != 1.0:
+        logits = logits / temperature
+    return logits.gather(-1, labels[:, None]).squeeze(-1) - logits.logsumexp(-1)

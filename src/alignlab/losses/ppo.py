@@ -1,0 +1,181 @@
+"""Proximal policy optimisation on tokens: rewards, advantages, clipped losses.
+
+Legend: B responses, T tokens of the longest one, N any shape of tokens. Masks are True on response tokens, the one that ended the response included.
+Nothing here averages: a loss is a number per token, and `token_weights` says what each counts in the whole step, so that neither micro-batches nor
+ranks change a gradient.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from alignlab.distributed import reduce_sum
+
+KlEstimator = Literal["k1", "k2", "k3"]
+MissingEnd = Literal["subtract", "replace"]
+ScorePosition = Literal["last", "after_last"]
+Aggregation = Literal["token", "sequence", "constant"]
+
+
+def length_mask(length: Tensor, size: int) -> Tensor:
+    """True on the first `length` of `size` places: (B,) -> (B, size)."""
+    return torch.arange(size, device=length.device) < length[:, None]
+
+
+def token_kl(logprob: Tensor, reference: Tensor, estimator: KlEstimator = "k1", limit: float | None = None) -> Tensor:
+    """Estimate KL(policy || reference) at each sampled token from d = logprob - reference.
+
+    k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d (http://joschu.net/blog/kl-approx.html). k1 and k3 are unbiased where the tokens are samples of the policy;
+    k1 may be negative. limit: d is clamped to +-limit first. N -> N, nats.
+    """
+    d = logprob - reference
+    if limit is not None:
+        d = d.clamp(-limit, limit)
+    if estimator == "k1":
+        return d
+    if estimator == "k2":
+        return d.square() / 2
+    return torch.expm1(-d) + d
+
+
+def penalise_missing_end(score: Tensor, ended: Tensor, penalty: float | None, how: MissingEnd = "subtract") -> Tensor:
+    """Lower the score of responses that were cut before their end: a reward model has never seen such texts.
+
+    subtract: score - penalty; replace: -penalty whatever the score (arXiv:1909.08593, sec. 3.1.1, has it so, with 1). score, ended (B,).
+    """
+    if penalty is None:
+        return score
+    return torch.where(ended, score, score - penalty if how == "subtract" else torch.full_like(score, -penalty))
+
+
+def value_mask(mask: Tensor, position: ScorePosition = "last") -> Tensor:
+    """Places that have a value and a reward: the response, and with `after_last` one place more where there is room (B, T)."""
+    if position == "last":
+        return mask
+    return torch.cat([mask[:, :1], mask[:, 1:] | mask[:, :-1]], dim=1)
+
+
+def token_rewards(
+    score: Tensor, kl: Tensor, mask: Tensor, beta: float | Tensor, position: ScorePosition = "last"
+) -> Tensor:
+    """Return r_t = -beta kl_t, plus the score on one token (arXiv:1909.08593, eq. 2).
+
+    last: on the response's last token, which is the end token where there is one. after_last: one place later, on the first padding, and on
+    the last token where the response fills T; TRL 1.12 and arXiv:2403.17031 have it so. score (B,), kl, mask (B, T) -> (B, T), 0 elsewhere.
+    """
+    rewards = torch.where(mask, -beta * kl, 0.0)
+    place = mask.sum(1) - (1 if position == "last" else 0)
+    return rewards.scatter_add(1, place.clamp(0, mask.shape[1] - 1)[:, None], score.to(rewards.dtype)[:, None])
+
+
+class Advantages(NamedTuple):
+    """What the policy and the critic learn from, not whitened."""
+
+    advantage: Tensor  # (B, T), 0 where the mask is False
+    returns: Tensor  # (B, T), advantage + value
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> Advantages:
+    """Generalised advantage estimation over response tokens (arXiv:1506.02438, eq. 16).
+
+    A_t = delta_t + gamma lambda A_{t+1}, delta_t = r_t + gamma V_{t+1} - V_t, V = 0 after the end; V_t is the value of what comes before token t.
+    rewards, values, mask (B, T).
+    """
+    rewards, values = torch.where(mask, rewards, 0.0), torch.where(mask, values, 0.0)
+    delta = rewards + gamma * torch.cat([values[:, 1:], values.new_zeros(len(values), 1)], dim=1) - values
+    steps, running = [], torch.zeros_like(delta[:, 0])
+    for t in range(delta.shape[1] - 1, -1, -1):
+        running = delta[:, t] + gamma * lam * running
+        steps.append(running)
+    advantage = torch.stack(steps[::-1], dim=1)
+    return Advantages(torch.where(mask, advantage, 0.0), torch.where(mask, advantage + values, 0.0))
+
+
+def masked_moments(x: Tensor, mask: Tensor, unbiased: bool = False) -> tuple[Tensor, Tensor]:
+    """Mean and variance over the masked places of all ranks; `unbiased` divides by n - 1."""
+    total, count = reduce_sum(torch.stack([torch.where(mask, x, 0.0).sum(), mask.sum().to(x.dtype)]))
+    mean = total / count.clamp_min(1.0)
+    squares = reduce_sum(torch.where(mask, x - mean, 0.0).square().sum())
+    return mean, squares / (count - int(unbiased)).clamp_min(1.0)
+
+
+def whiten(x: Tensor, mask: Tensor, *, keep_mean: bool = False, unbiased: bool = False) -> Tensor:
+    """Return (x - mean) / sqrt(variance + 1e-8) over the masked places of all ranks, plus the mean with `keep_mean`; 0 elsewhere.
+
+    TRL's `masked_whiten` is unbiased and sees one rank only. x, mask of equal shape.
+    """
+    mean, variance = masked_moments(x, mask, unbiased)
+    whitened = (x - mean) * torch.rsqrt(variance + 1e-8)
+    return torch.where(mask, whitened + mean if keep_mean else whitened, 0.0)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """Return 1 - Var(returns - values) / Var(returns) over the masked places of all ranks; 1 is a perfect critic, 0 a constant one."""
+    _, residual = masked_moments(returns - values, mask)
+    _, whole = masked_moments(returns, mask)
+    return 1 - residual / whole.clamp_min(1e-12)
+
+
+def token_weights(length: Tensor, how: Aggregation, *, tokens: Tensor, sequences: Tensor, longest: int) -> Tensor:
+    """Weight of each token of a response in a loss that is summed over everything: (B,) -> (B,).
+
+    token: 1 / all tokens; sequence: 1 / (own tokens x all sequences); constant: 1 / (all sequences x longest), which favours no length
+    (arXiv:2503.20783, sec. 3.2). `tokens` and `sequences` count the whole step, over micro-batches and ranks.
+    """
+    if how == "token":
+        return torch.ones_like(length, dtype=torch.float32) / tokens
+    if how == "sequence":
+        return 1.0 / (length.clamp_min(1) * sequences)
+    return torch.ones_like(length, dtype=torch.float32) / (sequences * longest)
+
+
+class PolicyTerms(NamedTuple):
+    """Per token, with gradient only in `loss`."""
+
+    loss: Tensor  # N
+    ratio: Tensor  # N, new probability over old
+    approx_kl: Tensor  # N, k3 of old against new, nats
+    clipped: Tensor  # N bool, the clipped term is the one that counts
+
+
+def policy_terms(
+    logprob: Tensor,
+    old: Tensor,
+    advantage: Tensor,
+    *,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    dual_clip: float | None = None,
+    log_ratio_limit: float = 20.0,
+) -> PolicyTerms:
+    """Clipped surrogate max(-A w, -A clip(w, 1 - low, 1 + high)), w = exp(logprob - old) (arXiv:1707.06347, eq. 7).
+
+    Unequal clips: arXiv:2503.14476, eq. 10. dual_clip c > 1 bounds the loss of tokens with A < 0 by -c A (arXiv:1912.09729, eq. 5).
+    The log-ratio is clamped to +-log_ratio_limit, far outside the clip, against overflow. N -> N.
+    """
+    log_ratio = (logprob - old).clamp(-log_ratio_limit, log_ratio_limit)
+    ratio = log_ratio.exp()
+    plain = -advantage * ratio
+    clipped = -advantage * ratio.clamp(1 - clip_low, 1 + clip_high)
+    loss = torch.maximum(plain, clipped)
+    if dual_clip is not None:
+        loss = torch.where(advantage < 0, torch.minimum(loss, -dual_clip * advantage), loss)
+    with torch.no_grad():
+        return PolicyTerms(loss, ratio.detach(), ratio - 1 - log_ratio, clipped > plain)
+
+
+class ValueTerms(NamedTuple):
+    """Per token, with gradient only in `loss`."""
+
+    loss: Tensor  # N
+    clipped: Tensor  # N bool
+
+
+def value_terms(value: Tensor, old: Tensor, returns: Tensor, clip: float | None = 0.2) -> ValueTerms:
+    """Critic's loss 1/2 max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2); None: no clip. N -> N."""
+    plain = (value - returns).square()
+    if clip is None:
+        return ValueTerms(plain / 2, torch.zeros_like(plain, dtype=torch.bool))
+    limited = (torch.clamp(value, old - clip, old + clip) - returns).square()
+    return ValueTerms(torch.maximum(plain, limited) / 2, limited.detach() > plain.detach())

@@ -1,0 +1,91 @@
+"""What a language system leaves in `<run directory>/export/`: a whole model, or an adapter whose base lies somewhere else."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def build_net(build: Callable[..., nn.Module], peft: Callable[..., nn.Module] | None, vocabulary: object) -> nn.Module:
+    """The net of a system: built for the vocabulary, with an adapter if there is to be one; remembers where its base lies on disk.
+
+    Without that, or when an adapter was merged into the base, an export must hold the whole model.
+    """
+    net = build(vocabulary=vocabulary)
+    path = getattr(build, "keywords", {}).get("path")
+    base = _unchanged_base(path) if path is not None else None
+    net = peft(net) if peft is not None else net
+    net.__dict__["_alignlab_base"] = base
+    return net
+
+
+def export_model(net: nn.Module, folder: Path, *, adapter: str = "policy") -> None:
+    """Writes a net in Hugging Face's format: the adapter alone where its base can be named, else everything merged.
+
+    A training run goes on with the net afterwards: merging is undone.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not hasattr(net, "peft_config"):
+        net.save_pretrained(folder)
+    elif (base := net.__dict__.get("_alignlab_base")) is not None:
+        _save_adapter(net, folder, adapter, base)
+    else:
+        merged = net.get_base_model()
+        for layer in _adapted(net):
+            layer.merge(adapter_names=[adapter])
+        try:
+            state = {_plain(key): value for key, value in merged.state_dict().items() if "lora_" not in key}
+            merged.save_pretrained(folder, state_dict=state)
+        finally:
+            for layer in _adapted(net):
+                layer.unmerge()
+
+
+def _save_adapter(net: nn.Module, folder: Path, adapter: str, base: str) -> None:
+    net.save_pretrained(folder, selected_adapters=[adapter], save_embedding_layers=False)
+    for name in ADAPTER_FILES:
+        if (folder / adapter / name).exists():
+            (folder / adapter / name).replace(folder / name)
+    shutil.rmtree(folder / adapter, ignore_errors=True)
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(config | {"base_model_name_or_path": base}, indent=2), encoding="utf-8")
+
+
+def _unchanged_base(path: str) -> str | None:
+    """Absolute folder or hub id of a base that training starts from as it is; None if an adapter was merged into it."""
+    from alignlab.models.language import resolve_model
+
+    base, adapter = resolve_model(path)
+    if adapter is not None:
+        return None
+    return str(Path(base).resolve()) if Path(base).exists() else base
+
+
+def _adapted(net: nn.Module) -> list[nn.Module]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in net.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _plain(key: str) -> str:
+    return key.replace(".base_layer.", ".")
+
+
+class Exports:
+    """Mixed into a system: `export(folder)` as `callbacks.export` calls it on rank zero at the end of a run."""
+
+    net: nn.Module
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """Writes model or adapter; the tokenizer is the callback's business."""
+        export_model(self.net, folder)

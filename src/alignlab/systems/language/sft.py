@@ -1,0 +1,71 @@
+"""Supervised fine-tuning: next-token prediction of the responses, LoRA or full.
+
+Legend: B rows, T tokens, W width, M predicted tokens of a batch.
+"""
+
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from alignlab.distributed import all_gather
+from alignlab.losses.language_modelling import next_token_loss, token_log_probs
+from alignlab.models.language import head_of, hidden_states
+from alignlab.systems.language.export import Exports, build_net
+from alignlab.types import LanguageVocabulary, TokenBatch
+
+
+class SftSystem(Exports, pl.LightningModule):
+    """Trains a causal language model on responses: mean cross-entropy over their tokens on all ranks.
+
+    Args:
+        net: builds the model, `net(vocabulary=...)`.
+        peft: adds an adapter, `peft(net)`; None trains everything.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., nn.Module],
+        *,
+        peft: Callable[..., nn.Module] | None = None,
+        vocabulary: LanguageVocabulary,
+        optim: Callable[..., dict],
+    ) -> None:
+        super().__init__()
+        self.build, self.peft, self.vocabulary, self.optim = net, peft, vocabulary, optim
+        self.net: nn.Module | None = None
+        self._validated: list[Tensor] = []
+
+    def configure_model(self) -> None:
+        """Build the net, once."""
+        if self.net is None:
+            self.net = build_net(self.build, self.peft, self.vocabulary)
+
+    def log_probs(self, batch: TokenBatch) -> Tensor:
+        """(M,) log-probabilities of the predicted tokens; the head computes these positions alone."""
+        packed = {"document": batch.document, "position": batch.position} if batch.packed else {}
+        hidden = hidden_states(self.net, batch.ids, **packed).flatten(0, 1)
+        return token_log_probs(hidden[batch.target - 1], head_of(self.net), batch.ids.flatten()[batch.target])
+
+    def training_step(self, batch: TokenBatch, batch_index: int) -> Tensor:
+        """Mean over the predicted tokens of all ranks."""
+        loss = next_token_loss(self.log_probs(batch))
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.ids))
+        return loss
+
+    def validation_step(self, batch: TokenBatch, batch_index: int) -> None:
+        """Sum of -log p and number of tokens, for an exact mean."""
+        log_probs = self.log_probs(batch)
+        self._validated.append(torch.stack([-log_probs.sum().double(), log_probs.new_tensor(len(log_probs)).double()]))
+
+    def on_validation_epoch_end(self) -> None:
+        """val/loss in nats a token over all ranks, and its exponential."""
+        total = all_gather(torch.stack(self._validated).sum(0, keepdim=True)).sum(0)
+        self._validated.clear()
+        loss = total[0] / total[1]
+        self.log_dict({"val/loss": loss.float(), "val/perplexity": loss.exp().float()}, prog_bar=True)
+
+    def configure_optimizers(self) -> dict:
+        """Whatever is trainable, with a schedule over the whole run."""
+        return self.optim(self.net, total_steps=self.trainer.estimated_stepping_batches)

@@ -1,0 +1,142 @@
+"""Policy optimisation without a critic: GRPO, RLOO and REINFORCE++, with Dr. GRPO's, DAPO's and GSPO's choices as settings.
+
+Legend: B responses of this process, G of each prompt, T response tokens of the longest.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.distributed import reduce_mean
+from alignlab.losses.grpo import (
+    Scale,
+    equal_groups,
+    group_advantages,
+    leave_one_out,
+    overlong_penalty,
+    reinforce_plus_plus,
+)
+from alignlab.losses.ppo import KlEstimator, MissingEnd, penalise_missing_end, token_kl, token_rewards
+from alignlab.systems.rlhf.objective import Experience, Objective
+from alignlab.systems.rlhf.on_policy import OnPolicySystem
+from alignlab.systems.rlhf.reward import Function, Reward
+from alignlab.systems.rlhf.rollout import Trajectory
+from alignlab.systems.rlhf.update import Update
+from alignlab.types import LanguageVocabulary
+
+Kind = Literal["grpo", "rloo", "reinforce++"]
+
+
+class GrpoSystem(OnPolicySystem):
+    """Compares several responses to each prompt instead of asking a critic; see `OnPolicySystem` for what is not listed here.
+
+    Parameters
+    ----------
+    kind
+        "grpo" (arXiv:2402.03300), "rloo" (arXiv:2402.14740), "reinforce++" (arXiv:2501.03262).
+    objective
+        policy loss; its `kl_coefficient` is GRPO's penalty within the loss.
+    kl_in_reward, kl_estimator
+        coefficient of a KL penalty in the reward: summed over the response for grpo and rloo, on its token for reinforce++.
+    group_size
+        responses to each prompt.
+    scale
+        of grpo's advantages, see `group_advantages`.
+    group_baseline
+        whether reinforce++ takes the mean of the group from the score first.
+    skip_equal
+        leave out prompts whose responses all have the same score (DAPO).
+    overlong_margin
+        tokens before `response_length` from which on a penalty rises to 1 (DAPO); 0: none.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., nn.Module],
+        reward: str | Function | Reward,
+        *,
+        peft: Callable[..., nn.Module] | None = None,
+        vocabulary: LanguageVocabulary,
+        optim: Callable[..., dict],
+        kind: Kind = "grpo",
+        objective: Objective | None = None,
+        update: Update | None = None,
+        kl_in_reward: float = 0.0,
+        kl_estimator: KlEstimator = "k1",
+        group_size: int = 8,
+        scale: Scale = "group",
+        group_baseline: bool = False,
+        skip_equal: bool = False,
+        overlong_margin: int = 0,
+        missing_end_penalty: float | None = None,
+        missing_end: MissingEnd = "subtract",
+        gamma: float = 1.0,
+        judge: str | Function | Reward | None = None,
+        response_length: int = 53,
+        temperature: float = 1.0,
+        backend: Callable[..., Any] | None = None,
+        stop_ids: tuple[int, ...] = (),
+        seed: int = 0,
+        export_merged: bool = True,
+    ) -> None:
+        if kind not in ("grpo", "rloo", "reinforce++"):
+            raise ValueError(f"model.kind={kind} is none of grpo, rloo, reinforce++")
+        if group_size < 2 and (kind != "reinforce++" or group_baseline):
+            raise ValueError(f"model.group_size={group_size}: model.kind={kind} compares at least 2 responses")
+        if overlong_margin < 0 or overlong_margin > response_length:
+            raise ValueError(f"model.overlong_margin={overlong_margin} must lie in 0..{response_length}")
+        self.kl_in_reward = kl_in_reward
+        super().__init__(
+            net,
+            reward,
+            peft=peft,
+            critic="none",
+            vocabulary=vocabulary,
+            optim=optim,
+            objective=objective,
+            update=update or Update(epochs=1),
+            judge=judge,
+            response_length=response_length,
+            temperature=temperature,
+            group_size=group_size,
+            backend=backend,
+            stop_ids=stop_ids,
+            seed=seed,
+            export_merged=export_merged,
+        )
+        self.kind, self.kl_estimator, self.scale = kind, kl_estimator, scale
+        self.group_baseline, self.skip_equal, self.overlong_margin = group_baseline, skip_equal, overlong_margin
+        self.missing_end_penalty, self.missing_end, self.gamma = missing_end_penalty, missing_end, gamma
+
+    def experience(self, t: Trajectory, score: Tensor) -> tuple[Experience, dict[str, Tensor]]:
+        """Advantages of a rollout, the same for all tokens of a response but with reinforce++."""
+        score = penalise_missing_end(score, t.ended, self.missing_end_penalty, self.missing_end)
+        if self.overlong_margin:
+            score = score + overlong_penalty(t.length, self.sampling.max_new_tokens, self.overlong_margin)
+        kl = torch.where(t.mask, token_kl(t.logprob, t.reference, self.kl_estimator), 0.0)
+        weight = torch.ones_like(score)
+        equal = equal_groups(score, self.group_size)
+        if self.skip_equal:
+            weight = (~equal).float()
+        if self.kind == "reinforce++":
+            advantage = self._reinforce_plus_plus(t, score, kl)
+        else:
+            score_with_kl = score - self.kl_in_reward * kl.sum(1)
+            if self.kind == "rloo":
+                per_response = leave_one_out(score_with_kl, self.group_size)
+            else:
+                per_response = group_advantages(score_with_kl, self.group_size, self.scale)
+            advantage = torch.where(t.mask, per_response[:, None], 0.0)
+        k1 = torch.where(t.mask, t.logprob - t.reference, 0.0).sum(1)
+        sums = torch.stack(
+            [k1.mean(), torch.where(t.mask, t.entropy, 0.0).sum(1).mean(), score.mean(), equal.float().mean()]
+        )
+        names = ("objective/kl", "objective/entropy", "objective/rlhf_reward", "objective/equal_groups")
+        return Experience(advantage, None, weight), dict(zip(names, reduce_mean(sums), strict=True))
+
+    def _reinforce_plus_plus(self, t: Trajectory, score: Tensor, kl: Tensor) -> Tensor:
+        if self.group_baseline:
+            score = group_advantages(score, self.group_size, "none")
+        return reinforce_plus_plus(token_rewards(score, kl, t.mask, self.kl_in_reward), t.mask, self.gamma)

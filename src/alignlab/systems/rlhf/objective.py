@@ -1,0 +1,198 @@
+"""The loss of a few rows of a minibatch, such that sums over micro-batches and ranks are the loss of the whole.
+
+Legend: B responses, T response tokens of the longest, N response tokens of the rows at hand.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from alignlab.losses.chunked_head import token_loss, token_statistics
+from alignlab.losses.grpo import sequence_log_ratio
+from alignlab.losses.ppo import (
+    Aggregation,
+    KlEstimator,
+    PolicyTerms,
+    policy_terms,
+    token_kl,
+    token_weights,
+    value_terms,
+)
+from alignlab.models.actor_critic import ActorCritic
+from alignlab.systems.rlhf.rollout import Places, Trajectory, places
+
+Importance = Literal["token", "sequence_mean", "sequence_sum"]
+
+
+class Experience(NamedTuple):
+    """What the update learns from."""
+
+    advantage: Tensor  # (B, T), whitened where asked for, 0 off the mask
+    returns: Tensor | None  # (B, T), the critic's aim; None without a critic
+    weight: Tensor  # (B,) 1, or 0 for responses that are left out
+
+
+class Totals(NamedTuple):
+    """Counts over the whole minibatch: all micro-batches and ranks."""
+
+    tokens: Tensor  # ()
+    sequences: Tensor  # ()
+    values: Tensor  # () places with a value
+
+
+@dataclass
+class Statistics:
+    """Sums over a minibatch, already weighted: after the last micro-batch they are means."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    largest_ratio_error: Tensor | None = None
+
+    def add(self, **values: Tensor) -> None:
+        """Adds weighted sums."""
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach()
+
+    def ratio(self, ratio: Tensor) -> None:
+        """Keeps the largest |ratio - 1|."""
+        if len(ratio):
+            worst = (ratio - 1).abs().max()
+            self.largest_ratio_error = (
+                worst if self.largest_ratio_error is None else torch.maximum(worst, self.largest_ratio_error)
+            )
+
+
+class Objective:
+    """Clipped policy loss, clipped value loss, entropy bonus and KL penalty of some rows.
+
+    Parameters
+    ----------
+    clip_low, clip_high, dual_clip
+        as in `policy_terms`.
+    value_clip, value_coefficient
+        as in `value_terms`, and the weight of that loss; the critic's loss is a mean over tokens whatever the aggregation.
+    entropy_coefficient
+        weight of the entropy that is added to the aim.
+    kl_coefficient, kl_estimator, kl_by_ratio
+        of a KL penalty within the loss (GRPO); PPO has it in the reward. kl_by_ratio multiplies it by the ratio, whose gradient then is that of
+        the true KL (arXiv:2512.02556); the estimator's own gradient is not.
+    aggregation
+        how tokens are weighted, see `token_weights`.
+    importance
+        ratio of each token, or of the whole response.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip_low: float = 0.2,
+        clip_high: float = 0.2,
+        dual_clip: float | None = None,
+        value_clip: float | None = 0.2,
+        value_coefficient: float = 0.1,
+        entropy_coefficient: float = 0.0,
+        kl_coefficient: float = 0.0,
+        kl_estimator: KlEstimator = "k3",
+        kl_by_ratio: bool = False,
+        aggregation: Aggregation = "token",
+        importance: Importance = "token",
+    ) -> None:
+        for key, value in (("clip_low", clip_low), ("clip_high", clip_high), ("value_clip", value_clip)):
+            if value is not None and value <= 0:
+                raise ValueError(f"model.objective.{key}={value} must be positive")
+        if dual_clip is not None and dual_clip <= 1:
+            raise ValueError(f"model.objective.dual_clip={dual_clip} must be above 1")
+        self.clip = {"clip_low": clip_low, "clip_high": clip_high, "dual_clip": dual_clip}
+        self.value_clip, self.value_coefficient = value_clip, value_coefficient
+        self.entropy_coefficient = entropy_coefficient
+        self.kl_coefficient, self.kl_estimator, self.kl_by_ratio = kl_coefficient, kl_estimator, kl_by_ratio
+        self.aggregation, self.importance = aggregation, importance
+
+    def __call__(
+        self,
+        net: ActorCritic,
+        t: Trajectory,
+        e: Experience,
+        rows: list[int],
+        totals: Totals,
+        statistics: Statistics,
+        *,
+        temperature: float,
+        longest: int,
+        value_length: list[int],
+        policy_coefficient: float = 1.0,
+    ) -> Tensor:
+        """This part's share of the minibatch's loss, a scalar with gradient; sums are added to `statistics`."""
+        width, device = max(t.total_length[i] for i in rows), t.ids.device
+        ids = t.ids[rows, :width]
+        size = {"width": width, "longest": t.mask.shape[1], "device": device}
+        at = places(rows, t.prompt_length, t.response_length, **size)
+        hidden = net.hidden(ids)
+        length = torch.tensor([t.response_length[i] for i in rows], device=device)
+        weight = token_weights(
+            length, self.aggregation, tokens=totals.tokens, sequences=totals.sequences, longest=longest
+        )
+        weight = (policy_coefficient * weight * e.weight[rows])[at.row]
+        loss = self._policy_loss(net, hidden, ids, t, e, at, weight, len(rows), totals, statistics, temperature)
+        if net.value_head is not None:
+            there = places(rows, t.prompt_length, value_length, **size)
+            value = net.value(net.critic_hidden(ids, hidden).flatten(0, 1)[there.state])
+            old, returns = t.value.flatten()[there.token], e.returns.flatten()[there.token]
+            terms = value_terms(value, old, returns, self.value_clip)
+            value_loss = terms.loss.sum() / totals.values
+            loss = loss + self.value_coefficient * value_loss
+            statistics.add(value_loss=value_loss, value_clip_fraction=terms.clipped.sum() / totals.values)
+        return loss
+
+    def _policy_loss(
+        self,
+        net: ActorCritic,
+        hidden: Tensor,
+        ids: Tensor,
+        t: Trajectory,
+        e: Experience,
+        at: Places,
+        weight: Tensor,
+        num_rows: int,
+        totals: Totals,
+        statistics: Statistics,
+        temperature: float,
+    ) -> Tensor:
+        chosen, target = hidden.flatten(0, 1)[at.state], ids.flatten()[at.state + 1]
+        old, advantage = t.logprob.flatten()[at.token], e.advantage.flatten()[at.token]
+        reference = t.reference.flatten()[at.token]
+        head = {"bias": net.head.bias, "temperature": temperature, "entropy": self.entropy_coefficient > 0}
+
+        def loss(logprob: Tensor, entropy: Tensor | None, part: slice) -> Tensor:
+            compared = logprob
+            if self.importance != "token":
+                shifted = sequence_log_ratio(logprob - old, at.row, num_rows, self.importance == "sequence_mean")
+                compared = old + shifted
+            terms = policy_terms(compared, old[part], advantage[part], **self.clip)
+            _count(statistics, terms, weight[part], totals)
+            per_token = terms.loss
+            if self.kl_coefficient > 0:
+                kl = token_kl(logprob, reference[part], self.kl_estimator)
+                kl = kl * (logprob - old[part]).exp() if self.kl_by_ratio else kl
+                per_token = per_token + self.kl_coefficient * kl
+            if entropy is not None:
+                statistics.add(entropy=entropy.sum() / totals.tokens)
+                per_token = per_token - self.entropy_coefficient * entropy
+            return (per_token * weight[part]).sum()
+
+        if self.importance == "token":
+            return token_loss(chosen, net.head.weight, target, loss, **head)
+        found = token_statistics(chosen, net.head.weight, target, **head)
+        return loss(found.logprob, found.entropy, slice(None))
+
+
+def _count(statistics: Statistics, terms: PolicyTerms, weight: Tensor, totals: Totals) -> None:
+    with torch.no_grad():
+        statistics.ratio(terms.ratio)
+        statistics.add(
+            policy_loss=(terms.loss * weight).sum(),
+            approx_kl=terms.approx_kl.sum() / totals.tokens,
+            clip_fraction=terms.clipped.sum() / totals.tokens,
+            ratio=terms.ratio.sum() / totals.tokens,
+        )

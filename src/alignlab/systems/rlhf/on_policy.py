@@ -1,0 +1,306 @@
+"""What PPO and its relatives without a critic share: one training step = prompts, responses, scores, several epochs of optimizer steps.
+
+Legend: B responses of this process, T response tokens of the longest, R ranks.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from alignlab.distributed import rank, reduce_mean, world_size
+from alignlab.evaluation.diversity import distinct
+from alignlab.inference.backend import Backend, ModelSource, Sampling
+from alignlab.inference.backends.compiled import CompiledBackend
+from alignlab.losses.ppo import ScorePosition
+from alignlab.models.actor_critic import ActorCritic, Critic
+from alignlab.systems.language.export import build_net, export_model
+from alignlab.systems.rlhf.critic_group import with_critic_group
+from alignlab.systems.rlhf.objective import Experience, Objective
+from alignlab.systems.rlhf.reward import Function, Reward, Scored, as_reward
+from alignlab.systems.rlhf.rollout import (
+    Responses,
+    Trajectory,
+    evaluate,
+    generate,
+    prompts_of,
+    request_seeds,
+    verify_head,
+)
+from alignlab.systems.rlhf.update import Update
+from alignlab.types import LanguageVocabulary, PromptBatch
+
+SAMPLER_TOLERANCE = 0.2  # nats, mean over tokens; bfloat16 stays far below
+VALIDATION_SEED = 0x5EED
+
+
+class Answer(NamedTuple):
+    """A response with all that is known about it, for tables and validation."""
+
+    prompt: str
+    response: str
+    score: float
+    judge: float | None
+    kl: float  # nats of the whole response
+    tokens: list[int]
+    ended: bool
+
+
+class OnPolicySystem(pl.LightningModule):
+    """Rolls out, scores and improves; sub-classes turn scores into advantages.
+
+    Parameters
+    ----------
+    net
+        builds the supervised model to start from, `net(vocabulary=...)`; it is the reference.
+    peft
+        adds an adapter, `peft(net)`; None trains everything.
+    critic
+        see `ActorCritic`.
+    reward
+        run directory of a reward model, dotted path of a function of (prompts, responses), or a node with `_target_`.
+    judge
+        the same, for validation only: training never sees it.
+    response_length, temperature
+        of the rollout; log-probabilities are taken at this temperature everywhere.
+    group_size
+        responses to each prompt.
+    update
+        epochs, minibatches, clipping, the critic's rate.
+    backend
+        makes the backend that generates; None: our own decode loop on the live policy.
+    stop_ids
+        tokens that end a response besides the tokenizer's end.
+    seed
+        of rollouts and minibatches, as of the run.
+    export_merged
+        whether the export of an adapter holds the whole model besides.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., nn.Module],
+        reward: str | Function | Reward,
+        *,
+        peft: Callable[..., nn.Module] | None,
+        critic: Critic,
+        vocabulary: LanguageVocabulary,
+        optim: Callable[..., dict],
+        objective: Objective | None,
+        update: Update | None,
+        judge: str | Function | Reward | None = None,
+        response_length: int = 53,
+        temperature: float = 1.0,
+        group_size: int = 1,
+        backend: Callable[[], Backend] | None = None,
+        stop_ids: tuple[int, ...] = (),
+        seed: int = 0,
+        score_position: ScorePosition = "last",
+        export_merged: bool = True,
+    ) -> None:
+        super().__init__()
+        for key, value in (("response_length", response_length), ("group_size", group_size)):
+            if value < 1:
+                raise ValueError(f"model.{key}={value} must be at least 1")
+        if temperature <= 0:
+            raise ValueError(f"model.temperature={temperature} must be positive: a greedy policy learns nothing")
+        self.automatic_optimization = False
+        self.build, self.peft, self.critic = net, peft, critic
+        self.optim, self.vocabulary = optim, vocabulary
+        self.objective, self.update = objective or Objective(), update or Update()
+        self.reward = as_reward(reward)
+        self.judge = None if judge is None else as_reward(judge, "model.judge")
+        self.group_size, self.seed, self.score_position = group_size, seed, score_position
+        self.make_backend, self.export_merged = backend or CompiledBackend, export_merged
+        self.sampling = Sampling(response_length, temperature, stop_ids=tuple(stop_ids))
+        self.net: ActorCritic | None = None
+        self.tokenizer: Any = None
+        self.backend: Backend | None = None
+        self._ready_on: torch.device | None = None
+        self._validated: list[Answer] = []
+
+    # What a sub-class says
+
+    def experience(self, t: Trajectory, score: Tensor) -> tuple[Experience, dict[str, Tensor]]:
+        """Advantages of a rollout from its scores (B,), and metrics."""
+        raise NotImplementedError
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether anything depends on the reference's log-probabilities."""
+        return True
+
+    # Building
+
+    def configure_model(self) -> None:
+        """Build policy, critic and reference, once."""
+        if self.net is None:
+            self.net = ActorCritic(build_net(self.build, self.peft, self.vocabulary), self.critic, self.needs_reference)
+
+    def configure_optimizers(self) -> dict:
+        """Whatever is trainable, in one optimizer; the critic's own parameters at their own rate."""
+        built = self.optim(self.net, total_steps=self.trainer.estimated_stepping_batches)
+        return with_critic_group(built, self.net.critic_parameters(), self.update.critic_lr_ratio)
+
+    def prepare(self) -> None:
+        """Make the backend, bind rewards and check the output layer, once a device; called before the first rollout."""
+        device = self.net.device
+        if self._ready_on == device:
+            return
+        self.net.move_reference(device)
+        self.tokenizer = getattr(self.trainer.datamodule, "tokenizer", None)
+        ids = torch.arange(1, 9, device=device)[None] % self.net.head.out_features
+        verify_head(self.net, ids, self._tolerance)
+        for reward in (self.reward, self.judge):
+            if reward is not None:
+                reward.bind(self.net, self.tokenizer)
+        self.backend = self.make_backend()
+        dtype = "bfloat16" if self.net.head.weight.dtype == torch.bfloat16 else "float32"
+        self.backend.load(ModelSource("policy", dtype=dtype, model=self.net.model, tokenizer=self.tokenizer))
+        self._ready_on = device
+
+    @property
+    def _tolerance(self) -> float:
+        return 1e-3 if self.net.head.weight.dtype == torch.float32 and not torch.is_autocast_enabled() else 0.3
+
+    # One update
+
+    def training_step(self, batch: PromptBatch, batch_index: int) -> None:
+        """Rollout, scores, and all optimizer steps on them; counts as one step of the trainer."""
+        self.prepare()
+        number = self.trainer.global_step
+        responses, t = self.rollout(batch, self.seed, number)
+        score = self.score(self.reward, responses).to(t.ids.device)
+        e, metrics = self.experience(t, score)
+        metrics |= self.update.run(self, t, e, number)
+        metrics |= {
+            "objective/score": reduce_mean(score.mean()),
+            "objective/response_length": reduce_mean(t.length.float().mean()),
+            "objective/ended": reduce_mean(t.ended.float().mean()),
+            "ppo/sampler_error": reduce_mean(self._sampler_error(responses, t)),
+        }
+        self.log_dict(metrics, batch_size=len(score))
+        self.log("score", metrics["objective/score"], prog_bar=True, logger=False, batch_size=len(score))
+
+    def rollout(
+        self, batch: PromptBatch, seed: int, update: int, repeats: int | None = None
+    ) -> tuple[Responses, Trajectory]:
+        """Responses to a batch of prompts and all that the nets say about them."""
+        repeats = repeats or self.group_size
+        prompts = prompts_of(batch, repeats)
+        seeds = request_seeds(seed, update, rank() * len(prompts), len(prompts))
+        limit = getattr(self.net.model.config, "max_position_embeddings", None)
+        responses = generate(self.backend, prompts, seeds, self.sampling, limit)
+        return responses, evaluate(
+            self.net,
+            responses,
+            temperature=self.sampling.temperature,
+            micro_batch=self.update.micro_batch_size,
+            position=self.score_position,
+            with_reference=self.needs_reference,
+        )
+
+    def score(self, reward: Reward, responses: Responses) -> Tensor:
+        """Scores (B,) of responses, on the CPU or wherever the reward computes."""
+        texts = [
+            self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            for ids in (responses.prompts, responses.responses)
+        ]
+        sequences = [p + r for p, r in zip(responses.prompts, responses.responses, strict=True)]
+        with torch.no_grad():
+            return reward(Scored(*texts, sequences, responses.ended)).float()
+
+    def _sampler_error(self, responses: Responses, t: Trajectory) -> Tensor:
+        """Mean difference between what the sampler and what the policy says about the sampled tokens, nats.
+
+        Raises RuntimeError where they are different models: every KL estimate would then be biased, and often negative.
+        """
+        length = t.length.tolist()
+        sampled = torch.tensor([[*row, *[0.0] * (t.mask.shape[1] - len(row))] for row in responses.logprobs])
+        error = (torch.where(t.mask, sampled.to(t.logprob) - t.logprob, 0.0)).abs().sum() / sum(length)
+        if error > SAMPLER_TOLERANCE:
+            name = type(self.backend).__name__
+            raise RuntimeError(
+                f"{name} samples from another model than the policy: log-probabilities differ by {error:.3g} on average"
+            )
+        return error
+
+    # Validation, which changes nothing
+
+    def validation_step(self, batch: PromptBatch, batch_index: int) -> None:
+        """One response to each held-out prompt, always with the same seeds."""
+        self._validated += self.answers(batch, batch_index)
+
+    def answers(self, batch: PromptBatch, update: int = 0, repeats: int = 1) -> list[Answer]:
+        """Responses to prompts with scores; the same for the same weights, whatever was drawn before."""
+        self.prepare()
+        responses, t = self.rollout(batch, VALIDATION_SEED, update, repeats)
+        score = self.score(self.reward, responses).tolist()
+        judged = [None] * len(score) if self.judge is None else self.score(self.judge, responses).tolist()
+        kl = torch.where(t.mask, t.logprob - t.reference, 0.0).sum(1).tolist()
+        texts = [
+            self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            for ids in (responses.prompts, responses.responses)
+        ]
+        columns = (*texts, score, judged, kl, responses.responses, responses.ended)
+        return [Answer(*row) for row in zip(*columns, strict=True)]
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over held-out prompts."""
+        found, self._validated = self._validated, []
+        if not found:
+            return
+        count = len(found)
+        values = {
+            "val/score": sum(a.score for a in found) / count,
+            "val/kl": sum(a.kl for a in found) / count,
+            "val/response_length": sum(len(a.tokens) for a in found) / count,
+            "val/ended": sum(a.ended for a in found) / count,
+            "val/distinct_2": distinct([a.tokens for a in found], 2),
+        }
+        if self.judge is not None:
+            values["val/judge"] = sum(a.judge for a in found) / count
+        for name, value in values.items():
+            self.log(name, value, sync_dist=world_size() > 1, batch_size=count, prog_bar=name == "val/score")
+
+    # State
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """Write the policy in Hugging Face's format: the model, or the adapter and beside it, in `merged/`, base and adapter in one."""
+        export_model(self.net.model, folder)
+        if self.net.adapters and (folder / "adapter_config.json").exists() and self.export_merged:
+            base = self.net.model.__dict__.pop("_alignlab_base")
+            export_model(self.net.model, folder / "merged")
+            self.net.model.__dict__["_alignlab_base"] = base
+            self.tokenizer.save_pretrained(folder / "merged")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Frozen weights stay where they came from; what the system itself remembers is added."""
+        frozen = {f"net.{name}" for name, p in self.net.named_parameters() if not p.requires_grad}
+        checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n not in frozen}
+        checkpoint["rlhf"] = self.remembered()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes back what `on_save_checkpoint` added."""
+        self.remember(checkpoint.get("rlhf", {}))
+
+    def remembered(self) -> dict[str, Any]:
+        """State besides weights and optimizer. Seeds are functions of the update's number: they need none."""
+        return {}
+
+    def remember(self, state: dict[str, Any]) -> None:
+        """The counterpart of `remembered`."""
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False):
+        """Loads a checkpoint's weights; only frozen ones may be missing. Raises RuntimeError otherwise, as torch does."""
+        found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        trained = {f"net.{name}" for name, p in self.net.named_parameters() if p.requires_grad}
+        missing = [name for name in found.missing_keys if name in trained]
+        if strict and (missing or found.unexpected_keys):
+            raise RuntimeError(f"missing keys {missing}, unexpected keys {found.unexpected_keys}")
+        return found

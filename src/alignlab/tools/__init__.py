@@ -1,0 +1,1 @@
+"""Programs behind the `alignlab` command; nothing else imports them."""

@@ -1,0 +1,95 @@
+"""The usual formats of users' rows; problems name their place."""
+
+import json
+
+import pytest
+
+from alignlab.data.language_rows import (
+    Example,
+    Preference,
+    common_start,
+    example,
+    normalised,
+    preference,
+    prompt,
+    read_hub,
+    read_jsonl,
+)
+
+USER, YES, NO = (
+    {"role": r, "content": c} for r, c in (("user", "sky?"), ("assistant", "blue"), ("assistant", "green"))
+)
+
+
+def test_formats_of_examples():
+    assert example({"text": "a"}) == Example("", "a")
+    assert example({"prompt": "a", "completion": "b"}) == example({"prompt": "a", "response": "b"}) == Example("a", "b")
+    assert example({"messages": [USER, YES]}) == Example([USER], [YES])
+    turns = [{"from": "human", "value": "sky?"}, {"from": "gpt", "value": "blue"}]
+    assert example({"messages": turns}) == Example([USER], [YES])
+
+
+def test_formats_of_pairs():
+    wanted = Preference("p", " a", " b")
+    assert preference({"prompt": "p", "chosen": " a", "rejected": " b"}) == wanted
+    assert preference({"chosen": "p a", "rejected": "p b"}) == wanted
+    assert preference({"chosen": [USER, YES], "rejected": [USER, NO]}) == Preference([USER], [YES], [NO])
+    assert preference({"prompt": "sky?", "chosen": [YES], "rejected": [NO]}) == Preference([USER], [YES], [NO])
+    assert preference({"prompt": "", "chosen": "a", "rejected": "b", "share": 0.7, "margin": 2}).share == 0.7
+
+
+def test_the_implicit_prompt_is_that_of_trl_where_trl_has_one():
+    extract = pytest.importorskip("trl.data_utils").extract_prompt
+    for chosen, rejected in (
+        ("the sky is blue", "the sky is green"),
+        ("a b", "a c"),
+        ("x", "y"),
+        ([USER, YES], [USER, NO]),
+    ):
+        found = extract({"chosen": chosen, "rejected": rejected})
+        assert chosen[: common_start(chosen, rejected)] == found["prompt"]
+    assert common_start("ab", "abc") == 2  # trl: 1
+
+
+def test_prompts():
+    assert prompt({"prompt": "a"}) == "a" and prompt({"messages": [USER, YES]}) == prompt({"messages": [USER]}) == [
+        USER
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "read", "message"),
+    [
+        ({"txt": "a"}, example, "no column messages, completion, response or text; there are txt"),
+        ({"text": 3}, example, "text must be text or a list of messages"),
+        ({"messages": [USER]}, example, "without a turn of the assistant"),
+        ({"chosen": "a"}, preference, "no column rejected"),
+        ({"chosen": "a", "rejected": [NO]}, preference, "both be plain text or both be chats"),
+        ({"chosen": "a", "rejected": "b", "share": 2}, preference, "share is 2.0"),
+    ],
+)
+def test_bad_rows_name_their_place(row, read, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        normalised([("f.jsonl:7", row)], read)
+    assert str(caught.value).startswith("f.jsonl:7: ")
+
+
+def test_files(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"text": "a\u2028b"}, ensure_ascii=False) + "\n\n" + "{oops\n")
+    rows = read_jsonl(file)
+    assert next(rows) == (f"{file}:1", {"text": "a\u2028b"})
+    with pytest.raises(ValueError, match=r"rows\.jsonl:3: no JSON"):
+        next(rows)
+    with pytest.raises(ValueError, match="there is no such file"):
+        next(read_jsonl(tmp_path / "none.jsonl"))
+
+
+def test_data_sets_of_the_hub_format(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    places, rows = zip(*read_hub(str(tmp_path / "set"), "train"), strict=True)
+    assert [example(row).response for row in rows] == ["a", "b"] and places[1].endswith("[1]")
+    with pytest.raises(ValueError, match=r"data\.path="):
+        read_hub(str(tmp_path / "nothing"), "train")

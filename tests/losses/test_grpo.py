@@ -1,0 +1,47 @@
+"""Advantages without a critic, by hand."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from alignlab.losses.grpo import (
+    equal_groups,
+    group_advantages,
+    leave_one_out,
+    overlong_penalty,
+    reinforce_plus_plus,
+    sequence_log_ratio,
+)
+from alignlab.losses.ppo import length_mask
+
+SCORE = torch.tensor([1.0, 3.0, 5.0, 5.0])
+
+
+def test_groups() -> None:
+    assert_close(group_advantages(SCORE, 2, "none"), torch.tensor([-1.0, 1.0, 0.0, 0.0]))
+    deviation = 2**0.5
+    assert_close(group_advantages(SCORE, 2), torch.tensor([-1.0, 1.0, 0.0, 0.0]) / (deviation + 1e-4))
+    assert_close(group_advantages(SCORE, 2, "batch"), torch.tensor([-1.0, 1.0, 0.0, 0.0]) / (SCORE.std() + 1e-4))
+    assert leave_one_out(SCORE, 2).tolist() == [-2.0, 2.0, 0.0, 0.0]
+    assert equal_groups(SCORE, 2).tolist() == [False, False, True, True]
+
+
+def test_reinforce_plus_plus() -> None:
+    mask = length_mask(torch.tensor([2, 1]), 2)
+    rewards = torch.tensor([[1.0, 2.0], [6.0, 0.0]])
+    to_go = torch.tensor([1 + 0.5 * 2, 2.0, 6.0])
+    found = reinforce_plus_plus(rewards, mask, gamma=0.5)[mask]
+    assert_close(found, (to_go - to_go.mean()) / to_go.std(correction=0), rtol=1e-5, atol=1e-6)
+
+
+def test_overlong() -> None:
+    assert overlong_penalty(torch.tensor([5, 8, 9, 10]), 10, 2).tolist() == [0.0, 0.0, -0.5, -1.0]
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_ratio_of_whole_responses(mean: bool) -> None:
+    log_ratio, sequence = torch.tensor([1.0, 2.0, 5.0], requires_grad=True), torch.tensor([0, 0, 1])
+    found = sequence_log_ratio(log_ratio, sequence, 2, mean)
+    assert found.tolist() == ([1.5, 1.5, 5.0] if mean else [3.0, 3.0, 5.0])
+    found[0].backward()
+    assert log_ratio.grad.tolist() == ([0.5, 0.5, 0.0] if mean else [1.0, 1.0, 0.0])

@@ -1,0 +1,97 @@
+"""GRPO and its relatives as a whole: they learn, and what must change nothing changes nothing."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from alignlab.models.language import pretrained
+from alignlab.systems.rlhf.grpo import GrpoSystem
+from alignlab.systems.rlhf.objective import Objective
+from alignlab.systems.rlhf.update import Update
+from tiny_policy import VOCABULARY, Prompts, Recorder, constant_rate, count_good, save_model, sgd, trainer
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("policy"))
+
+
+def system(path: str, lr: float = 1e-2, **settings) -> GrpoSystem:
+    settings = {"response_length": 8, "group_size": 4} | settings
+    reward = settings.pop("reward", count_good)
+    return GrpoSystem(
+        partial(pretrained, path=path), reward, vocabulary=VOCABULARY, optim=constant_rate(lr), **settings
+    )
+
+
+def fit(found: GrpoSystem, folder: Path, steps: int, batch_size: int = 4) -> list[dict[str, float]]:
+    recorder = Recorder()
+    trainer(folder, steps, callbacks=[recorder]).fit(found, datamodule=Prompts(batch_size))
+    return recorder.rows
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": Objective(kl_coefficient=0.02)},
+        {"kind": "rloo", "kl_in_reward": 0.01, "objective": Objective(importance="sequence_sum")},
+        {"kind": "reinforce++", "kl_in_reward": 0.01, "group_baseline": True},
+        {
+            "objective": Objective(clip_high=0.28, aggregation="constant"),
+            "scale": "none",
+            "skip_equal": True,
+            "overlong_margin": 2,
+            "steps": 30,
+        },
+    ],
+    ids=["grpo", "rloo", "reinforce++", "dr_grpo, dapo"],
+)
+def test_they_learn(path: str, tmp_path: Path, settings: dict) -> None:
+    steps = settings.get("steps", 14)
+    settings = {key: value for key, value in settings.items() if key != "steps"}
+    rows = fit(system(path, update=Update(epochs=2), **settings), tmp_path, steps)
+    scores = [row["objective/score"] for row in rows]
+    assert sum(scores[-3:]) / 3 > sum(scores[:3]) / 3 + 0.1, scores
+    assert rows[0]["objective/kl"] == pytest.approx(0.0, abs=1e-5)
+    assert rows[0]["ppo/first_ratio_error"] < 1e-4
+
+
+@pytest.mark.parametrize("importance", ["token", "sequence_mean", "sequence_sum"])
+@pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])
+def test_the_gradient_does_not_depend_on_micro_batches(
+    path: str, tmp_path: Path, importance: str, aggregation: str
+) -> None:
+    weights = []
+    for size in (3, 16):
+        objective = Objective(importance=importance, aggregation=aggregation, kl_coefficient=0.1)
+        found = system(path, update=Update(epochs=2, micro_batch_size=size), objective=objective)
+        found.optim = lambda module, total_steps: sgd(module)
+        fit(found, tmp_path, 1)
+        weights.append({name: p.detach() for name, p in found.named_parameters()})
+    for name, value in weights[0].items():
+        assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_equal_groups_teach_nothing(path: str, tmp_path: Path) -> None:
+    found = system(path, reward=lambda prompts, responses: [1.0] * len(responses), skip_equal=True)
+    found.configure_model()
+    before = {name: p.detach().clone() for name, p in found.named_parameters()}
+    rows = fit(found, tmp_path, 1)
+    assert rows[0]["objective/equal_groups"] == 1.0
+    assert all(torch.equal(p, before[name]) for name, p in found.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"group_size": 1}, "model.group_size=1: model.kind=grpo compares at least 2"),
+        ({"kind": "ppo"}, "model.kind=ppo is none of"),
+        ({"overlong_margin": 9}, r"model.overlong_margin=9 must lie in 0..8"),
+    ],
+)
+def test_bad_settings(path: str, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        system(path, **settings)
