@@ -47,7 +47,7 @@ def infer(cfg: DictConfig) -> Result:
     torch.manual_seed(cfg.seed)
     predictions = Predictions(run_dir, resumed=cfg.resume is not None)  # first: nothing of another run is touched
     with Inbox(), _recorded(result, run_dir):
-        for name in ("transformers", "httpx", "huggingface_hub"):
+        for name in ("transformers", "httpx", "huggingface_hub", "torchao", "torch.utils._pytree"):
             logging.getLogger(name).setLevel(logging.ERROR)  # their news are no business of the user
         task: Task = _instantiated(cfg, "task")
         job, before = _job(cfg, run_dir, predictions), len(predictions.rows)

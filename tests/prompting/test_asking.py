@@ -33,9 +33,14 @@ class Recording(ScriptedBackend):
 
 
 def run(technique, backend: Recording, questions=QUESTIONS, batch_size: int = 4, seed: int = 0) -> dict[str, Outcome]:
-    outcomes = {}
+    outcomes: dict[str, Outcome] = {}
+
+    def once(question: Question, outcome: Outcome) -> None:
+        assert question.id not in outcomes, "a question ends once"
+        outcomes[question.id] = outcome
+
     asker = Asker(backend, byte_tokenizer(), Sampling(temperature=1.0), batch_size=batch_size, seed=seed)
-    solve_all(questions, technique, asker, on_outcome=lambda question, outcome: outcomes.update({question.id: outcome}))
+    solve_all(questions, technique, asker, on_outcome=once)
     return outcomes
 
 
@@ -74,8 +79,17 @@ def test_seeds_do_not_depend_on_company() -> None:
     assert 0 <= seed_of(0, "x", 0) < 2**31
 
 
+def test_no_two_requests_share_a_seed() -> None:
+    """Neither the rounds of a question nor two questions of the same text."""
+    backend = Recording()
+    run(SelfConsistency(ZeroShotCot(answer="line"), samples=3), backend, [Question(id, "question 1") for id in "ab"])
+    drawn = [request.seed for batch in backend.batches for request in batch]
+    assert len(drawn) == len(set(drawn)) == 2 * 3 * 2
+
+
 def test_a_failure_stays_alone() -> None:
-    outcomes = run(SelfConsistency(ZeroShotCot(answer="line"), samples=3), Recording(fails="question 7"))
+    # 6: the three draws of a question are in one batch, so two of them fail when it is over already.
+    outcomes = run(SelfConsistency(ZeroShotCot(answer="line"), samples=3), Recording(fails="question 7"), batch_size=6)
     assert outcomes["7"].answer is None and "no answer" in outcomes["7"].error
     assert len(outcomes) == 40 and all(outcome.error is None for id, outcome in outcomes.items() if id != "7")
 

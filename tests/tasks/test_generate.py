@@ -72,14 +72,14 @@ def test_targets_make_an_evaluation(language_model: Path, tmp_path: Path) -> Non
         {"text": "2 + 4", "target": 6},
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    backend = ScriptedBackend({"2 + 2": "It is 4.", "2 + 3": "Two.", "2 + 4": "6 or 7"})
+    backend = ScriptedBackend({"2 + 2": "It is 4.", "2 + 3": "5!", "2 + 4": "Many."})
     subject = subject_of(language_model, ZeroShot(answer="number"), backend)
     job = job_of(tmp_path / "run", file=tmp_path / "a.jsonl")
     found = Generate().run(subject, job)
     assert next(iter(found)) == "accuracy", "the objective of a sweep"
-    assert found["accuracy"] == pytest.approx(1 / 3) and found["no_answer_rate"] == pytest.approx(1 / 3)
-    assert [row["correct"] for row in rows_of(job.run_dir)] == [True, False, False]
-    assert [row["answer"] for row in rows_of(job.run_dir)] == ["4", None, "7"]
+    assert found["accuracy"] == pytest.approx(2 / 3) and found["no_answer_rate"] == pytest.approx(1 / 3)
+    assert [row["correct"] for row in rows_of(job.run_dir)] == [True, True, False]
+    assert [row["answer"] for row in rows_of(job.run_dir)] == ["4", "5", None]
 
 
 def test_votes_are_kept(language_model: Path, tmp_path: Path) -> None:

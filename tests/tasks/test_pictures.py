@@ -15,7 +15,7 @@ from alignlab.evaluation.grounding import grad_cam, mean_heat
 from alignlab.evaluation.reranking import score_pairs
 from alignlab.evaluation.words import content_words, tokens_of
 from alignlab.tasks.classify import Classify
-from alignlab.tasks.ground import Ground
+from alignlab.tasks.ground import Ground, _hottest
 from alignlab.tasks.match import Match
 from alignlab.tasks.picture_index import find_nearest, index_pictures
 from alignlab.tasks.retrieve import Retrieve
@@ -179,6 +179,12 @@ def test_ground(vision: VisionLanguage, encoded: EncodedSet, pictures: Path, tmp
             (place // net.grid[1] + 0.5) / net.grid[0],
         ]
     assert Image.open(row["overlay"]).width > 500
+
+
+def test_the_hottest_patch() -> None:
+    heat = torch.zeros(2, 3)
+    heat[1, 0] = 1.0
+    assert _hottest(heat) == pytest.approx((1 / 6, 3 / 4)), "x of three columns, y of two rows"
 
 
 def test_what_cannot_be_done(tmp_path: Path) -> None:
