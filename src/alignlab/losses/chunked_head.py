@@ -114,24 +114,30 @@ class _Gradient:
         temperature: float,
     ) -> None:
         """d logp_y / d s = [y] - p; d H / d s = -p (log p + H); s the logits over the temperature. Destroys log_p."""
+        to_logprob = to_logprob / temperature
         if to_entropy is None:
-            d = log_p.exp_().mul_(-to_logprob[:, None])
+            # -diag(g) p W = -g (p W): the factors go to the narrow side, and no one-hot is added to the wide one.
+            wide, factor = log_p.exp_(), -to_logprob
         else:
             p = log_p.exp()
-            d = log_p.add_(entropy[:, None]).mul_(-to_entropy[:, None]).sub_(to_logprob[:, None]).mul_(p)
-        d.scatter_add_(1, ids[:, None], to_logprob[:, None])
-        if temperature != 1.0:
-            d /= temperature
+            wide = log_p.add_(entropy[:, None]).mul_((-to_entropy / temperature)[:, None]).sub_(to_logprob[:, None])
+            wide, factor = wide.mul_(p), torch.ones_like(to_logprob)
+        hidden, wide = self.source[part], wide.to(self.source.dtype)
+        narrow, own = hidden * factor[:, None].to(hidden.dtype), hidden * to_logprob[:, None].to(hidden.dtype)
         if self.bias is not None:
-            self.bias += d.sum(0)
-        d = d.to(self.source.dtype)
+            self.bias += factor @ wide.float()
+            self.bias.index_add_(0, ids, to_logprob)
         if self.hidden is not None:
-            torch.mm(d, self.matrix.to(d.dtype), out=self.hidden[part])
+            matrix = self.matrix.to(wide.dtype)
+            torch.mm(wide, matrix, out=self.hidden[part])
+            self.hidden[part] *= factor[:, None]
+            self.hidden[part] += matrix[ids] * to_logprob[:, None]
         if self.weight is not None:
-            if self.weight.dtype == d.dtype:
-                self.weight.addmm_(d.T, self.source[part])
+            if self.weight.dtype == wide.dtype:
+                self.weight.addmm_(wide.T, narrow)
             else:
-                self.weight += d.T @ self.source[part]
+                self.weight += wide.T @ narrow
+            self.weight.index_add_(0, ids, own.to(self.weight.dtype))
 
     def result(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         weight = None if self.weight is None else self.weight.to(self.matrix.dtype)
@@ -178,10 +184,11 @@ class _FusedLoss(torch.autograd.Function):
             if any(needed):
                 gradients = torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
                 gradient.add(part, log_p, ids[part], gradients[0], gradients[1] if entropy else None, h, temperature)
-        ctx.save_for_backward(*gradient.result())
+        ctx.gradients = gradient.result()
         return total
 
     @staticmethod
     def backward(ctx, scale):
-        scaled = (None if g is None else g * scale.to(g.dtype) for g in ctx.saved_tensors)
+        gradients, ctx.gradients = ctx.gradients, None  # scaled where they lie: there is no second time
+        scaled = (None if g is None else g.mul_(scale) for g in gradients)
         return *scaled, None, None, None, None, None, None
