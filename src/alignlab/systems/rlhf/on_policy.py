@@ -192,13 +192,12 @@ class OnPolicySystem(pl.LightningModule):
         e, metrics = self.experience(t, score)
         metrics |= self.update.run(self, t, e, number)
         metrics |= {
-            "objective/score": reduce_mean(score.mean()),
             "objective/response_length": reduce_mean(t.length.float().mean()),
             "objective/ended": reduce_mean(t.ended.float().mean()),
             "ppo/sampler_error": reduce_mean(self._sampler_error(responses, t)),
         }
+        self.log("objective/score", reduce_mean(score.mean()), prog_bar=True, batch_size=len(score))
         self.log_dict(metrics, batch_size=len(score))
-        self.log("score", metrics["objective/score"], prog_bar=True, logger=False, batch_size=len(score))
 
     def rollout(
         self, batch: PromptBatch, seed: int, update: int, repeats: int | None = None
