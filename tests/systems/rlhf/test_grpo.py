@@ -53,7 +53,7 @@ def fit(found: GrpoSystem, folder: Path, steps: int, batch_size: int = 4) -> lis
 )
 def test_they_learn(path: str, tmp_path: Path, settings: dict) -> None:
     rows = fit(system(path, update=Update(epochs=2), **settings), tmp_path, 14)
-    scores = [row["objective/score"] for row in rows]
+    scores = [row["objective/rlhf_reward"] for row in rows]  # penalties included
     assert sum(scores[-3:]) / 3 > sum(scores[:3]) / 3 + 0.1, scores
     assert rows[0]["objective/kl"] == pytest.approx(0.0, abs=1e-5)
     assert rows[0]["ppo/first_ratio_error"] < 1e-4
