@@ -12,10 +12,8 @@ per side. FLOPs are torch's count of forward and backward on the meta device, at
 
 import argparse
 import gc
-import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -33,6 +31,7 @@ import torch
 from albef_pair import TINY, make_system, random_batch
 from albef_reference import AlbefReference, adamw
 from albef_reference_encoders import Sizes
+from measuring import number_from_process, resident_bytes, write_section
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,7 +39,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from alignlab.optim import adamw as our_adamw
 from alignlab.types import PairBatch
 
-PAGE = ROOT / "docs" / "benchmarks.md"
 PEERS = ("plain", "alignlab")
 PUBLISHED_GFLOPS = 300.1  # per sample, three times the student's forward pass and once the teacher's
 
@@ -155,12 +153,6 @@ def rates(name: str, precision: str, rounds: int, device: str) -> dict[str, floa
     return {peer: SIZES[name][1] / statistics.median(times) for peer, times in seconds.items()}
 
 
-def resident_bytes(field: str = "VmRSS") -> int:
-    """Resident size now, or its highest value as VmHWM; getrusage would count what the parent held when it started us."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
-
-
 def peak_memory(peer: str, name: str, precision: str, device: str) -> int:
     """Bytes that this process needs at most for three steps, above what it held before; of the GPU where there is one."""
     build(peer, WARM_UP, precision, device)[0]()  # imports and thread pools
@@ -173,12 +165,7 @@ def peak_memory(peer: str, name: str, precision: str, device: str) -> int:
 
 
 def peak_memory_in_subprocess(peer: str, name: str, precision: str, device: str) -> int:
-    arguments = ["--memory-of", peer, "--sizes", name, "--precisions", precision, "--device", device]
-    # Every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, __file__, *arguments]
-    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    return int(result.stdout.split()[-1])
+    return number_from_process("--memory-of", peer, "--sizes", name, "--precisions", precision, "--device", device)
 
 
 def gflops_per_sample(peer: str, count: int = 64) -> float:
@@ -226,7 +213,7 @@ def section(rows: list[str], flops: dict[str, float], rounds: int, device: str) 
     what = (
         torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads, {platform.machine()}"
     )
-    return f"""<!-- albef: begin -->
+    return f"""
 ## ALBEF against a plain implementation
 
 Whole pre-training steps (moving average, teacher, student, three losses, backward, queues, AdamW), both sides alternating in one process;
@@ -242,18 +229,7 @@ teacher, two per multiplication with addition). The published code's arithmetic 
 
 | side | GFLOP per sample | share of {PUBLISHED_GFLOPS} |
 |---|---|---|
-{chr(10).join(f"| {peer} | {value:.1f} | {value / PUBLISHED_GFLOPS:.3f} |" for peer, value in flops.items())}
-<!-- albef: end -->"""
-
-
-def write(text: str) -> None:
-    """Replace this section of the page, and nothing else."""
-    page = PAGE.read_text() if PAGE.exists() else "# Benchmarks\n"
-    before, begin, rest = page.partition("<!-- albef: begin -->")
-    after = rest.partition("<!-- albef: end -->")[2] if begin else "\n"
-    temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text(f"{before.rstrip()}\n\n{text}{after}")
-    temporary.replace(PAGE)
+{chr(10).join(f"| {peer} | {value:.1f} | {value / PUBLISHED_GFLOPS:.3f} |" for peer, value in flops.items())}"""
 
 
 def main() -> None:
@@ -274,7 +250,7 @@ def main() -> None:
     print({peer: round(value, 2) for peer, value in flops.items()}, flush=True)
     rows = measure(arguments.sizes, arguments.precisions, arguments.rounds, arguments.device)
     text = section(rows, flops, arguments.rounds, arguments.device)
-    print(text) if arguments.dry_run else write(text)
+    print(text) if arguments.dry_run else write_section("albef", text)
 
 
 if __name__ == "__main__":

@@ -11,25 +11,19 @@ Needs the `bench` extra.
 import argparse
 import gc
 import math
-import os
 import platform
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from alignlab import torchvision_ops  # noqa: F401  (before open_clip, which imports torchvision)
 
 # isort: split
 import torch
-from torch import Tensor
+from measuring import median_seconds, number_from_process, resident_bytes, write_section
+from torch import Tensor, nn
 
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 PEERS = ("open_clip", "alignlab", "alignlab, dynamic length")
 
 
@@ -70,13 +64,10 @@ def autocast(precision: str):
     return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def alignlab_step(size: Size, precision: str, dynamic: bool) -> tuple[Step, int]:
-    """Our net, loss and optimizer as `ClipSystem` runs them."""
-    from alignlab.losses.contrastive import InfoNce
+def alignlab_net(size: Size) -> nn.Module:
     from alignlab.models.clip import Clip
     from alignlab.models.text import TextTower
     from alignlab.models.vision import vision_transformer
-    from alignlab.optim import adamw
 
     width, depth, heads = size.vision
     vision = partial(
@@ -90,7 +81,15 @@ def alignlab_step(size: Size, precision: str, dynamic: bool) -> tuple[Step, int]
     )
     width, depth, heads = size.text
     text = partial(TextTower, context_length=size.context, width=width, depth=depth, heads=heads)
-    net, loss = Clip(vision, text, vocab_size=size.vocabulary, embed_dim=size.embed), InfoNce()
+    return Clip(vision, text, vocab_size=size.vocabulary, embed_dim=size.embed)
+
+
+def alignlab_step(size: Size, precision: str, dynamic: bool) -> tuple[Step, int]:
+    """Our net, loss and optimizer as `ClipSystem` runs them."""
+    from alignlab.losses.contrastive import InfoNce
+    from alignlab.optim import adamw
+
+    net, loss = alignlab_net(size), InfoNce()
     image, ids, mask = make_batch(size)
     if dynamic:
         longest = int(mask.sum(1).max())
@@ -112,9 +111,7 @@ def alignlab_step(size: Size, precision: str, dynamic: bool) -> tuple[Step, int]
     return step, sum(p.numel() for p in net.parameters())
 
 
-def open_clip_step(size: Size, precision: str) -> tuple[Step, int]:
-    """open_clip's net, loss, parameter groups and step with the defaults of its trainer."""
-    from open_clip.loss import ClipLoss
+def open_clip_net(size: Size) -> nn.Module:
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     width, depth, heads = size.vision
@@ -123,7 +120,11 @@ def open_clip_step(size: Size, precision: str) -> tuple[Step, int]:
     )
     width, depth, heads = size.text
     text = CLIPTextCfg(context_length=size.context, vocab_size=size.vocabulary, width=width, heads=heads, layers=depth)
-    net, loss = CLIP(size.embed, vision, text, output_dict=True), ClipLoss(cache_labels=True)
+    return CLIP(size.embed, vision, text, output_dict=True)
+
+
+def open_clip_optimizer(net: nn.Module) -> torch.optim.Optimizer:
+    """AdamW with the parameter groups and defaults of open_clip's trainer."""
     named = list(net.named_parameters())
     plain = [p for n, p in named if p.ndim < 2 or any(part in n for part in ("bn", "ln", "bias", "logit_scale"))]
     chosen = {id(p) for p in plain}
@@ -131,7 +132,15 @@ def open_clip_step(size: Size, precision: str) -> tuple[Step, int]:
         {"params": plain, "weight_decay": 0.0},
         {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.2},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=5e-8, betas=(0.9, 0.98), eps=1e-6)  # the first step of a long warm-up
+    return torch.optim.AdamW(groups, lr=5e-8, betas=(0.9, 0.98), eps=1e-6)  # the first step of a long warm-up
+
+
+def open_clip_step(size: Size, precision: str) -> tuple[Step, int]:
+    """open_clip's net, loss, parameter groups and step with the defaults of its trainer."""
+    from open_clip.loss import ClipLoss
+
+    net, loss = open_clip_net(size), ClipLoss(cache_labels=True)
+    optimizer = open_clip_optimizer(net)
     image, ids, _ = make_batch(size)
 
     def step() -> Tensor:
@@ -159,20 +168,8 @@ def rates(size: Size, precision: str, rounds: int) -> dict[str, float]:
     built = {peer: build(peer, size, precision) for peer in PEERS}
     counts = {peer: count for peer, (_, count) in built.items()}
     assert len(set(counts.values())) == 1, f"not the same architecture: {counts}"
-    seconds: dict[str, list[float]] = {peer: [] for peer in PEERS}
-    for turn in range(rounds + 1):
-        for peer in PEERS if turn % 2 else reversed(PEERS):
-            start = time.perf_counter()
-            built[peer][0]()
-            if turn:  # the first one allocates
-                seconds[peer].append(time.perf_counter() - start)
-    return {peer: size.batch / statistics.median(times) for peer, times in seconds.items()}
-
-
-def resident_bytes(field: str = "VmRSS") -> int:
-    """Resident size now, or its highest value as VmHWM; getrusage would count what the parent held when it started us."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+    seconds = median_seconds({peer: step for peer, (step, _) in built.items()}, rounds)
+    return {peer: size.batch / seconds[peer] for peer in PEERS}
 
 
 def peak_memory(peer: str, size: Size, precision: str) -> int:
@@ -187,11 +184,7 @@ def peak_memory(peer: str, size: Size, precision: str) -> int:
 
 
 def peak_memory_in_subprocess(peer: str, size: str, precision: str) -> int:
-    command = [sys.executable, __file__, "--memory-of", peer, "--sizes", size, "--precisions", precision]
-    # every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    return int(result.stdout.split()[-1])
+    return number_from_process("--memory-of", peer, "--sizes", size, "--precisions", precision)
 
 
 def measure(sizes: list[str], precisions: list[str], rounds: int) -> list[str]:
@@ -215,7 +208,7 @@ def write(rows: list[str], rounds: int) -> None:
     """Replace this section of the page, and nothing else."""
     import open_clip
 
-    text = f"""<!-- clip: begin -->
+    text = f"""
 ## CLIP against open_clip
 
 Whole training steps (forward, loss, backward, AdamW) on a CPU, both sides alternating in one process; medians of {rounds} turns. Texts of 8 to 20
@@ -226,11 +219,8 @@ torch {torch.__version__}, open_clip {open_clip.__version__}, {torch.get_num_thr
 | sizes | precision | side | samples/s | speed ratio | peak MiB | memory ratio |
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
-<!-- clip: end -->"""
-    page = PAGE.read_text() if PAGE.exists() else "# Benchmarks\n"
-    before, begin, rest = page.partition("<!-- clip: begin -->")
-    after = rest.partition("<!-- clip: end -->")[2] if begin else "\n"
-    PAGE.write_text(f"{before.rstrip()}\n\n{text}{after}")
+"""
+    write_section("clip", text)
 
 
 def main() -> None:

@@ -13,17 +13,25 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+import alignlab.config
 import alignlab.torchvision_ops  # noqa: F401  before anything that imports torchvision
 from tiny_run import REPOSITORY
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _signals_as_in_a_terminal() -> None:
+    """Background shells and nohup switch these off, and so for all that the tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def composed() -> Callable[..., DictConfig]:
-    """`composed("model=clip", ...)`: the config that train.py would get."""
+    """`composed("model=clip", ...)`: the config that train.py, or another program, would get."""
 
-    def make(*overrides: str) -> DictConfig:
+    def make(*overrides: str, program: str = "train") -> DictConfig:
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            return compose("train", overrides=list(overrides))
+            return compose(program, overrides=list(overrides))
 
     return make
 
@@ -33,10 +41,10 @@ def prepared() -> Iterator[Callable[..., DictConfig]]:
     """`prepared(run_dir, *overrides)`: a composed config, with Hydra's state as in a job that writes to `run_dir`."""
     state, handlers = HydraConfig.instance().cfg, {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 
-    def make(run_dir: Path, *overrides: str) -> DictConfig:
+    def make(run_dir: Path, *overrides: str, program: str = "train") -> DictConfig:
         run_dir.mkdir(parents=True, exist_ok=True)
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
+            cfg = compose(program, overrides=list(overrides), return_hydra_config=True)
         with open_dict(cfg):
             cfg.hydra.runtime.output_dir = str(run_dir)
             HydraConfig.instance().cfg = cfg.copy()

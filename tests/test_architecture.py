@@ -13,15 +13,36 @@ PROGRAMS = [file for name in ("train.py", "infer.py") if (file := REPOSITORY / n
 
 # Imports point downwards: a file may import from its own layer's folder and from lower layers.
 LAYERS = [
-    {"types", "distributed", "optim", "muon", "torchvision_ops", "signatures", "results"},
+    {
+        "launch",
+        "types",
+        "distributed",
+        "optim",
+        "parameter_groups",
+        "muon",
+        "memory",
+        "flops",
+        "torchvision_ops",
+        "signatures",
+        "results",
+        "random_states",
+        "checkpoint_folder",
+    },
     {"models", "losses", "data"},
     {"evaluation", "prompting", "inference", "sweeps"},
-    {"systems", "callbacks", "strategies", "data.modules"},
-    {"run", "config", "cli", "tools", "stages"},
+    {"systems", "callbacks", "strategies", "data.modules", "tasks"},
+    {"run", "serve", "config", "hydra_events", "cli", "tools", "stages"},
 ]
-KNOW_HYDRA = {"run", "config", "cli"}
-KNOW_LIGHTNING = {"systems", "callbacks", "strategies", "data.modules", "run", "cli"}
-STRANGERS = [("models", "losses"), ("systems", "data"), ("systems", "data.modules"), ("callbacks", "data")]
+KNOW_HYDRA = {"run", "serve", "config", "hydra_events", "cli"}
+KNOW_LIGHTNING = {"tools", "systems", "callbacks", "strategies", "data.modules", "run", "cli"}
+STRANGERS = [
+    ("models", "losses"),
+    ("systems", "data"),
+    ("systems", "data.modules"),
+    ("callbacks", "data"),
+    ("tasks", "systems"),
+    ("prompting", "models"),
+]
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "shared", "core"}
 
 

@@ -15,10 +15,10 @@ PROGRAMS = {"backend", "prompt", "task", "sampling"}  # groups of infer.yaml
 MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
 
 
-def problems(cfg: DictConfig) -> list[str]:
+def problems(cfg: DictConfig, root: type = config.Root) -> list[str]:
     """Problems but for values that only the user can know."""
     try:
-        config.check(cfg)
+        config.check(cfg, root=root)
     except config.ConfigError as error:
         return [problem for problem in error.problems if "has no value yet (???)" not in problem]
     return []
@@ -47,6 +47,12 @@ def test_it_composes_and_passes(composed: Callable[..., DictConfig], choice: Pat
     if choice.parts[0] == "data":  # texts need a language model
         found = min((problems(composed(f"model={model}", override)) for model in [*MODELS]), key=len) if found else []
     assert found == []
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] in PROGRAMS], ids=str)
+def test_it_composes_and_passes_for_inference(composed: Callable[..., DictConfig], choice: Path) -> None:
+    cfg = composed(f"{choice.parent}={choice.name}", program="infer")
+    assert problems(cfg, config.InferenceRoot) == []
 
 
 def takes(model: str, part: str) -> bool:

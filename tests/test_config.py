@@ -108,7 +108,8 @@ def test_resumed_takes_the_saved_config(composed: Compose, tmp_path) -> None:
         "alignlab.models.clip.Clip",
         "alignlab.optim.adamw",
         "alignlab.callbacks.curves.Curves",
-        "alignlab.callbacks.checkpoint.BestAndLast",
+        "alignlab.callbacks.checkpoint.Checkpoints",
+        "alignlab.inference.backend.Sampling",
     ],
 )
 def test_signatures_from_source_equal_live_ones(target: str) -> None:
@@ -138,3 +139,31 @@ def test_help_and_errors_are_fast_and_without_torch() -> None:
     assert "Traceback" not in failed.stderr
     seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     assert seconds < 4, "of computing, for both; about 1 without torch, 9 with it"
+
+
+def test_inference_has_its_own_root(composed: Compose) -> None:
+    words = ["model=outputs/sft", "task=score", "batch_size=4"]
+    assert config.inference_arguments(words) == ["model_path=outputs/sft", "task=score", "batch_size=4"]
+    config.check(composed(*config.inference_arguments(words), program="infer"), root=config.InferenceRoot)
+    wrong = composed(
+        "+bach_size=3", "dtype=float16", "sampling.stop=x", "task.overlap=no", "task=score", program="infer"
+    )
+    with pytest.raises(config.ConfigError) as caught:
+        config.check(wrong, root=config.InferenceRoot)
+    assert [problem.split(";")[0] for problem in caught.value.problems] == [
+        "model_path: has no value yet (???)",
+        "dtype: expects one of float32, bfloat16, got 'float16'",
+        "bach_size: unknown key",
+        "task.overlap: expects float, got 'no'",
+        "sampling.stop: expects tuple[str, ...], got 'x'",
+    ]
+
+
+def test_mistakes_on_a_command_line_of_inference(composed: Compose) -> None:
+    words = ["backend=compild", "task=scor", "model_path=x", "smapling=greedy"]
+    with pytest.raises(HydraException) as caught:
+        composed(*words, program="infer")
+    found = config.explain(caught.value, words, REPOSITORY / "conf", program="infer", root=config.InferenceRoot)
+    assert found[0].startswith("backend=compild: no such choice; did you mean compiled?")
+    assert found[1].startswith("task=scor: no such choice; did you mean score?")
+    assert found[2] == "smapling: unknown key; did you mean sampling?"

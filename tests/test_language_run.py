@@ -14,7 +14,12 @@ from alignlab.models.language import load_language_model, load_tokenizer, resolv
 from alignlab.models.reward import load_reward_model
 
 Prepare = Callable[..., DictConfig]
-SMALL = ("data.batch_size=4", "trainer.limit_val_batches=2", "trainer.val_check_interval=2", "callbacks.progress=null")
+SMALL = (
+    "data.batch_size=4",
+    "++trainer.limit_val_batches=2",
+    "trainer.val_check_interval=2",
+    "callbacks.progress=null",
+)
 NET = ("model.net.width=32", "model.net.depth=1", "model.net.heads=2", "+data.vocab_size=300")
 
 

@@ -30,11 +30,17 @@ COMMANDS = [(page.name, words) for page in PAGES if page.exists() for words in c
 def test_command(composed: Callable[..., DictConfig], page: str, words: list[str]) -> None:
     program, *rest = [word for word in words if not re.fullmatch(r"[A-Z_]+=\S*", word)]
     program = Path(program).name
+    if program in ("srun", "torchrun"):  # what they start, as they do
+        rest = rest[rest.index("train.py") :]
+        program = "python"
     if program == "make":
         targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         assert {word for word in rest if "=" not in word} <= set(targets)
     elif program == "python" and rest[0] == "train.py":
-        check_training(composed, [word for word in rest[1:] if "<" not in word])
+        check(composed, [word for word in rest[1:] if "<" not in word])
+    elif program == "python" and rest[0] == "infer.py":
+        words = config.inference_arguments([word for word in rest[1:] if "<" not in word])
+        check(composed, words, "infer", config.InferenceRoot)
     elif program in ("python", "pytest"):
         for word in rest:
             assert not word.endswith(".py") or (REPOSITORY / word).exists(), f"{page}: {word} is not there"
@@ -46,13 +52,15 @@ def test_command(composed: Callable[..., DictConfig], page: str, words: list[str
         assert program in ("pip", "git", "cd", "source", "tensorboard", "pre-commit"), f"{page}: who knows {program}?"
 
 
-def check_training(composed: Callable[..., DictConfig], words: list[str]) -> None:
+def check(
+    composed: Callable[..., DictConfig], words: list[str], program: str = "train", root: type = config.Root
+) -> None:
     words = words[: words.index("--cfg")] if "--cfg" in words else words
     overrides = [word for word in words if not word.startswith("-")]
     if any(word in ("-m", "--multirun") for word in words):
         overrides = [word.split(",")[0] for word in overrides]  # the first of each list
     try:
-        config.check(composed(*overrides))
+        config.check(composed(*overrides, program=program), root=root)
     except config.ConfigError as error:
         unexpected = [problem for problem in error.problems if "has no value yet (???)" not in problem]
         if unexpected:

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from tiny_run import REPOSITORY, TINY
 Prepare = Callable[..., DictConfig]
 RESULT_KEYS = {
     *("status", "reason", "objective", "metrics", "steps", "seconds", "samples_per_second", "peak_memory_bytes"),
-    *("seed", "git_revision", "versions", "world_size"),
+    *("notes", "seed", "git_revision", "versions", "world_size"),
 }
 
 
@@ -107,12 +109,14 @@ def test_bare_weights_to_start_from(prepared: Prepare, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = ClipSystem.training_step
     monkeypatch.setattr(ClipSystem, "training_step", lambda *args: step(*args) * torch.nan)
-    monkeypatch.setattr(ClipSystem, "log", _log_nan(ClipSystem.log))
     result = run.train(prepared(tmp_path, *TINY, "objective=val/loss"))
     assert math.isnan(result.objective)
     found = result_of(tmp_path)
-    assert (found["status"], found["objective"], found["metrics"]["train/loss"]) == ("diverged", None, None)
-    assert found["reason"] == "train/loss is nan at step 4"
+    assert (found["status"], found["objective"], found["steps"]) == ("diverged", None, 0)
+    assert found["reason"] == "loss is nan at step 0: first in the loss"
+    monkeypatch.setattr(ClipSystem, "log", _log_nan(ClipSystem.log))
+    run.train(prepared(tmp_path, *TINY, "objective=val/loss", "callbacks.nan_report=null"))
+    assert result_of(tmp_path)["reason"] == "train/loss is nan at step 4", "without the report it is noticed at the end"
 
 
 def _log_nan(log: Callable) -> Callable:
@@ -140,20 +144,22 @@ def test_bad_input(prepared: Prepare, tmp_path: Path, overrides: list[str], reas
     assert "Traceback" in (tmp_path / "train.log").read_text()
 
 
-def test_interrupted(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_breaks_into_a_step(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = ClipSystem.training_step
 
     def interrupted(self: ClipSystem, batch: object, index: int) -> torch.Tensor:
         if self.trainer.global_step == 3:
-            raise KeyboardInterrupt
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
         return step(self, batch, index)
 
     monkeypatch.setattr(ClipSystem, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.train(prepared(tmp_path, *TINY))
     result = result_of(tmp_path)
-    assert (result["status"], result["reason"], result["steps"]) == ("interrupted", "stopped at step 3", 3)
-    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert (result["status"], result["reason"], result["steps"]) == ("interrupted", "Ctrl-C at step 3", 3)
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert saved == 2, "the state amid a step isn't saved"
 
 
 def test_bad_input_on_the_command_line(tmp_path: Path) -> None:

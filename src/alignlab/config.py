@@ -2,12 +2,12 @@
 
 import difflib
 import inspect
-import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alignlab.launch.environment import agreed_name, launch
 from alignlab.signatures import NotFound, signature
 
 # Packages whose classes and functions a config may name.
@@ -50,6 +51,29 @@ class Root:
     stages: dict | None = None  # name -> overrides: several trainings in a row instead of one (stages.py)
 
 
+@dataclass
+class InferenceRoot:
+    """The keys of an inference run's config, equally a promise."""
+
+    task: dict
+    backend: dict | None = None  # how a language model is run
+    prompt: dict | None = None  # how a question is asked
+    sampling: dict | None = None  # how tokens are chosen
+    model_path: str | None = None  # hub id, folder or run directory; `model=` on the command line
+    adapter: str | None = None  # folder of a PEFT adapter
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    template: Literal["auto", "chat", "plain"] = (
+        "auto"  # the model's own chat template: where it has one, always, never
+    )
+    prompt_text: str | int | float | None = None  # one prompt
+    input: str | None = None  # a file of prompts
+    output: str | None = None  # where the run directory shall be
+    batch_size: int = 8  # prompts in the backend at a time
+    seed: int = 0
+    run_name: str | int = "infer"
+    resume: str | None = None  # a run directory: what it has answered is not asked again
+
+
 class ConfigError(ValueError):
     """Everything that is wrong with a config."""
 
@@ -59,9 +83,9 @@ class ConfigError(ValueError):
         super().__init__("\n".join([f"{count} in the config:", *(f"  {problem}" for problem in self.problems)]))
 
 
-def _run_dir(resume: str | None, run_name: str) -> str:
-    """Where a run writes: the directory it resumes, else a new one."""
-    return resume or f"outputs/{run_name}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+def _run_dir(resume: str | None, run_name: str, output: str | None = None) -> str:
+    """Where a run writes: the directory it resumes, the one it is told, else a new one."""
+    return resume or output or f"outputs/{run_name}/{agreed_name()}"
 
 
 def _choice(group: str) -> str:
@@ -73,12 +97,30 @@ OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=Tru
 OmegaConf.register_new_resolver("choice", _choice, replace=True)
 
 
-def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def _choices(group: str) -> str:
+    """What there is to choose from for a group, for --help."""
+    folder = Path(HydraConfig.get().runtime.config_sources[1].path) / group
+    return ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+
+
+OmegaConf.register_new_resolver("choices", _choices, replace=True)
+
+
+def inference_arguments(arguments: Sequence[str]) -> list[str]:
+    """A command line of infer.py with `model=x` as `model_path=x`: in this folder of configs Hydra takes `model` for a group."""
+    return [f"model_path={word[6:]}" if word.startswith("model=") else word for word in arguments]
+
+
+def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = None) -> DictConfig:
     """The config of the run that `resume` names, with this command line's overrides on top; `cfg` itself without `resume`.
+
+    A run that torchrun or Slurm has started again resumes `run_dir` if there is a checkpoint.
 
     Raises:
         ConfigError: `resume` is no run directory.
     """
+    if cfg.get("resume") is None and launch().restarts and run_dir and (run_dir / "checkpoints" / "last.ckpt").exists():
+        cfg.resume = str(run_dir)
     if cfg.get("resume") is None:
         return cfg
     file = Path(str(cfg.resume)) / "config.yaml"
@@ -96,17 +138,18 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return saved
 
 
-def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED) -> None:
+def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED, root: type = Root) -> None:
     """Binds every key of a composed config to the root's fields or to a parameter of its node's `_target_`.
 
     Args:
         cfg: the composed config, interpolations still in place.
         provided: dotted path of a node (last part may be `*`) -> parameters that are filled in at run time.
+        root: dataclass of the root's keys.
     Raises:
         ConfigError: unknown, missing or unset keys, values of a wrong type or outside a Literal, unknown or forbidden targets.
     """
-    problems = list(_root_problems(cfg))
-    for name in (field.name for field in fields(Root)):
+    problems = list(_root_problems(cfg, root))
+    for name in (field.name for field in fields(root)):
         node = OmegaConf.to_container(cfg, resolve=False).get(name)
         if isinstance(node, dict):
             problems += _Checker(provided).node(
@@ -116,8 +159,8 @@ def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED) -> 
         raise ConfigError(problems)
 
 
-def _root_problems(cfg: DictConfig) -> Iterator[str]:
-    hints = typing.get_type_hints(Root)
+def _root_problems(cfg: DictConfig, root: type) -> Iterator[str]:
+    hints = typing.get_type_hints(root)
     for key in cfg:
         if key not in hints:
             yield f"{key}: unknown key{_nearest(str(key), hints)}"
@@ -127,7 +170,7 @@ def _root_problems(cfg: DictConfig) -> Iterator[str]:
             yield problem
         elif not _accepts(hints[key], value):
             yield f"{key}: expects {_text(hints[key])}, got {_shown(value)}"
-    for field in fields(Root):
+    for field in fields(root):
         if field.name not in cfg and field.type is dict:
             yield f"{field.name}: missing; choose one with {field.name}=..."
 
@@ -276,7 +319,9 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> list[str]:
+def explain(
+    error: Exception, overrides: Sequence[str], config_dir: Path, program: str = "train", root: type = Root
+) -> list[str]:
     """What is wrong with a command line that Hydra refused to compose: all of it, not just the first thing."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -292,12 +337,12 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> lis
         elif "/" in override.key_or_group:
             groups = [str(d.relative_to(config_dir)) for d in config_dir.rglob("*") if d.is_dir()]
             problems.append(f"{override.key_or_group}: unknown group{_nearest(override.key_or_group, groups)}")
-        elif not (override.is_delete() or override.is_sweep_override() or override.key_or_group.startswith("hydra")):
-            kept.append("++" + (override.input_line or "").lstrip("+"))
+        elif not (override.is_delete() or override.key_or_group.startswith("hydra")):
+            kept += [f"++{line.lstrip('+')}" for line in _first_of(override)]
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_dir), version_base="1.3"):
-            check(compose("train", overrides=kept, return_hydra_config=False))
+            check(compose(program, overrides=kept, return_hydra_config=False), root=root)
     except ConfigError as found:
         groups = [d.name for d in config_dir.iterdir() if d.is_dir()]
         problems += [
@@ -306,7 +351,17 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path) -> lis
         ]
     except (HydraException, OmegaConfBaseException) as other:
         problems += [] if problems else str(other).splitlines()[:2]
-    return problems or [line for line in str(error).splitlines() if line.strip()][:4]
+    told = error.__cause__ if isinstance(error.__cause__, ValueError) else error  # of a launcher's constructor, say
+    return problems or [line for line in str(told).splitlines() if line.strip()][:4]
+
+
+def _first_of(override: Override) -> list[str]:
+    """The override itself, or the first one of a sweep over a list; none of a sweep over an interval."""
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    if not override.is_discrete_sweep():
+        return []
+    return [f"{override.key_or_group}={next(iter(override.sweep_string_iterator()))}"]
 
 
 def _wrong_choices(override: Override, config_dir: Path) -> Iterator[str]:

@@ -4,6 +4,7 @@ Everything is the identity when no process group is initialised. Legend: R ranks
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -111,24 +112,42 @@ def clamp_parameter(parameter: Tensor, low: float, high: float) -> None:
     after_update([parameter])
 
 
-@torch.no_grad()
-def reduce_mean(x: Tensor) -> Tensor:
-    """Mean over ranks, without gradient."""
-    if world_size() == 1:
-        return x.detach()
-    x = x.detach().clone()
-    dist.all_reduce(x)
-    return x / world_size()
-
-
-@torch.no_grad()
 def reduce_sum(x: Tensor) -> Tensor:
     """Sum over ranks, without gradient."""
-    if world_size() == 1:
-        return x.detach()
-    x = x.detach().clone()
-    dist.all_reduce(x)
+    return _reduced(x, dist.ReduceOp.SUM)
+
+
+def reduce_mean(x: Tensor) -> Tensor:
+    """Mean over ranks, without gradient."""
+    return reduce_sum(x) / world_size() if world_size() > 1 else x.detach()
+
+
+def reduce_max(x: Tensor) -> Tensor:
+    """Maximum over ranks, element by element, without gradient."""
+    return _reduced(x, dist.ReduceOp.MAX)
+
+
+@torch.no_grad()
+def _reduced(x: Tensor, operation: "dist.ReduceOp") -> Tensor:
+    x = x.detach()
+    if world_size() > 1:
+        x = x.clone()
+        dist.all_reduce(x, op=operation)
     return x
+
+
+@torch.no_grad()
+def reduce_min(x: Tensor) -> Tensor:
+    """Minimum over ranks, element by element, without gradient."""
+    return -reduce_max(-x)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Small Python values of all ranks, in order of rank, on every rank."""
+    gathered = [value] * world_size()
+    if len(gathered) > 1:
+        dist.all_gather_object(gathered, value)
+    return gathered
 
 
 def reduce_means(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -137,12 +156,3 @@ def reduce_means(values: dict[str, Tensor]) -> dict[str, Tensor]:
         return values
     means = reduce_mean(torch.stack([value.float() for value in values.values()]))
     return dict(zip(values, means.unbind(), strict=True))
-
-
-def broadcast_int(value: int, device: torch.device) -> int:
-    """Rank zero's value, on every rank."""
-    if world_size() == 1:
-        return value
-    shared = torch.tensor([value], device=device)
-    dist.broadcast(shared, 0)
-    return int(shared)

@@ -5,14 +5,15 @@ Muon replaces a matrix's momentum by the nearest orthogonal matrix, so that all 
 times sooner than AdamW. It needs whole matrices on every rank: single device or DDP, not sharded parameters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignlab.optim import Decay, Schedule, learning_rate, parameter_groups
+from alignlab.optim import Schedule, learning_rate
+from alignlab.parameter_groups import Decay, parameter_groups
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -69,25 +70,38 @@ def muon(
     min_lr: float = 0.0,
     schedule: Schedule = "cosine",
     decay: Decay = "matrices",
+    layer_decay: float = 1.0,
+    lr_multipliers: Mapping[str, float] | None = None,
+    decay_fraction: float = 0.2,
 ) -> dict:
     """Build Muon with AdamW and its step-wise schedule in the form Lightning expects.
 
     lr is that of the hidden matrices; embeddings, convolutions, norms, biases, temperatures and matrices with fewer than 16
-    rows or columns (heads of a few classes) go to AdamW at lr * other_lr_ratio. Raises ValueError as `adamw` does, where
-    there is no hidden matrix, and for decay="reference", which is a matter of AdamW.
+    rows or columns (heads of a few classes) go to AdamW at lr * other_lr_ratio. layer_decay and lr_multipliers act on both, as in `adamw`.
+    Raises ValueError as `adamw` does, where there is no hidden matrix, and for decay="reference", which is a matter of AdamW.
     """
     if decay != "matrices":
         raise ValueError(f"optim=muon has no decay={decay} (model.reference=true asks for it): use optim=adamw_albef")
-    factor = learning_rate(lr=lr, total_steps=total_steps, warmup_steps=warmup_steps, min_lr=min_lr, schedule=schedule)
+    factor = learning_rate(
+        lr=lr,
+        total_steps=total_steps,
+        warmup_steps=warmup_steps,
+        min_lr=min_lr,
+        schedule=schedule,
+        decay_fraction=decay_fraction,
+    )
+    groups = parameter_groups(
+        module, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay, lr_multipliers=lr_multipliers
+    )
     matrices, others = [], []
-    for group in parameter_groups(module, lr=lr, weight_decay=weight_decay):
+    for group in groups:
         hidden = [p for p in group["params"] if group["weight_decay"] > 0 and p.ndim == 2 and min(p.shape) >= 16]
         chosen = {id(p) for p in hidden}
         rest = [p for p in group["params"] if id(p) not in chosen]
         if hidden:
             matrices.append({**group, "params": hidden})
         if rest:
-            others.append({**group, "params": rest, "lr": lr * other_lr_ratio})
+            others.append({**group, "params": rest, "lr": group["lr"] * other_lr_ratio})
     if not matrices:
         raise ValueError(
             "optim=muon finds no hidden matrix to train (optim.weight_decay must be above 0): use optim=adamw"

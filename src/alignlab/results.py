@@ -5,9 +5,11 @@ import math
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,12 +19,17 @@ PACKAGES = ("alignlab", "torch", "torchvision", "lightning", "timm", "transforme
 Status = Literal["ok", "diverged", "failed", "interrupted"]
 
 
+class Diverged(Exception):
+    """Training has come to numbers that aren't finite, or to spikes that don't end; the message says where and when."""
+
+
 @dataclass
 class Result:
     """What a run came to; one field a key of result.json."""
 
     status: Status = "failed"
     reason: str | None = None
+    notes: list[str] = field(default_factory=list)  # what happened besides: an unreadable checkpoint, steps taken back
     objective: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     steps: int = 0
@@ -56,8 +63,25 @@ def write_text(file: Path, text: str) -> None:
     """Writes under a temporary name and renames: nobody ever sees half a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+    except OSError:  # a full disk
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Has `write` fill a folder under a temporary name and renames it; one that is there already is replaced."""
+    temporary, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("tmp", "old"))
+    for rest in (temporary, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write(temporary)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def peak_memory_bytes() -> int:
@@ -93,17 +117,17 @@ def git_revision() -> str | None:
     return done.stdout.strip()
 
 
-def show(result: Result, run_dir: Path) -> None:
-    """Prints the metrics as a table, and where the run's files are; the same goes to train.log."""
+def show(result: Result, run_dir: Path, log: str = "train.log", unit: str = "steps") -> None:
+    """Prints the metrics as a table, and where the run's files are; the same goes to the log."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("metric", "value", title=f"{result.status} after {result.steps} steps, {result.seconds:.0f} s")
+    table = Table("metric", "value", title=f"{result.status} after {result.steps} {unit}, {result.seconds:.0f} s")
     table.columns[1].justify = "right"
     for name, value in sorted(result.metrics.items()):
         table.add_row(name, f"{value:.4g}")
     files = sorted(file for file in (run_dir / "samples").glob("*") if not file.name.startswith("."))
-    with (run_dir / "train.log").open("a", encoding="utf-8") as log_file:
+    with (run_dir / log).open("a", encoding="utf-8") as log_file:
         for target in (sys.stdout, log_file):
             console = Console(file=target, soft_wrap=True, highlight=False)
             console.print(table)

@@ -2,12 +2,15 @@
 
 import alignlab.torchvision_ops  # noqa: F401, I001  before anything that imports torchvision
 
+import json
 import logging
 import math
+import os
+import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import lightning
@@ -19,11 +22,28 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.callbacks.checkpoint import ConfigInCheckpoint
+from alignlab.callbacks.checkpoint import Checkpoints, ConfigInCheckpoint
+from alignlab.callbacks.interruption import Interruption
 from alignlab.callbacks.metrics_csv import MetricsCsv
+from alignlab.callbacks.rank_death import RankDeath
 from alignlab.callbacks.seeding import SeedPerRank
+from alignlab.callbacks.spike_guard import SpikeGuard
 from alignlab.callbacks.throughput import Throughput
-from alignlab.results import Clock, Result, git_revision, peak_memory_bytes, show, versions, write_text
+from alignlab.checkpoint_folder import damage, newest_readable
+from alignlab.launch import disk, run_lock
+from alignlab.launch.rank_watch import RankDied
+from alignlab.launch.signals import Inbox, Interrupted
+from alignlab.results import (
+    Clock,
+    Diverged,
+    Result,
+    git_revision,
+    peak_memory_bytes,
+    show,
+    versions,
+    write_folder,
+    write_text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,23 +61,31 @@ def train(cfg: DictConfig) -> Result:
     """Trains what a checked config composes and leaves a run directory with result.json, whatever happens.
 
     Raises:
-        ValueError: the data, the system, the trainer or the checkpoint can't be what the config asks for.
+        ValueError: the data, the system, the trainer or the checkpoint can't be what the config asks for, or the directory is in use.
+        Interrupted: a signal asked for the end.
+        DiskFull, RankDied: what their names say.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
-    with _recorded(result, run_dir):
+    with _alone(run_dir), ExitStack() as recorded, _recorded(result, run_dir), Inbox(_say) as inbox:
         _prepare(cfg, run_dir)
         datamodule, system = build(cfg)
-        trainer = build_trainer(cfg, run_dir)
-        checkpoint = _checkpoint(cfg, system, trainer)
+        ranks = RankDeath(lambda cause: _last_words(cause, result, trainer, run_dir))
+        recorded.callback(ranks.leave)
+        trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks])
+        ranks.attach(trainer)
+        checkpoint = _checkpoint(cfg, system, trainer, result)
         if rank_zero_only.rank == 0 and getattr(datamodule, "tokenizer", None) is not None:
-            datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")
-        try:
-            trainer.fit(system, datamodule=datamodule, ckpt_path=checkpoint)
-        except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
-            raise KeyboardInterrupt from stop
-        finally:
-            _measure(result, trainer, cfg.objective)
+            write_folder(run_dir / "tokenizer", datamodule.tokenizer.save_pretrained)
+        with ranks.together():
+            try:
+                trainer.fit(system, datamodule=datamodule, ckpt_path=checkpoint)
+            except SystemExit as stop:  # Lightning's answer to KeyboardInterrupt
+                raise KeyboardInterrupt from stop
+            except Diverged as end:
+                result.status, result.reason = "diverged", str(end)
+            finally:
+                _measure(result, trainer, cfg.objective)
     if rank_zero_only.rank == 0:
         show(result, run_dir)
     return result
@@ -73,10 +101,13 @@ def build(cfg: DictConfig) -> tuple[lightning.LightningDataModule, lightning.Lig
     return datamodule, system
 
 
-def build_trainer(cfg: DictConfig, run_dir: Path) -> lightning.Trainer:
-    """The trainer with its callbacks and loggers, writing to the run directory."""
+def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytorch.Callback] = ()) -> lightning.Trainer:
+    """The trainer with its callbacks, `more` of them besides the config's, and loggers, writing to the run directory."""
     callbacks = [instantiate(entry, _convert_="all") for entry in (cfg.callbacks or {}).values() if entry is not None]
-    callbacks += [SeedPerRank(cfg.seed), ConfigInCheckpoint(OmegaConf.to_container(cfg, resolve=True))]
+    callbacks.sort(
+        key=lambda callback: not isinstance(callback, SpikeGuard)
+    )  # takes steps back before others count them
+    callbacks += [SeedPerRank(cfg.seed), ConfigInCheckpoint(OmegaConf.to_container(cfg, resolve=True)), *more]
     loggers = [
         instantiate(entry, save_dir=str(run_dir), _convert_="all")
         for entry in (cfg.logger or {}).values()
@@ -117,29 +148,47 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> None:
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
 
-def _checkpoint(cfg: DictConfig, system: lightning.LightningModule, trainer: lightning.Trainer) -> Path | None:
+def _checkpoint(
+    cfg: DictConfig, system: lightning.LightningModule, trainer: lightning.Trainer, result: Result
+) -> Path | None:
     """The checkpoint that the trainer restores; bare weights are loaded here and leave it nothing to restore."""
     if cfg.resume is None and cfg.ckpt_path is None:
         return None
     if cfg.resume is not None and cfg.ckpt_path is not None:
         raise ValueError("resume and ckpt_path are both set; keep one")
-    file = Path(cfg.ckpt_path) if cfg.resume is None else Path(cfg.resume) / "checkpoints" / "last.ckpt"
+    if cfg.resume is not None:
+        return _resumed(Path(cfg.resume), trainer, result)
+    file = Path(cfg.ckpt_path)
     if not file.exists():
-        raise ValueError(f"{'resume' if cfg.ckpt_path is None else 'ckpt_path'}: there is no checkpoint {file}")
+        raise ValueError(f"ckpt_path: there is no checkpoint {file}")
+    if file.is_dir():  # of a sharding strategy
+        return file
+    if complaint := damage(file):
+        raise ValueError(f"ckpt_path: {file} {complaint}")
     content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     if "state_dict" not in content:
         raise ValueError(f"ckpt_path: {file} has no state_dict; `alignlab convert` translates published checkpoints")
-    if "optimizer_states" not in content:
-        system.configure_model()
-        try:
-            system.load_state_dict(content["state_dict"])
-        except RuntimeError as error:
-            raise ValueError(f"ckpt_path: {file} doesn't fit the model: {error}") from error
-        return None
-    if cfg.resume is not None:  # metrics.csv forgets what will be done again
+    if "optimizer_states" in content:
+        return file
+    system.configure_model()
+    try:
+        system.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"ckpt_path: {file} doesn't fit the model: {error}") from error
+    return None
+
+
+def _resumed(run_dir: Path, trainer: lightning.Trainer, result: Result) -> Path | None:
+    """The newest readable checkpoint of a run directory; without any, the run begins anew. What isn't as hoped is noted."""
+    file, complaints = newest_readable(run_dir / "checkpoints")
+    if file is None:
+        complaints = ["no checkpoint yet"]
+    if complaints:
+        result.notes.append(f"resume: {'; '.join(complaints)}: going on from {file.name if file else 'the beginning'}")
+        log.warning(result.notes[-1])
         for logger in trainer.loggers:
-            if isinstance(logger, MetricsCsv):
-                logger.forget_after(content["global_step"])
+            if file is None and isinstance(logger, MetricsCsv):
+                logger.forget_after(0)
     return file
 
 
@@ -149,12 +198,16 @@ def _measure(result: Result, trainer: lightning.Trainer, objective: str | None) 
     Raises:
         ValueError: the objective was never logged.
     """
-    result.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    checkpoints = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)
+    before = checkpoints.metrics_before if checkpoints else {}
+    result.metrics = before | {name: float(value) for name, value in trainer.callback_metrics.items()}
     result.steps, result.world_size = trainer.global_step, trainer.world_size
     result.samples_per_second = next(
         (c.samples_per_second for c in trainer.callbacks if isinstance(c, Throughput)), None
     )
-    if trainer.state.finished:
+    if result.status == "diverged":
+        result.objective = math.nan
+    elif trainer.state.finished:
         result.status = "ok"
         loss = result.metrics.get("train/loss", 0.0)
         if not math.isfinite(loss):
@@ -172,19 +225,56 @@ def _recorded(result: Result, run_dir: Path) -> Iterator[None]:
     clock = Clock()
     error: BaseException | None = None
     try:
+        if rank_zero_only.rank == 0:
+            disk.keep_room(run_dir)
         yield
-    except KeyboardInterrupt as stop:
-        error, result.status, result.reason = stop, "interrupted", f"stopped at step {result.steps}"
+    except (KeyboardInterrupt, Interrupted) as stop:
+        by = stop.name if isinstance(stop, Interrupted) else "Ctrl-C"
+        error, result.status, result.reason = stop, "interrupted", f"{by} at step {result.steps}"
     except Exception as failure:
-        error = _cause(failure)
+        disk.give_room(run_dir)
+        error = _with_what_it_said(disk.explained(_cause(failure), run_dir), run_dir)
         result.status, result.reason = "failed", f"{type(error).__name__}: {error}"
-        with (run_dir / "train.log").open("a", encoding="utf-8") as file:
+        with suppress(OSError), (run_dir / "train.log").open("a", encoding="utf-8") as file:
             file.write("".join(traceback.format_exception(failure)))
+    disk.give_room(run_dir)
     result.seconds, result.peak_memory_bytes = clock.seconds(), peak_memory_bytes()
-    if (rank_zero_only.rank == 0 or error is not None) and not _failed_before(run_dir, result):
-        result.write(run_dir)
+    if (rank_zero_only.rank == 0 or isinstance(error, Exception)) and not _failed_before(run_dir, result):
+        with suppress(OSError) if error is not None else ExitStack():
+            result.write(run_dir)
     if error is not None:
         raise error
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Keeps other runs out of the directory; further ranks belong to the run that has it."""
+    with run_lock.held(run_dir) if rank_zero_only.rank == 0 else ExitStack():
+        yield
+
+
+def _last_words(cause: str, result: Result, trainer: lightning.Trainer, run_dir: Path) -> None:
+    """For a rank that waits for a dead one, possibly for ever: says why and ends the process, from another thread."""
+    result.status, result.reason, result.steps = "failed", f"{RankDied.__name__}: {cause}", trainer.global_step
+    disk.give_room(run_dir)
+    with suppress(OSError):
+        if not _failed_before(run_dir, result):
+            result.write(run_dir)
+        _say(f"error: {cause}")
+    os._exit(1)
+
+
+def _say(message: str) -> None:
+    if rank_zero_only.rank == 0:
+        print(message, file=sys.stderr, flush=True)
+
+
+def _with_what_it_said(error: BaseException, run_dir: Path) -> BaseException:
+    """A rank's death with the reason that it has written itself, if it has."""
+    with suppress(OSError, ValueError):
+        if isinstance(error, RankDied):
+            return RankDied(f"{error}. It said: {json.loads((run_dir / 'result.json').read_text())['reason']}")
+    return error
 
 
 def _failed_before(run_dir: Path, result: Result) -> bool:

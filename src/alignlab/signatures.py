@@ -1,7 +1,7 @@
 """Reads the signature of a class or function from its source file, without importing it.
 
 Checking a config against signatures would otherwise import torch, lightning and transformers (5 to 10 seconds) only to say that a key is misspelt.
-What the source doesn't say plainly (dataclasses, NamedTuples, functions made at run time) is imported after all.
+What the source doesn't say plainly (dataclasses, functions made at run time) is imported after all.
 """
 
 import ast
@@ -100,11 +100,29 @@ class _Module:
             return module.parameters(node, skip_first=False)
         if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
             return None
+        if [ast.unparse(base) for base in node.bases] in (["NamedTuple"], ["typing.NamedTuple"]):
+            return module.fields(node)
         for statement in node.body:
             if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
                 return module.parameters(statement, skip_first=True)
         inherited = [module.base(base) for base in node.bases]
         return None if None in inherited else next((found for found in inherited if found is not _PLAIN), _PLAIN)
+
+    def fields(self, node: ast.ClassDef) -> inspect.Signature:
+        """Signature of a NamedTuple: its fields, in order."""
+        kinds = inspect.Parameter
+        return inspect.Signature(
+            [
+                kinds(
+                    field.target.id,
+                    kinds.POSITIONAL_OR_KEYWORD,
+                    default=kinds.empty if field.value is None else _constant(field.value),
+                    annotation=self.type(field.annotation),
+                )
+                for field in node.body
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            ]
+        )
 
     def base(self, node: ast.expr) -> inspect.Signature | None:
         """Signature of a base class, written as `Name` or as `package.module.Name`."""

@@ -14,12 +14,14 @@ def test_validation_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     logged = []
     module = SimpleNamespace(device=torch.device("cpu"), log=lambda name, value: logged.append((name, value)))
-    trainer = SimpleNamespace(world_size=2, log_every_n_steps=4)
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=0), _should_accumulate=lambda: False)
+    trainer = SimpleNamespace(world_size=2, log_every_n_steps=4, fit_loop=loop)
     batch = (torch.zeros(5, 3),)
     throughput = Throughput(warmup_steps=1)
     for step in range(5):
         throughput.on_train_batch_start(trainer, module, batch, step)
         now += 100.0 if step == 0 else 2.0
+        loop.epoch_loop._batches_that_stepped = step
         throughput.on_train_batch_end(trainer, module, None, batch, step)
         if step == 2:
             throughput.on_validation_start(trainer, module)

@@ -89,6 +89,8 @@ def test_a_loader_goes_on_where_it_was():
     assert len(list(other)) == 10  # only the first epoch is shortened
     other.load_state_dict({"epoch": 3, "batch": 10})
     assert next(iter(other)).image_id[0] == 160
+    other.load_state_dict({"epoch": 3, "batch": 3, "joint": 6})  # 18 pairs done in batches of 6; here they are of 4
+    assert next(iter(other)).image_id[0] == 136
 
 
 class Recorder(lightning.LightningModule):

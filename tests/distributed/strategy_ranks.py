@@ -59,6 +59,7 @@ MODELS = {
 STRATEGIES = {
     "ddp": ("trainer=ddp",),
     "fsdp": ("trainer=fsdp",),
+    "fsdp_sharded": ("trainer=fsdp", "trainer.strategy.checkpoint=sharded"),
     "deepspeed_1": ("trainer=deepspeed", "trainer.strategy.stage=1"),
     "deepspeed_2": ("trainer=deepspeed", "trainer.strategy.stage=2"),
     "deepspeed_3": ("trainer=deepspeed", "trainer.strategy.stage=3", "+trainer.strategy.persist_below=64"),

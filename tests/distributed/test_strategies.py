@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+
+from alignlab.cli import main
 
 sys.path.insert(0, str(Path(__file__).parent))
 import strategy_ranks as ranks
@@ -72,6 +76,23 @@ def check(folder: Path, model: str, strategies: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("model", sorted(ranks.MODELS))
 def test_ddp_and_fsdp_equal_one_process_and_go_on_from_each_other(tmp_path: Path, model: str) -> None:
     check(tmp_path, model, ("ddp", "fsdp"))
+
+
+@pytest.mark.distributed
+def test_a_sharded_folder_resumes_and_converts_to_one_file(tmp_path: Path) -> None:
+    ranks.quiet()
+    wanted = ranks.fit(tmp_path / "one", *ranks.MODELS["clip"], "trainer=cpu", steps=ranks.MORE)
+    start(tmp_path, "clip", ("fsdp_sharded",))  # and goes on from its own folder
+    compare(ranks.rows_of(tmp_path / "clip" / "fsdp_sharded+fsdp_sharded"), wanted, "the folder")
+    run_dir, file = tmp_path / "clip" / "fsdp_sharded", tmp_path / "whole.ckpt"
+    assert (run_dir / "checkpoints" / "last.ckpt").is_dir()
+    assert main(["convert", "whole", str(run_dir), str(file)]) == 0
+    alone = ranks.fit(tmp_path / "alone", *ranks.MODELS["clip"], "trainer=cpu", steps=ranks.MORE, ckpt_path=file)
+    assert len(alone) == ranks.MORE - ranks.STEPS
+    compare(alone, wanted, "one process going on from the converted file")
+    assert main(["convert", "safetensors", str(file), str(tmp_path / "weights.safetensors")]) == 0
+    weights, saved = load_file(tmp_path / "weights.safetensors"), torch.load(file, weights_only=True)["state_dict"]
+    assert weights.keys() == saved.keys() and all(torch.equal(weights[name], saved[name]) for name in saved)
 
 
 @pytest.mark.deepspeed

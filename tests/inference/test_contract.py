@@ -104,3 +104,23 @@ def test_interruption_keeps_what_is_finished(folders: dict[str, Path]) -> None:
     with pytest.raises(KeyboardInterrupt):
         backend.generate(requests, on_done=on_done)
     assert len(done) == 2 and all(len(c.ids) == 3 for c in done.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["llama", "bloom"])
+def test_compiled_step(kind: str, folders: dict[str, Path]) -> None:
+    """torch.compile over a static cache: the same tokens, also when rows end one by one."""
+    backend, model = CompiledBackend(compile_step=True), tiny_model(kind)
+    backend.load(ModelSource(str(folders[kind])))
+    check_greedy(backend, model)
+    check_failures(backend, model)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_static_cache(kind: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step that is compiled on a GPU, uncompiled."""
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    backend, model = CompiledBackend(compile_step=True), tiny_model(kind)
+    backend.load(ModelSource(str(folders[kind])))
+    check_greedy(backend, model)
+    check_failures(backend, model)

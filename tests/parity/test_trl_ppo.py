@@ -92,7 +92,8 @@ def test_one_update_moves_the_weights_as_theirs(tmp_path: Path) -> None:
     queries, length = theirs["queries"], (theirs["sequence_lengths"] + 1).tolist()
     prompts = [[i for i in row if i != 0] for row in queries.tolist()]
     answers = [row[:n] for row, n in zip(theirs["responses"].tolist(), length, strict=True)]
-    responses = Responses(prompts, answers, [a[-1] == END for a in answers])
+    unread = [[0.0] * len(a) for a in answers]
+    responses = Responses(prompts, answers, [a[-1] == END for a in answers], unread)
     t = evaluate(net, responses, temperature=0.7, micro_batch=3, position="after_last")
     mask = ~theirs["padding_mask"]
     for mine, name in ((t.logprob, "logprobs"), (t.reference, "ref_logprobs")):

@@ -13,9 +13,8 @@ from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim import adamw
 from alignlab.systems.clip import ClipSystem
-from alignlab.types import PairBatch, Vocabulary
+from tiny_training import WORDS, fit, pairs
 
-WORDS = Vocabulary(size=40, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
 KINDS = {"clip": (InfoNce, {}), "siglip": (SigLip, {"logit_bias": -10.0, "temperature": 0.1})}
 
 
@@ -28,38 +27,12 @@ def make_system(kind: str = "clip", lr: float = 3e-3, **settings) -> ClipSystem:
     return ClipSystem(net, loss(), vocabulary=WORDS, optim=partial(adamw, lr=lr))
 
 
-def make_batch(size: int = 8, seed: int = 0) -> PairBatch:
-    g = torch.Generator().manual_seed(seed)
-    mask = torch.arange(7) < torch.randint(3, 8, (size, 1), generator=g)
-    ids = torch.randint(4, WORDS.size, (size, 7), generator=g).masked_fill(~mask, WORDS.pad_id)
-    index = torch.arange(size) + 100 * seed
-    return PairBatch(torch.randn(size, 3, 16, 16, generator=g), ids, mask, index, index)
-
-
-class Recorder(pl.Callback):
-    def __init__(self):
-        self.losses = []
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
-        self.losses.append(outputs["loss"].item())
-
-
-def fit(system: ClipSystem, steps: int, batches: list[PairBatch], **settings) -> tuple[pl.Trainer, list[float]]:
-    recorder = Recorder()
-    trainer = pl.Trainer(
-        max_steps=steps, max_epochs=-1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[recorder], num_sanity_val_steps=0, **settings,
-    )  # fmt: skip
-    trainer.fit(system, DataLoader(batches, batch_size=None))
-    return trainer, recorder.losses
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_overfits_one_batch_and_repeats_bit_for_bit(kind):
-    _, losses = fit(make_system(kind), 40, [make_batch()])
+    _, losses = fit(make_system(kind), 40, [pairs()])
     assert losses[-1] < 0.1 * losses[0]
-    _, again = fit(make_system(kind), 5, [make_batch()])
-    _, once_more = fit(make_system(kind), 5, [make_batch()])
+    _, again = fit(make_system(kind), 5, [pairs()])
+    _, once_more = fit(make_system(kind), 5, [pairs()])
     assert again == once_more
 
 
@@ -67,7 +40,7 @@ def test_logs_loss_and_temperature_and_clamps_after_the_step():
     system = make_system(lr=1e-4)
     system.configure_model()
     system.net.temperature.data.fill_(9.0)
-    trainer, losses = fit(system, 1, [make_batch()])
+    trainer, losses = fit(system, 1, [pairs()])
     assert set(trainer.callback_metrics) == {"train/loss", "train/temperature"}
     assert trainer.callback_metrics["train/loss"] == pytest.approx(losses[-1])
     assert system.net.temperature.item() == pytest.approx(system.net.max_log_scale)
@@ -80,15 +53,15 @@ def test_validation_changes_nothing_and_skips_a_batch_of_one():
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False
     )
-    metrics = trainer.validate(system, DataLoader([make_batch(), make_batch(1, 1)], batch_size=None), verbose=False)[0]
-    expected = system.loss(*system.net(*make_batch()[:3]))
+    metrics = trainer.validate(system, DataLoader([pairs(), pairs(1, 1)], batch_size=None), verbose=False)[0]
+    expected = system.loss(*system.net(*pairs()[:3]))
     assert metrics["val/loss"] == pytest.approx(expected.item(), rel=1e-5)
     assert all(torch.equal(before[name], value) for name, value in system.state_dict().items())
 
 
 def test_bf16_and_frozen_tower_train():
     system = make_system(freeze="image")
-    fit(system, 3, [make_batch()], precision="bf16-mixed")
+    fit(system, 3, [pairs()], precision="bf16-mixed")
     frozen = {id(p) for p in system.net.vision.parameters()}
     assert all((p.grad is None) == (id(p) in frozen) for p in system.net.parameters())
 
@@ -104,11 +77,11 @@ def test_the_net_is_built_once():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_one_is_refused(kind):
     with pytest.raises(ValueError, match=r"data\.batch_size=1"):
-        fit(make_system(kind), 1, [make_batch(1)])
+        fit(make_system(kind), 1, [pairs(1)])
 
 
 def test_encodings_are_unit_vectors_without_tokens():
-    system, batch = make_system(), make_batch()
+    system, batch = make_system(), pairs()
     system.configure_model()
     image, text = system.encode_image(batch.image), system.encode_text(batch.ids, batch.mask)
     assert image.features.shape == text.features.shape == (8, 16)

@@ -1,17 +1,16 @@
 """What all evaluators share: when they run, and that training doesn't notice."""
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from alignlab.random_states import preserved
 from alignlab.strategies.replica import whole
 
 Every = Literal["validation", "end"]
@@ -22,17 +21,13 @@ Batch = TypeVar("Batch", bound=tuple)
 def untouched(module: torch.nn.Module) -> Iterator[None]:
     """Eval mode without gradients inside; modes of all parts and all random states as before afterwards."""
     training = [(part, part.training) for part in module.modules()]
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    device = next(module.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+    with preserved(next(module.parameters()).device), torch.no_grad():
         module.eval()
         try:
             yield
         finally:
             for part, was_training in training:
                 part.training = was_training
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 @contextmanager

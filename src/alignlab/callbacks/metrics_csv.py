@@ -14,7 +14,7 @@ class MetricsCsv(Logger):
     """Appends rows to `<save_dir>/metrics.csv` and goes on with a file that is already there.
 
     Lightning's own CSV logger deletes the file of a run that is resumed. A row holds all that was logged at one step;
-    columns that appear later cause one rewrite of the file.
+    columns that appear later cause one rewrite of the file. A last line without its end, of a run that was killed, doesn't count.
     """
 
     def __init__(self, save_dir: str) -> None:
@@ -38,8 +38,11 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         step = int(step or 0)
-        if len(self.rows) > self._num_written and self.rows[-1]["step"] == step:
+        if self.rows and self.rows[-1]["step"] == step:
             self.rows[-1].update(metrics)
+            if len(self.rows) == self._num_written:  # flushed already: a checkpoint came in between
+                self._columns += sorted(metrics.keys() - set(self._columns))
+                self._rewrite()
         else:
             self.flush()
             self.rows.append({"step": step, **metrics})
@@ -64,13 +67,15 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def forget_after(self, step: int) -> None:
         """Drops rows of steps that a resumed run will do again (0-based, so `step` itself is done again)."""
+        if not self.rows:
+            return
         self.rows = [row for row in self.rows if row["step"] < step]
         self._rewrite()
         self._num_written = len(self.rows)
 
     def _rewrite(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_suffix(".tmp")
+        temporary = self.file.with_name(".metrics.csv.tmp")
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
@@ -78,11 +83,16 @@ class MetricsCsv(Logger):
         os.replace(temporary, self.file)
 
     def _read(self) -> None:
-        with self.file.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            self._columns = list(reader.fieldnames or ["step"])
-            for row in reader:
-                self.rows.append(
-                    {key: float(value) for key, value in row.items() if value} | {"step": int(row["step"])}
-                )
+        text = self.file.read_bytes().decode("utf-8", errors="replace")
+        whole = text[: text.rfind("\n") + 1]
+        reader = csv.DictReader(whole.splitlines())
+        self._columns = list(reader.fieldnames or ["step"])
+        self.rows = [{key: _number(value) for key, value in row.items() if value} for row in reader]
         self._num_written = len(self.rows)
+        if whole != text:
+            self._rewrite()
+
+
+def _number(text: str) -> float:
+    """An integer stays one, so that a file read and written again is the same."""
+    return int(text) if text.lstrip("-").isdigit() else float(text)

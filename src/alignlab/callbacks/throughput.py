@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import Callback
 class Throughput(Callback):
     """Logs `train/samples_per_second`, over the steps since the last time; `samples_per_second` is that of the whole run.
 
-    The clock runs from the end of the `warmup_steps`-th step (compilation, first touch of memory) and stands still during validation and
-    until the next step begins (checkpoints are written in between).
+    The clock runs from the end of the `warmup_steps`-th step (compilation, first touch of memory) and stands still from the beginning of a
+    validation until the next step begins; checkpoints between steps count.
     The device is waited for only where Lightning waits anyway: at logging steps, before validation and at the end.
     """
 
@@ -29,6 +29,16 @@ class Throughput(Callback):
         """Over the run so far; None before anything was measured."""
         return self.samples / self.seconds if self.seconds else None
 
+    def state_dict(self) -> dict[str, float]:
+        """Samples and seconds so far, for a resumed run to go on with."""
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return {"samples": self.samples, "seconds": self.seconds + running}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Goes on with what was measured before."""
+        self.samples, self.seconds = state_dict["samples"], state_dict["seconds"]
+        self._logged = (self.samples, self.seconds)
+
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -42,7 +52,9 @@ class Throughput(Callback):
         if self._steps <= self.warmup_steps:
             return
         self.samples += num_samples(batch) * trainer.world_size
-        if trainer.log_every_n_steps and self._steps % trainer.log_every_n_steps == 0:
+        logged = trainer.fit_loop.epoch_loop._batches_that_stepped + 1  # the step that loggers will see
+        done = not trainer.fit_loop._should_accumulate()
+        if done and trainer.log_every_n_steps and logged % trainer.log_every_n_steps == 0:
             self._pause(pl_module)
             samples, seconds = self.samples - self._logged[0], self.seconds - self._logged[1]
             pl_module.log("train/samples_per_second", samples / max(seconds, 1e-9))

@@ -127,14 +127,22 @@ class ResumableLoader(BatchLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and number of batches handed out."""
-        return {"epoch": self.batch_sampler.sampler.epoch, "batch": self._handed_out}
+        """Epoch, number of batches handed out, and how many items one of them has over all ranks."""
+        return {"epoch": self.batch_sampler.sampler.epoch, "batch": self._handed_out, "joint": self._joint}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes to the saved place; a finished epoch means the start of the next one."""
-        finished = state["batch"] >= len(self.batch_sampler)
+        """Goes to the saved place; a finished epoch means the start of the next one.
+
+        With another batch size or number of processes it is the last place that begins a batch: some items may come again, none is left out.
+        """
+        batch = state["batch"] * state.get("joint", self._joint) // self._joint
+        finished = batch >= len(self.batch_sampler)
         self.batch_sampler.sampler.set_epoch(state["epoch"] + finished)
-        self.batch_sampler.skip = 0 if finished else state["batch"]
+        self.batch_sampler.skip = 0 if finished else batch
+
+    @property
+    def _joint(self) -> int:
+        return self.batch_sampler.batch_size * self.batch_sampler.world_size
 
 
 class TrainPairs(Dataset):
@@ -207,7 +215,11 @@ def keep_batch(batch: tuple) -> tuple:
 
 
 def start_worker(_: int) -> None:
-    """One thread for each worker: several would only fight for the cores."""
+    """One thread for each worker: several would only fight for the cores. Signals to the run's process group don't reach it.
+
+    A worker that ends by Ctrl-C or SIGTERM would fail the run before it has saved; it ends when the run does.
+    """
+    os.setpgid(0, 0)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
 

@@ -112,7 +112,7 @@ class BagOfWords:
         for row, text in enumerate(texts):
             known = [self.vocabulary[feature] for feature in self._features(text) if feature in self.vocabulary]
             places += [(row, column) for column in known]
-            values += [len(known) ** -0.5] * len(known)
+            values += [max(1, len(known)) ** -0.5] * len(known)
         index = torch.tensor(places, dtype=torch.long).reshape(-1, 2).t()
         shape = (len(texts), len(self.vocabulary))
         return torch.sparse_coo_tensor(

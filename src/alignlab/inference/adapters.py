@@ -74,7 +74,7 @@ def remove(layer: Layer) -> None:
             below.update = None
 
 
-def read_adapter(folder: str | Path, architecture: Architecture) -> Adapter:
+def read_adapter(folder: str | Path, architecture: Architecture, device: torch.device | str = "cpu") -> Adapter:
     """A PEFT folder's LoRA; a `ValueError` names what is missing or of another kind."""
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
@@ -104,8 +104,7 @@ def read_adapter(folder: str | Path, architecture: Architecture) -> Adapter:
             raise ValueError(
                 f"adapter={folder}: {module} is no linear of this model's blocks; was it trained on another one?"
             )
-        down = files.read(name)
-        up = files.read(name.replace("lora_A", "lora_B"))
+        down, up = (files.read(each).to(device) for each in (name, name.replace("lora_A", "lora_B")))
         updates[module] = LowRank(down, up, _scale(config, module, len(down)))
     files.close()
     return Adapter(updates)

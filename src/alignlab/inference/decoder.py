@@ -64,31 +64,54 @@ class Layer:
 
 
 class Cache:
-    """Keys and values of all layers, (L, B, K, S, D) each, allocated once; `column` is the next one to write."""
+    """Keys and values of all layers, (L, B, K, S, D) each, allocated once; `column` is the next one to write.
 
-    def __init__(self, layers: int, rows: int, heads: int, columns: int, width: int, like: Tensor) -> None:
-        self.keys = like.new_empty(layers, rows, heads, columns, width)
-        self.values = torch.empty_like(self.keys)
+    Args:
+        like: a tensor of the same type and device.
+        static: keep every shape the same from step to step, as compiled code wants it: attention then spans all S columns under a mask.
+    """
+
+    def __init__(
+        self, layers: int, rows: int, heads: int, columns: int, width: int, like: Tensor, static: bool = False
+    ) -> None:
+        new = like.new_zeros if static else like.new_empty  # what the mask hides must still be a number
+        self.keys, self.values = (new(layers, rows, heads, columns, width) for _ in range(2))
         self.starts = torch.zeros(rows, dtype=torch.long, device=like.device)  # first column that is not padding
         self.padded = False
+        self.static = static
         self.column = 0
+        self.at = torch.zeros(1, dtype=torch.long, device=like.device)  # the column, where compiled code reads it
+
+    def pad(self, starts: Tensor) -> None:
+        """Say where each row begins."""
+        self.starts, self.padded = starts.to(self.keys.device), bool(starts.any())
+
+    def advance(self, count: int) -> None:
+        """Go on by as many columns."""
+        self.column += count
+        self.at.fill_(self.column)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Appends (B, T, K, D) each and gives all columns so far: (B, K, S, D)."""
-        end = self.column + key.shape[1]
-        self.keys[layer][:, :, self.column : end] = key.transpose(1, 2)
-        self.values[layer][:, :, self.column : end] = value.transpose(1, 2)
+        """Appends (B, T, K, D) each and gives what attention looks at: (B, K, S, D)."""
+        key, value = key.transpose(1, 2), value.transpose(1, 2)
+        if self.static and key.shape[2] == 1:
+            self.keys[layer].index_copy_(2, self.at, key)
+            self.values[layer].index_copy_(2, self.at, value)
+            return self.keys[layer], self.values[layer]
+        end = self.column + key.shape[2]
+        self.keys[layer][:, :, self.column : end] = key
+        self.values[layer][:, :, self.column : end] = value
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these, and the columns that are padding in all of them."""
+        rows = rows.to(self.keys.device)
         self.starts = self.starts[rows]
-        first = int(self.starts.min()) if self.padded else 0
-        self.starts -= first
+        first = int(self.starts.min()) if self.padded and not self.static else 0
+        self.starts = self.starts - first
         self.padded = bool(self.starts.any())
-        self.keys = self.keys[:, rows, :, first:]
-        self.values = self.values[:, rows, :, first:]
-        self.column -= first
+        self.keys, self.values = self.keys[:, rows, :, first:], self.values[:, rows, :, first:]
+        self.advance(-first)
 
     def bytes(self) -> int:
         """Size of both tensors."""
@@ -136,7 +159,7 @@ class Decoder:
         self.heads = self.shard.heads[1] - self.shard.heads[0]
         self.kv_heads = self.shard.kv_heads[1] - self.shard.kv_heads[0]
         self._activation = ACTIVATIONS[a.activation]
-        self._slopes = alibi_slopes(a.heads)[slice(*self.shard.heads)] if a.alibi else None
+        self._slopes = alibi_slopes(a.heads)[slice(*self.shard.heads)].to(self.device) if a.alibi else None
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def tensors(self) -> list[Tensor]:
@@ -148,25 +171,37 @@ class Decoder:
             return single + [tensor for layer in self.layers for tensor in layer.tensors()]
         return single + self.layers.tensors()  # streamed ones
 
-    def cache(self, rows: int, columns: int) -> Cache:
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.final_norm.weight.device
+
+    def cache(self, rows: int, columns: int, static: bool = False) -> Cache:
         """An empty cache."""
         a = self.architecture
-        return Cache(a.layers, rows, self.kv_heads, columns, a.head_dim, self.final_norm.weight)
+        return Cache(a.layers, rows, self.kv_heads, columns, a.head_dim, self.final_norm.weight, static)
 
     def hidden(self, ids: Tensor, cache: Cache) -> Tensor:
         """States after the last norm, and the cache filled by T columns: (B, T) -> (B, T, W)."""
-        positions = (
-            torch.arange(cache.column, cache.column + ids.shape[1], device=ids.device) - cache.starts[:, None]
-        ).clamp_(min=0)
+        states = self.states(ids, cache)
+        cache.advance(ids.shape[1])
+        return states
+
+    def states(self, ids: Tensor, cache: Cache) -> Tensor:
+        """The same without going on to the next column: with a static cache and T = 1 nothing depends on the column but tensors."""
+        length, still = ids.shape[1], cache.static and ids.shape[1] == 1
+        columns = cache.at if still else torch.arange(cache.column, cache.column + length, device=ids.device)
+        positions = (columns - cache.starts[:, None]).clamp(min=0)  # (B, T)
         x = self._embed(ids)
-        if self.position_embedding is not None:
-            x = x + self.position_embedding[positions]
+        if self.position_embedding is not None:  # a row that has ended may run on to the end of the batch
+            x = x + self.position_embedding[positions.clamp(max=len(self.position_embedding) - 1)]
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        shared = self._shared(positions, cache, ids.shape[1])
+        shared = Positions()
+        self._rotations_of(positions if cache.padded else positions[:1], cache, shared)
+        self._mask_of(columns, cache, still, shared)
         for index, layer in enumerate(self.layers):
             x = self._block(layer, x, cache, index, shared)
-        cache.column += ids.shape[1]
         return self.final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -181,31 +216,32 @@ class Decoder:
         rows = self.embedding((ids - first).where(own, 0))
         return self.reduce(rows * own[..., None])
 
-    def _shared(self, positions: Tensor, cache: Cache, length: int) -> Positions:
-        """Rotations and mask of a call."""
-        a, shared = self.architecture, Positions()
-        rows = positions if cache.padded else positions[:1]
-        if a.rotary is not None:
-            if self._tables is None or len(self._tables[0]) < cache.keys.shape[3]:
-                self._tables = _rotations(*a.rotary, max(cache.keys.shape[3], 256), cache.keys)
-            extra = (None,) * (2 if a.qkv_order == "per_head" else 1)
-            shared.cosine, shared.sine = (table[rows][(..., *extra, slice(None))] for table in self._tables)
-        end = cache.column + length
-        if not cache.padded and self._slopes is None and (length == 1 or cache.column == 0):
+    def _rotations_of(self, positions: Tensor, cache: Cache, shared: Positions) -> None:
+        a = self.architecture
+        if a.rotary is None:
+            return
+        if self._tables is None or len(self._tables[0]) < cache.keys.shape[3]:
+            self._tables = _rotations(*a.rotary, max(cache.keys.shape[3], 256), cache.keys)
+        extra = (None,) * (2 if a.qkv_order == "per_head" else 1)
+        shared.cosine, shared.sine = (table[positions][(..., *extra, slice(None))] for table in self._tables)
+
+    def _mask_of(self, columns: Tensor, cache: Cache, still: bool, shared: Positions) -> None:
+        """Which columns the queries at `columns` see, or ALiBi's bias on them; nothing where attention needs no mask."""
+        length = len(columns)
+        if not still and not cache.padded and self._slopes is None and (length == 1 or cache.column == 0):
             shared.causal = length > 1
-            return shared
-        keys = torch.arange(end, device=positions.device)
-        queries = keys[cache.column :, None]
+            return
+        keys = torch.arange(cache.keys.shape[3] if still else cache.column + length, device=columns.device)
+        queries = columns[:, None]
         seen = keys <= queries  # (T, S)
         if cache.padded:  # padding sees itself, or its softmax would be empty
             seen = seen & ((keys >= cache.starts[:, None, None]) | (keys == queries))
-        seen = seen.view(-1, 1, length, end)
+        seen = seen.view(-1, 1, length, len(keys))
         if self._slopes is None:
             shared.mask = seen
         else:
-            bias = self._slopes.to(keys.device)[:, None, None] * (keys - end + 1)
+            bias = self._slopes[:, None, None] * (keys - columns[-1])
             shared.mask = bias.where(seen, -torch.inf).to(cache.keys.dtype)
-        return shared
 
     def _block(self, layer: Layer, x: Tensor, cache: Cache, index: int, shared: Positions) -> Tensor:
         a = self.architecture

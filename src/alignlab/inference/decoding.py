@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from alignlab.inference.backend import Completion, Request
 from alignlab.inference.decoder import Cache, Decoder
 from alignlab.inference.rows import Rows
 from alignlab.inference.sampling import AllowedTokens, Sampler
@@ -37,39 +36,34 @@ def decode(
     rows: Rows,
     allowed: Sequence[AllowedTokens | None] | None = None,
     step: Step | None = None,
-) -> tuple[list[Completion], int]:
-    """Runs a batch to its end; gives completions and the bytes of its cache.
+) -> int:
+    """Runs a batch to its end and gives the bytes of its cache.
 
-    A finished row leaves the batch at once, with its part of the cache, so that the others don't pay for it.
+    A finished row leaves the batch at once, with its part of the cache, so that the others don't pay for it. With a compiled `step` shapes
+    change rarely instead: rows leave when half of them have ended, and the cache's length is a power of two.
     """
-    step = step or (lambda ids, cache: last_logits(decoder, ids, cache))
-    requests = rows.requests
+    requests, static = rows.requests, step is not None
     ids, starts = left_padded([request.ids for request in requests])
     columns = ids.shape[1] + max(rows.limits)
-    cache = decoder.cache(len(requests), columns)
-    cache.starts, cache.padded = starts, bool(starts.any())
+    cache = decoder.cache(len(requests), 1 << (columns - 1).bit_length() if static else columns, static)
+    cache.pad(starts)
     size = cache.bytes()
-    sampler = Sampler(requests, decoder.architecture.vocabulary, allowed)
-    running = list(range(len(requests)))
+    sampler = Sampler(requests, decoder.architecture.vocabulary, allowed, decoder.device)
+    members = going = list(range(len(requests)))  # of the batch; those that have not ended
+    ids = ids.to(decoder.device)
     while True:
-        logits = step(ids, cache)
-        chosen, logprobs = sampler.choose(logits, [rows.ids[row] for row in running])
-        going = rows.advance(running, chosen.tolist(), logprobs.tolist())
+        logits = step(ids, cache) if static and ids.shape[1] == 1 else last_logits(decoder, ids, cache)
+        chosen, logprobs = sampler.choose(logits, [rows.ids[row] for row in members])
+        told = {row: pair for row, *pair in zip(members, chosen.tolist(), logprobs.tolist(), strict=True)}
+        going = rows.advance(going, [told[row][0] for row in going], [told[row][1] for row in going])
         if not going:
-            return [rows.done[row] for row in range(len(requests))], size
-        if len(going) < len(running):
-            kept = torch.tensor([index for index, row in enumerate(running) if row not in rows.done])
+            return size
+        if len(going) <= len(members) // 2 or (len(going) < len(members) and not static):
+            kept = torch.tensor([index for index, row in enumerate(members) if row not in rows.done])
             cache.keep(kept)
-            sampler.keep(kept)
-            chosen, running = chosen[kept], going
+            sampler.keep(kept.to(decoder.device))
+            chosen, members = chosen[kept.to(decoder.device)], going
         ids = chosen[:, None]
-
-
-def batches(requests: Sequence[Request], skip: dict[int, Completion], batch_size: int) -> list[list[int]]:
-    """Numbers of the requests that run together: those of like length, long ones first."""
-    numbers = [number for number in range(len(requests)) if number not in skip]
-    numbers.sort(key=lambda number: -len(requests[number].ids))
-    return [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
 
 
 @torch.inference_mode()
@@ -83,7 +77,8 @@ def score(decoder: Decoder, sequences: Sequence[list[int]], batch_size: int, chu
             continue
         ids, starts = left_padded([sequences[number] for number in part])
         cache = decoder.cache(len(part), ids.shape[1])
-        cache.starts, cache.padded = starts, bool(starts.any())
+        cache.pad(starts)
+        ids = ids.to(decoder.device)
         hidden = decoder.hidden(ids, cache)[:, :-1].flatten(0, 1)
         targets = ids[:, 1:].flatten()
         pieces = []

@@ -33,6 +33,7 @@ class DecoderReader:
         architecture: Architecture,
         dtype: torch.dtype | None = None,
         shard: Shard | None = None,
+        device: torch.device | str = "cpu",
         make: MakeLinear = Linear,
         make_embedding: MakeEmbedding = lambda weight, head: Embedding(weight),
     ) -> None:
@@ -40,6 +41,7 @@ class DecoderReader:
         self.shard = shard or architecture.whole()
         self.make, self.make_embedding = make, make_embedding
         self.live = isinstance(weights, LiveWeights)
+        self.device = weights.device if isinstance(weights, LiveWeights) else torch.device(device)
 
     def decoder(self, layers: LayerSource | None = None, **collectives: Callable[[Tensor], Tensor]) -> Decoder:
         """The whole decoder; `layers` if they come from elsewhere (streamed ones)."""
@@ -122,4 +124,4 @@ class DecoderReader:
         return prefixed if prefixed in self.weights else name  # files of models without a head have no prefix
 
     def _convert(self, tensor: Tensor) -> Tensor:
-        return tensor if self.dtype is None or self.live else tensor.to(self.dtype)
+        return tensor if self.live else tensor.to(self.device, self.dtype)

@@ -11,11 +11,12 @@ from alignlab.inference import decoding
 from alignlab.inference.adapters import Adapter, live_adapters, read_adapter, remove
 from alignlab.inference.architecture import describe
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
-from alignlab.inference.constraints import allowed_tokens
+from alignlab.inference.batches import run_batches
 from alignlab.inference.decoder import Decoder
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
-from alignlab.inference.rows import Rows, refused
+from alignlab.inference.rows import Rows, check_lengths
+from alignlab.inference.sampling import AllowedTokens
 from alignlab.inference.source import OpenSource, open_source
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -27,18 +28,19 @@ class NativeBackend:
 
     Args:
         batch_size: requests that run together; more wait for their turn.
+        device: where a model's files go; a live model stays where it is.
     """
 
     name = "native"
 
-    def __init__(self, batch_size: int = 32) -> None:
+    def __init__(self, batch_size: int = 32, device: str = "cpu") -> None:
         if batch_size < 1:
             raise ValueError(f"backend.batch_size={batch_size} must be at least 1")
-        self.batch_size = batch_size
+        self.batch_size, self.device = batch_size, device
         self.opened: OpenSource | None = None
         self.decoder: Decoder | None = None
         self._adapters: dict[str, Adapter] = {}
-        self._cache_bytes = self._peak = 0
+        self._cache_bytes = 0
 
     def available(self) -> Availability:
         return Availability(True, "runs wherever torch does")
@@ -53,7 +55,7 @@ class NativeBackend:
         reset_peak()
         opened = open_source(source)
         architecture = describe(opened.config)
-        reader = DecoderReader(opened.weights(), architecture, DTYPES[source.dtype])
+        reader = DecoderReader(opened.weights(), architecture, DTYPES[source.dtype], device=self.device)
         with torch.inference_mode():
             self.decoder = self.build(reader)
         self.opened = opened
@@ -61,7 +63,7 @@ class NativeBackend:
             self._adapters = live_adapters(source.model, architecture)
             self._set(getattr(source.model, "active_adapter", None) if self._adapters else None)
         if opened.adapter is not None:
-            self._adapters[ADAPTER] = read_adapter(opened.adapter, architecture)
+            self._adapters[ADAPTER] = read_adapter(opened.adapter, architecture, self.decoder.device)
             self._set(ADAPTER)
         peak = max(0, peak_bytes() - before)
         return LoadReport(time.perf_counter() - started, self.memory()["weights"], peak)
@@ -74,37 +76,34 @@ class NativeBackend:
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
         decoder, opened = self._loaded()
-        limit = decoder.architecture.max_positions
-        done = refused(requests, decoder.architecture.vocabulary, limit, on_done)
-        for numbers in decoding.batches(requests, done, self.batch_size):
-            part = [requests[number] for number in numbers]
-            tokenizer = opened.tokenizer if any(r.sampling.needs_text for r in part) else None
-            rows = Rows(
-                part,
-                numbers,
-                eos=opened.eos,
-                max_positions=limit,
-                tokenizer=tokenizer,
-                on_token=on_token,
-                on_done=on_done,
-            )
-            allowed = allowed_tokens(part, tokenizer, opened.eos, decoder.architecture.vocabulary)
-            completions, size = self.run(rows, allowed)
-            self._cache_bytes = max(self._cache_bytes, size)
-            done |= dict(zip(numbers, completions, strict=True))
-        return [done[number] for number in range(len(requests))]
 
-    def run(self, rows: Rows, allowed: Sequence | None) -> tuple[list[Completion], int]:
-        """One batch."""
+        def run(rows: Rows, allowed: list[AllowedTokens | None] | None) -> None:
+            self._cache_bytes = max(self._cache_bytes, self.run(rows, allowed))
+
+        return run_batches(
+            requests,
+            run,
+            opened,
+            batch_size=self.batch_size,
+            vocabulary=decoder.architecture.vocabulary,
+            max_positions=decoder.architecture.max_positions,
+            on_token=on_token,
+            on_done=on_done,
+        )
+
+    def run(self, rows: Rows, allowed: list[AllowedTokens | None] | None) -> int:
+        """One batch; gives the bytes of its cache."""
         return decoding.decode(self._loaded()[0], rows, allowed)
 
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
-        return decoding.score(self._loaded()[0], sequences, self.batch_size)
+        decoder, _ = self._loaded()
+        check_lengths(sequences, decoder.architecture.max_positions)
+        return decoding.score(decoder, sequences, self.batch_size)
 
     def set_adapter(self, name: str | None) -> None:
         decoder, _ = self._loaded()
         if name is not None and name not in self._adapters:
-            self._adapters[name] = read_adapter(name, decoder.architecture)
+            self._adapters[name] = read_adapter(name, decoder.architecture, decoder.device)
         self._set(name)
 
     def _set(self, name: str | None) -> None:

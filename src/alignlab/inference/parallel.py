@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-START_SECONDS = 120
+PATIENCE = timedelta(minutes=30)  # of a rank for the others: one may read its weights much more slowly
 
 
 class WorkerError(RuntimeError):
@@ -76,9 +76,9 @@ class Workers:
                 try:
                     kind, value = pipe.recv()
                 except (EOFError, ConnectionError):
-                    code = self._exit_code(rank)
+                    code, count = self._exit_code(rank), len(self._pipes)
                     self.close()
-                    raise WorkerError(f"process {rank} of {len(self._pipes)} ended with code {code}") from None
+                    raise WorkerError(f"process {rank} of {count} ended with code {code}") from None
                 if kind == "event" and on_event is not None:
                     on_event(value)
                 elif kind == "answer":
@@ -87,8 +87,9 @@ class Workers:
                     self.close()
                     raise ValueError(value)
                 elif kind == "failed":
+                    count = len(self._pipes)
                     self.close()
-                    raise WorkerError(f"process {rank} of {len(self._pipes)}:\n{value}")
+                    raise WorkerError(f"process {rank} of {count}:\n{value}")
         return [answers[rank] for rank in range(len(self._pipes))]
 
     def _exit_code(self, rank: int) -> int | None:
@@ -126,8 +127,7 @@ def _serve(
 
         torch.set_num_threads(threads)
         store = f"file://{Path(folder) / 'store'}"
-        wait_for = timedelta(seconds=START_SECONDS)
-        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks, timeout=wait_for)
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks, timeout=PATIENCE)
         served = make(rank, ranks)
         served.emit = (lambda event: pipe.send(("event", event))) if rank == 0 else (lambda event: None)
         pipe.send(("answer", None))

@@ -45,6 +45,13 @@ def refused(
     return found
 
 
+def check_lengths(sequences: Sequence[list[int]], max_positions: int | None) -> None:
+    """A `ValueError` for a sequence that is longer than the model's context."""
+    longest = max(map(len, sequences), default=0)
+    if max_positions is not None and longest > max_positions:
+        raise ValueError(f"a text has {longest} tokens; the model's context is {max_positions}")
+
+
 class Rows:
     """The requests of one batch while they run.
 

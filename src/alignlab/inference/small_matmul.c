@@ -6,10 +6,13 @@
 #include <string.h>
 #ifdef __AVX512F__
 #include <immintrin.h>
+#define KEEP(v) __asm__("" : "+v"(v))  // in a register: GCC would load it anew for every product
+#else
+#define KEEP(v)
 #endif
 
 #define LANES 16
-#define BLOCK 8  // rows of x that share one pass over a row of W
+#define TILE 4  // rows of W and of x that are multiplied with each other at a time
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
@@ -37,47 +40,56 @@ static inline float one_bf16(const uint16_t *p) { uint32_t w = (uint32_t)*p << 1
 static inline float one_i8(const int8_t *p) { return (float)*p; }
 static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s += v[i]; return s; }
 
-// One row of W against `count` rows of x; with few rows two accumulators each, so that additions overlap.
+// A tile of `rows` rows of W against `count` rows of x: what is loaded once serves several products, and additions overlap.
 #define DOT(NAME, TYPE, LOAD, ONE)                                                                                   \
-    static inline __attribute__((always_inline)) void dot_##NAME(const float *x, const TYPE *w, int count, long K,   \
-                                                                 float *out) {                                       \
-        vf a[BLOCK], b[BLOCK];                                                                                       \
-        int twice = count <= 4;                                                                                      \
-        for (int r = 0; r < count; r++) a[r] = b[r] = (vf){0};                                                       \
+    static inline __attribute__((always_inline)) void tile_##NAME(const float *x, const TYPE *w, int rows, int count, \
+                                                                  long K, float out[TILE][TILE]) {                    \
+        vf total[TILE][TILE];                                                                                        \
+        for (int i = 0; i < rows; i++)                                                                               \
+            for (int r = 0; r < count; r++) total[i][r] = (vf){0};                                                   \
         long k = 0;                                                                                                  \
-        for (; k + 2 * LANES <= K; k += 2 * LANES) {                                                                 \
-            vf u = LOAD(w + k), v = LOAD(w + k + LANES);                                                             \
+        for (; k + LANES <= K; k += LANES) {                                                                         \
+            vf part[TILE];                                                                                           \
+            for (int i = 0; i < rows; i++) {                                                                         \
+                part[i] = LOAD(w + i * K + k);                                                                       \
+                KEEP(part[i]);                                                                                       \
+            }                                                                                                        \
             for (int r = 0; r < count; r++) {                                                                        \
-                a[r] += u * load_x(x + r * K + k);                                                                   \
-                if (twice) b[r] += v * load_x(x + r * K + k + LANES);                                                \
-                else a[r] += v * load_x(x + r * K + k + LANES);                                                      \
+                vf value = load_x(x + r * K + k);                                                                    \
+                KEEP(value);                                                                                         \
+                for (int i = 0; i < rows; i++) total[i][r] += part[i] * value;                                       \
             }                                                                                                        \
         }                                                                                                            \
-        for (int r = 0; r < count; r++) out[r] = sum(twice ? a[r] + b[r] : a[r]);                                    \
-        for (; k < K; k++)                                                                                           \
-            for (int r = 0; r < count; r++) out[r] += ONE(w + k) * x[r * K + k];                                     \
+        for (int i = 0; i < rows; i++)                                                                               \
+            for (int r = 0; r < count; r++) {                                                                        \
+                float rest = sum(total[i][r]);                                                                       \
+                for (long j = k; j < K; j++) rest += ONE(w + i * K + j) * x[r * K + j];                              \
+                out[i][r] = rest;                                                                                    \
+            }                                                                                                        \
+    }                                                                                                                \
+    static inline __attribute__((always_inline)) void rows_##NAME(const float *x, const TYPE *w, int rows, long B,   \
+                                                                  long K, const float *scale, const float *bias,     \
+                                                                  float *y, long n, long N) {                        \
+        for (long b = 0; b < B; b += TILE) {                                                                         \
+            float out[TILE][TILE];                                                                                   \
+            int count = B - b < TILE ? (int)(B - b) : TILE;                                                          \
+            switch (count) { /* a constant count lets the sums stay in registers */                                  \
+                case 1: tile_##NAME(x + b * K, w, rows, 1, K, out); break;                                           \
+                case 2: tile_##NAME(x + b * K, w, rows, 2, K, out); break;                                           \
+                case 3: tile_##NAME(x + b * K, w, rows, 3, K, out); break;                                           \
+                default: tile_##NAME(x + b * K, w, rows, TILE, K, out);                                              \
+            }                                                                                                        \
+            for (int i = 0; i < rows; i++)                                                                           \
+                for (int r = 0; r < count; r++)                                                                      \
+                    y[(b + r) * N + n + i] = out[i][r] * (scale ? scale[n + i] : 1.0f) + (bias ? bias[n + i] : 0.0f); \
+        }                                                                                                            \
     }                                                                                                                \
     void matmul_##NAME(const float *x, const TYPE *w, const float *scale, const float *bias, float *y, long B,       \
                        long N, long K, int threads) {                                                                \
-        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long n = 0; n < N; n++) {             \
-            const TYPE *row = w + n * K;                                                                             \
-            float factor = scale ? scale[n] : 1.0f, shift = bias ? bias[n] : 0.0f, out[BLOCK];                       \
-            for (long b = 0; b < B; b += BLOCK) {                                                                    \
-                const float *rows = x + b * K;                                                                       \
-                long left = B - b;                                                                                   \
-                int count = left < BLOCK ? (int)left : BLOCK;                                                        \
-                switch (count) { /* a constant count lets the accumulators stay in registers */                      \
-                    case 1: dot_##NAME(rows, row, 1, K, out); break;                                                 \
-                    case 2: dot_##NAME(rows, row, 2, K, out); break;                                                 \
-                    case 3: dot_##NAME(rows, row, 3, K, out); break;                                                 \
-                    case 4: dot_##NAME(rows, row, 4, K, out); break;                                                 \
-                    case 5: dot_##NAME(rows, row, 5, K, out); break;                                                 \
-                    case 6: dot_##NAME(rows, row, 6, K, out); break;                                                 \
-                    case 7: dot_##NAME(rows, row, 7, K, out); break;                                                 \
-                    default: dot_##NAME(rows, row, BLOCK, K, out);                                                   \
-                }                                                                                                    \
-                for (int r = 0; r < count; r++) y[(b + r) * N + n] = out[r] * factor + shift;                        \
-            }                                                                                                        \
+        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long t = 0; t < (N + TILE - 1) / TILE; t++) { \
+            long n = t * TILE;                                                                                       \
+            if (n + TILE <= N) rows_##NAME(x, w + n * K, TILE, B, K, scale, bias, y, n, N);                          \
+            else for (; n < N; n++) rows_##NAME(x, w + n * K, 1, B, K, scale, bias, y, n, N);                        \
         }                                                                                                            \
     }
 

@@ -126,6 +126,11 @@ class LiveWeights:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(iter(self._tensors.values())).device
+
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._tensors[name].shape)
 

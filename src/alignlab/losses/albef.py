@@ -101,6 +101,7 @@ def image_text_contrastive(
     own = slice(first, first + len(image))
     with torch.autocast(image.device.type, enabled=False):
         image, text, temperature = image.float(), text.float(), temperature.float()
+        image_keys, text_keys = (Keys(*(x.float() for x in keys)) for keys in (image_keys, text_keys))  # bf16-true
         teacher_image, teacher_text = image_keys.batch[own], text_keys.batch[own]
         image_loss, image_to_text = soft_contrastive(image, text_keys, teacher_image, same, temperature, alpha, first)
         text_loss, text_to_image = soft_contrastive(text, image_keys, teacher_text, same, temperature, alpha, first)

@@ -34,6 +34,8 @@ class FusedRows(NamedTuple):
 class AlbefEncoder(nn.Module):
     """Everything of ALBEF that has a momentum twin: towers, fusion layers, projections and language head."""
 
+    layer_lists = ("text", "fusion")  # one tower to `optim.layer_decay`, as the layers of BERT that they start from
+
     def __init__(
         self,
         vision: Callable[[], nn.Module],
@@ -130,7 +132,7 @@ class AlbefEncoder(nn.Module):
         return self.language_head(hidden, self.embeddings.word.weight)
 
     def _run(self, layer: Callable[..., Tensor], *inputs: object) -> Tensor:
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+        if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
 

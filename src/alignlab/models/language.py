@@ -5,6 +5,7 @@ Legend: B rows, T tokens, W width, V vocabulary.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,16 @@ def resolve_model(path: str) -> tuple[str, str | None]:
 
 
 def export_folder(path: str | Path) -> Path:
-    """`export/` of a run directory, or of the newest run in `outputs/<run_name>`; any other path as it is."""
+    """`export/` of a run directory, or of the newest run in `outputs/<run_name>`; any other path as it is.
+
+    `package:name/folder` is a folder inside an installed Python package, which is not imported. Raises ValueError if it isn't installed.
+    """
+    if str(path).startswith("package:"):
+        name, _, inside = str(path).removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError(f"model={path}: the package {name} is not installed (extras: minilm)")
+        return Path(spec.submodule_search_locations[0]) / inside
     folder = Path(path).expanduser()
     if (folder / "export").is_dir():
         return folder / "export"
@@ -62,6 +72,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"model={path}: no tokenizer could be read from {folder} ({reason})") from error
+    if tokenizer.eos_token is None and tokenizer.sep_token is not None:  # BERT's [CLS] text [SEP]
+        tokenizer.bos_token, tokenizer.eos_token = tokenizer.cls_token, tokenizer.sep_token
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -214,6 +226,26 @@ def encoder(
     return model
 
 
+def pretrained_encoder(path: str, *, vocabulary: LanguageVocabulary) -> PreTrainedModel:
+    """A released encoder without its head, for reward models; `path` as in `resolve_model`, or `package:name/folder`.
+
+    Raises ValueError if it can't be read or has fewer ids than the tokenizer.
+    """
+    from transformers import AutoModel
+
+    folder, _ = resolve_model(path)
+    try:
+        model = AutoModel.from_pretrained(folder, dtype="float32")
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"model={path}: no encoder could be read from {folder} ({reason})") from error
+    if vocabulary.size > model.config.vocab_size:
+        raise ValueError(f"data.tokenizer has {vocabulary.size} ids, the model {path} only {model.config.vocab_size}")
+    if hasattr(model, "pooler"):
+        model.pooler = None  # a head of BERT's that nothing here uses
+    return model.train()
+
+
 def add_dropout(model: nn.Module, probability: float) -> None:
     """Dropout behind the embeddings and each attention and MLP, in training mode, by hooks: weights and exports stay as they are."""
     from torch import nn
@@ -296,8 +328,6 @@ def _checkpoint_activations(model: PreTrainedModel) -> None:
 
 def _quantization_config(quantization: Quantization, dtype: Dtype) -> object:
     """What `from_pretrained` takes. Raises ValueError naming the extra if the package is missing."""
-    import importlib.util
-
     import torch
 
     package = "torchao" if quantization == "int8_weight_only" else "bitsandbytes"

@@ -28,6 +28,9 @@ class RewardModel(nn.Module):
         if pool not in ("last", "mean"):
             raise ValueError(f"model.pool={pool} is none of last, mean")
         self.model, self.pool = model, pool
+        output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        if output is not None and output.weight is not model.get_input_embeddings().weight:
+            output.requires_grad_(False)  # nobody calls it; DDP waits for the gradient of every trainable parameter
         self.head = ScalarHead(trunk_of(model).config.hidden_size)
         self.register_buffer("mean", torch.zeros(1))
         self.register_buffer("std", torch.ones(1))

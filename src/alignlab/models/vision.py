@@ -36,14 +36,23 @@ class VisionTower(nn.Module):
         self.trunk = trunk
         self.grid = grid
         self.width = width
-        self.gradient_checkpointing = gradient_checkpointing
         self._plain = isinstance(trunk, VisionTransformer) and all(is_plain(block) for block in trunk.blocks)
         for block in trunk.blocks if self._plain else ():
             block.__class__ = PreNormBlock
         if isinstance(trunk, VisionTransformer):
             trunk.register_load_state_dict_pre_hook(_fit_position_embedding)
-        if gradient_checkpointing and not self._plain:
-            trunk.set_grad_checkpointing(True)
+        self.gradient_checkpointing = gradient_checkpointing
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether activations of the blocks are computed again in the backward pass instead of being kept."""
+        return self._checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, on: bool) -> None:
+        self._checkpointing = on
+        if not self._plain and (on or hasattr(self.trunk, "set_grad_checkpointing")):
+            self.trunk.set_grad_checkpointing(on)  # timm's nets do it themselves
 
     def tokens(self, image: Tensor) -> Tensor:
         """Encode to tokens after the final norm, CLS first: (B, 3, H, W) -> (B, S, W). Towers without CLS return patches only."""

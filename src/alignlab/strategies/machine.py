@@ -2,6 +2,8 @@
 
 import torch
 
+from alignlab.launch.environment import launch
+
 
 def accelerator() -> str:
     """`cuda` where there is a GPU, else `cpu`."""
@@ -9,5 +11,11 @@ def accelerator() -> str:
 
 
 def num_processes(on_cpu: int = 2) -> int:
-    """One process per GPU, or `on_cpu` processes where there is none."""
-    return torch.cuda.device_count() or on_cpu
+    """One process per GPU, or `on_cpu` processes where there is none; as many as torchrun or srun have started on this node."""
+    found = launch()
+    return found.local_world_size if found.external else torch.cuda.device_count() or on_cpu
+
+
+def num_nodes() -> int:
+    """As many as torchrun or srun have started processes on; 1 else."""
+    return launch().num_nodes

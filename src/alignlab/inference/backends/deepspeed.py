@@ -61,8 +61,6 @@ class DeepSpeedRank(TransformersBackend):
             raise ValueError(
                 f"backend.processes={self.ranks}: {limit}; use backend=tensor_parallel or backend.mode=zero"
             )
-        if kind == "bloom":
-            _slice_alibi(self.rank, heads)
         settings = {
             "tensor_parallel": {"tp_size": self.ranks},
             "dtype": model.dtype,
@@ -116,16 +114,3 @@ class DeepSpeedBackend(ProcessBackend):
 
 def _served(rank: int, ranks: int, mode: Mode, batch_size: int) -> Served:
     return Served(DeepSpeedRank(rank, ranks, mode, batch_size))
-
-
-def _slice_alibi(rank: int, heads: int) -> None:
-    """Give BLOOM this rank's slopes where transformers computes them inline, which DeepSpeed's own hook does not reach."""
-    from transformers.models.bloom import modeling_bloom
-
-    whole = getattr(modeling_bloom, "_slopes_of_all", modeling_bloom._get_alibi_slopes)
-    modeling_bloom._slopes_of_all = whole
-
-    def sliced(num_heads: int, device: torch.device) -> torch.Tensor:
-        return whole(heads, device)[rank * num_heads :][:num_heads] if num_heads < heads else whole(heads, device)
-
-    modeling_bloom._get_alibi_slopes = sliced

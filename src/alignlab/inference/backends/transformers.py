@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor
 
 from alignlab.inference import decoding
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
-from alignlab.inference.constraints import allowed_tokens
+from alignlab.inference.batches import run_batches
 from alignlab.inference.native import ADAPTER
 from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
-from alignlab.inference.rows import Rows, refused
-from alignlab.inference.sampling import Sampler
+from alignlab.inference.rows import Rows, check_lengths
+from alignlab.inference.sampling import AllowedTokens, Sampler
 from alignlab.inference.source import OpenSource, open_source
 from alignlab.models.language import load_language_model
 
@@ -50,8 +51,7 @@ class TransformersBackend:
         started, before = time.perf_counter(), resident_bytes()
         reset_peak()
         self.opened = open_source(source)
-        self.model = source.model if source.model is not None else self.fetch(self.opened)
-        self.model.eval()
+        self.model = source.model if source.model is not None else self.fetch(self.opened).eval()
         if self.opened.adapter is not None:
             self._add_adapter(ADAPTER, self.opened.adapter)
         peak = max(0, peak_bytes() - before)
@@ -70,24 +70,21 @@ class TransformersBackend:
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
         model, opened = self._loaded()
-        limit, vocabulary = position_limit(model.config), model.config.get_text_config().vocab_size
-        done = refused(requests, vocabulary, limit, on_done)
-        for numbers in decoding.batches(requests, done, self.batch_size):
-            part = [requests[number] for number in numbers]
-            tokenizer = opened.tokenizer if any(r.sampling.needs_text for r in part) else None
-            rows = Rows(
-                part,
-                numbers,
-                eos=opened.eos,
-                max_positions=limit,
-                tokenizer=tokenizer,
-                on_token=on_token,
-                on_done=on_done,
-            )
-            allowed = allowed_tokens(part, tokenizer, opened.eos, vocabulary)
-            self._run(model, rows, Sampler(part, vocabulary, allowed, model.device))
-            done |= {number: rows.done[row] for row, number in enumerate(numbers)}
-        return [done[number] for number in range(len(requests))]
+        vocabulary = model.config.get_text_config().vocab_size
+
+        def run(rows: Rows, allowed: list[AllowedTokens | None] | None) -> None:
+            self._run(model, rows, Sampler(rows.requests, vocabulary, allowed, model.device))
+
+        return run_batches(
+            requests,
+            run,
+            opened,
+            batch_size=self.batch_size,
+            vocabulary=vocabulary,
+            max_positions=position_limit(model.config),
+            on_token=on_token,
+            on_done=on_done,
+        )
 
     @torch.no_grad()  # not inference_mode: DeepSpeed moves parameters in between
     def _run(self, model: PreTrainedModel, rows: Rows, sampler: Sampler) -> None:
@@ -97,28 +94,30 @@ class TransformersBackend:
         mask = torch.arange(ids.shape[1]) >= starts[:, None]
         choice = _Choice(rows, sampler)
         settings = GenerationConfig(max_new_tokens=max(rows.limits), do_sample=False, pad_token_id=0, use_cache=True)
-        own = model.generation_config
-        model.generation_config = GenerationConfig()  # generate would fill our settings up from the model's own
-        try:
-            model.generate(
+        with _evaluating(model), _plain_generation(model):
+            output = model.generate(
                 ids.to(model.device),
                 attention_mask=mask.long().to(model.device),
                 generation_config=settings,
                 logits_processor=[choice],
                 stopping_criteria=[choice.finished],
+                return_dict_in_generate=True,
             )
-        finally:
-            model.generation_config = own
+        self._cache_bytes = max(self._cache_bytes, _cache_bytes(output.past_key_values))
 
     @torch.no_grad()
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
         model, _ = self._loaded()
-        found = []
-        for sequence in sequences:
-            logits = model(torch.tensor([sequence], device=model.device)).logits[0, :-1].float()
-            targets = torch.tensor(sequence[1:], device=model.device)[:, None]
-            found.append((logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist())
-        return found
+        check_lengths(sequences, position_limit(model.config))
+        with _evaluating(model):
+            return [self._score(model, sequence) if len(sequence) > 1 else [] for sequence in sequences]
+
+    def _score(self, model: PreTrainedModel, sequence: list[int]) -> list[float]:
+        ids = torch.tensor([sequence], device=model.device)
+        mask = torch.ones_like(ids)  # without one, BLOOM takes a path that DeepSpeed's split does not reach
+        logits = model(ids, attention_mask=mask).logits[0, :-1].float()
+        targets = torch.tensor(sequence[1:], device=model.device)[:, None]
+        return (logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist()
 
     def set_adapter(self, name: str | None) -> None:
         model, _ = self._loaded()
@@ -126,15 +125,15 @@ class TransformersBackend:
             if hasattr(model, "peft_config"):
                 _disable(model)
             return
-        if name not in getattr(model, "peft_config", {}):
-            self._add_adapter(name, name)
-        _enable(self._loaded()[0], name)
+        key = _module_name(name)
+        if key not in getattr(model, "peft_config", {}):
+            self._add_adapter(key, name)
+        _enable(self._loaded()[0], key)
 
-    def _add_adapter(self, name: str, folder: str) -> None:
+    def _add_adapter(self, key: str, folder: str) -> None:
         from peft import PeftModel
 
         model, _ = self._loaded()
-        key = name.replace(".", "_").replace("/", "_")  # module names cannot hold dots
         try:
             if isinstance(model, PeftModel):
                 model.load_adapter(folder, key)
@@ -193,10 +192,47 @@ def position_limit(config: object) -> int | None:
     return None
 
 
-def _enable(model: PreTrainedModel, name: str) -> None:
+def _cache_bytes(cache: object) -> int:
+    layers = getattr(cache, "layers", [])
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers if getattr(layer, "keys", None) is not None)
+
+
+def _module_name(adapter: str) -> str:
+    """An adapter's name as PEFT can use it: modules' names cannot hold dots."""
+    return adapter.replace(".", "_").replace("/", "_")
+
+
+def _enable(model: PreTrainedModel, key: str) -> None:
     model.base_model.enable_adapter_layers()
-    model.set_adapter(name.replace(".", "_").replace("/", "_"))
+    model.set_adapter(key)
 
 
 def _disable(model: PreTrainedModel) -> None:
     model.base_model.disable_adapter_layers()
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout inside; a live model that trains goes on training afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def _plain_generation(model: PreTrainedModel) -> Iterator[None]:
+    """Without the model's own generation settings, with which `generate` would fill up ours."""
+    from transformers import GenerationConfig
+
+    holders = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]  # PEFT hands its own on
+    own = holders[-1].generation_config
+    for holder in holders:
+        holder.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for holder in holders:
+            holder.generation_config = own

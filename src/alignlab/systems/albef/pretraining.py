@@ -8,13 +8,13 @@ from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imp
 # isort: split
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from alignlab.distributed import all_gather, broadcast_int, is_sharded, rank, reduce_mean, reduce_means
+from alignlab.distributed import all_gather, is_sharded, rank, reduce_mean, reduce_means
 from alignlab.losses.albef import (
     ContrastiveTerms,
     Ids,
@@ -26,6 +26,7 @@ from alignlab.losses.albef import (
 )
 from alignlab.losses.language import MaskedTokens, distilled_cross_entropy, mask_tokens
 from alignlab.models.albef import Albef, AlbefEncoder
+from alignlab.models.block_settings import set_blocks
 from alignlab.models.momentum import FeatureQueue, MomentumTwin
 from alignlab.systems.albef.chances import DRAW, Chances, Draws, joint_draws
 from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
@@ -59,6 +60,9 @@ class AlbefPretrainingSystem(pl.LightningModule):
 
     R processes with B pairs each learn what one process with R * B pairs and `negative_pool=B` learns: hard negatives come from
     groups of that many pairs (None: from the process's batch), and all random choices belong to the joint batch.
+
+    gradient_checkpointing: towers and fusion compute activations again in the backward pass. compile: True or
+    arguments of `torch.compile`, for their blocks.
     """
 
     def __init__(
@@ -78,6 +82,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
         itm_weight: float = 1.0,
         mlm_weight: float = 1.0,
         reference: bool = False,
+        gradient_checkpointing: bool = False,
+        compile: bool | dict[str, Any] = False,
     ) -> None:
         super().__init__()
         if not 0.0 <= alpha <= 1.0 or not 0.0 <= momentum <= 1.0 or not 0.0 < mask_probability < 1.0:
@@ -90,7 +96,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
         self.alpha, self.alpha_ramp_steps = alpha, alpha_ramp_steps
         self.mask_probability, self.reference = mask_probability, reference
         self.itm_weight, self.mlm_weight = itm_weight, mlm_weight
-        self.negative_pool, self._seed = negative_pool, 0
+        self.blocks = {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
+        self.negative_pool, self.seed = negative_pool, 0  # the run's seed, which `SeedPerRank` sets
         self.net: Albef | None = None
         self._keys: tuple[Tensor, ...] | None = None
 
@@ -98,6 +105,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         """Build student, teacher and queues, once."""
         if self.net is None:
             self.net = self.build(vocab_size=self.vocabulary.size)
+            set_blocks(self.net, **self.blocks)
             self.twin = MomentumTwin(self.net.encoder)
             self.queue = FeatureQueue(self.queue_size, self.net.encoder.image_projection.out_features)
 
@@ -191,10 +199,6 @@ class AlbefPretrainingSystem(pl.LightningModule):
         ).masked
         return Teaching(image.features, teacher.text_features(tokens[size:]), teacher.language_logits(hidden))
 
-    def on_train_start(self) -> None:
-        """All ranks agree on one seed."""
-        self._seed = broadcast_int(torch.initial_seed() % 2**31, self.device)
-
     def on_train_batch_start(self, batch: PairBatch, batch_index: int) -> None:
         """The teacher moves before the step, while sharded parameters are what is stored."""
         self.net.clamp_temperature()
@@ -256,7 +260,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         if pairs % pool:
             raise ValueError(f"model.negative_pool={pool} must divide data.batch_size={pairs}")
         draws = joint_draws(
-            self._seed,
+            self.seed,
             step,
             pairs,
             width=self.net.encoder.embeddings.position.num_embeddings,

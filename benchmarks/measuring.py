@@ -1,0 +1,50 @@
+"""Times of several sides in turn, memory of processes of their own, and the page that each benchmark has a section of."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Hashable
+from pathlib import Path
+
+Side = Hashable  # who is measured
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+
+def write_section(name: str, text: str, page: Path = PAGE) -> None:
+    """Replace the part of the page between the marks of this name, or append it; nothing else changes."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    content = page.read_text() if page.exists() else f"# {page.stem.capitalize()}\n"
+    before, found, rest = content.partition(begin)
+    after = rest.partition(end)[2] if found else "\n"
+    temporary = page.with_suffix(".tmp")
+    temporary.write_text(f"{before.rstrip()}\n\n{begin}\n{text.strip()}\n{end}{after}")
+    temporary.replace(page)
+
+
+def median_seconds(steps: dict[Side, Callable[[], object]], rounds: int) -> dict[Side, float]:
+    """Median seconds of each side's step, turn by turn in one process; the order turns round after every round."""
+    seconds: dict[Side, list[float]] = {side: [] for side in steps}
+    for turn in range(rounds + 1):
+        for side in steps if turn % 2 else reversed(steps):
+            start = time.perf_counter()
+            steps[side]()
+            if turn:  # the first one allocates
+                seconds[side].append(time.perf_counter() - start)
+    return {side: statistics.median(times) for side, times in seconds.items()}
+
+
+def resident_bytes(field: str = "VmRSS") -> int:
+    """Resident size now, or its highest value as VmHWM; getrusage would count what the parent held when it started us."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+
+def number_from_process(*arguments: str) -> int:
+    """The last number that this program prints when it is started with other arguments, as a process with memory of its own."""
+    # every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, sys.argv[0], *arguments]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return int(result.stdout.split()[-1])

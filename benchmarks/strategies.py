@@ -1,0 +1,126 @@
+"""Every strategy with two processes at one CLIP: memory per rank against the arithmetic, and seconds a step; written to docs/strategies.md.
+
+    python benchmarks/strategies.py [--only ddp fsdp] [--precision 32-true] [--dry-run]
+
+Each row is a run of `train.py` on a CPU whose `memory` callback measures in the processes themselves. The joint batch is the same everywhere. Rows that
+aren't measured this time stay as benchmarks/strategies.json has them. `deepspeed` needs its extra.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imports torchvision)
+
+# isort: split
+import torch
+from hydra import compose, initialize_config_dir
+from measuring import write_section
+
+from alignlab.memory import Counts, Strategy, counts, training_memory
+from alignlab.run import build
+
+ROOT = Path(__file__).parent.parent
+PAGE, TABLE = ROOT / "docs" / "strategies.md", ROOT / "benchmarks" / "strategies.json"
+JOINT_BATCH, STEPS, RANKS = 16, 6, 2
+MODEL = (  # some 75 million parameters
+    *("model=clip", "model/net=clip_vit_b32", "data=emoji_scenes", "data.image_size=96", "model.net.vision.patch_size=16"),
+    *("model.net.vision.width=640", "model.net.vision.depth=10", "model.net.vision.heads=10", "model.net.text.depth=8"),
+    *("optim=adamw", "callbacks=[default,memory]", "callbacks.checkpoint=null", "callbacks.final_validation=null", "callbacks.curves=null"),
+    *("++callbacks.throughput.warmup_steps=2", "data.num_train=512", "data.num_val=16", "data.num_workers=0", "++trainer.limit_val_batches=0"),
+    *(f"trainer.max_steps={STEPS}", "trainer.val_check_interval=null", "trainer.num_sanity_val_steps=0", "trainer.log_every_n_steps=1"),
+)  # fmt: skip
+OFFLOAD = ("trainer.strategy.offload_optimizer=true", "trainer.strategy.offload_parameters=true")
+CASES: dict[str, tuple[Strategy, int, tuple[str, ...]]] = {
+    "one process": ("none", 1, ("trainer=cpu",)),
+    "ddp": ("ddp", RANKS, ("trainer=ddp",)),
+    "fsdp": ("fsdp", RANKS, ("trainer=fsdp",)),
+    "deepspeed 1": ("deepspeed_1", RANKS, ("trainer=deepspeed", "trainer.strategy.stage=1")),
+    "deepspeed 2": ("deepspeed_2", RANKS, ("trainer=deepspeed", "trainer.strategy.stage=2")),
+    "deepspeed 3": ("deepspeed_3", RANKS, ("trainer=deepspeed", "trainer.strategy.stage=3")),
+    "deepspeed 3, offloaded": ("deepspeed_3", RANKS, ("trainer=deepspeed", "trainer.strategy.stage=3", *OFFLOAD)),
+}
+
+
+def model_counts() -> Counts:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides=list(MODEL))
+    _, system = build(cfg)
+    system.configure_model()
+    return counts(system)
+
+
+def run(case: str, precision: str) -> dict[str, float]:
+    """Bytes and seconds of one run of train.py."""
+    _, ranks, overrides = CASES[case]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "train.py", *MODEL, *overrides, f"trainer.precision={precision}"]
+        command += [f"data.batch_size={JOINT_BATCH // ranks}", f"hydra.run.dir={folder}"]
+        # every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        environment |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)), "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{case}: {done.stderr.strip().splitlines()[-1]}")
+        result = json.loads((Path(folder) / "result.json").read_text())
+    metrics = result["metrics"]
+    return {
+        "tensors": metrics["memory/tensor_bytes"],
+        "peak": metrics["memory/peak_bytes"],
+        "seconds": JOINT_BATCH / result["samples_per_second"],
+    }
+
+
+def section(rows: dict[str, dict], size: Counts) -> str:
+    lines = []
+    for name, row in rows.items():
+        case, _, precision = name.partition(" | ")
+        strategy, ranks, _ = CASES[case]
+        # on a CPU the host that things are offloaded to is the same memory
+        wanted = training_memory(size, strategy, ranks, precision)
+        parts = " + ".join(f"{part / 2**20:.0f}" for part in wanted[:3])
+        lines.append(
+            f"| {case} | {precision} | {parts} | {wanted.total / 2**20:.0f} | {row['tensors'] / 2**20:.0f} | {row['tensors'] / wanted.total:.2f} "
+            f"| {row['peak'] / 2**20:.0f} | {row['seconds']:.2f} | {row['date']} |"
+        )
+    return f"""
+## Memory
+
+MiB of each rank for a CLIP of {size.trainable / 1e6:.1f} million parameters, joint batch {JOINT_BATCH}, AdamW, two gloo processes on a CPU.
+Arithmetic: parameters + gradients + optimizer (`alignlab.memory.training_memory`). Tensors: all that exist after a step, counted in the
+process. Peak: growth of the process's resident size, activations and communication included. Seconds a step: 2 CPU cores (AMD EPYC), all
+ranks on the same two. Made by `python benchmarks/strategies.py`; torch {torch.__version__}.
+
+| strategy | precision | arithmetic | sum | tensors | of the sum | peak | seconds a step | date |
+|---|---|---|---|---|---|---|---|---|
+{chr(10).join(lines)}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed", "bf16-true"), default="32-true")
+    parser.add_argument("--dry-run", action="store_true", help="print without writing")
+    arguments = parser.parse_args()
+    rows = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    for case in arguments.only:
+        group = CASES[case][2][0].removeprefix("trainer=")
+        if not (ROOT / "conf" / "trainer" / f"{group}.yaml").exists():
+            print(f"{case}: there is no conf/trainer/{group}.yaml")
+            continue
+        row = {**run(case, arguments.precision), "date": time.strftime("%Y-%m-%d")}
+        rows[f"{case} | {arguments.precision}"] = row
+        print(case, row, flush=True)
+    if not arguments.dry_run:
+        TABLE.write_text(json.dumps(rows, indent=1) + "\n")
+        write_section("memory", section(rows, model_counts()), PAGE)
+
+
+if __name__ == "__main__":
+    main()

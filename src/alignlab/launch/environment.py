@@ -1,0 +1,97 @@
+"""Who started this process, which rank it is, and the one name that all ranks of a launch give their run directory."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Starter = Literal["user", "lightning", "torchrun", "slurm"]
+
+# What tells a process that it is one of several. A job that is started on its own must not inherit it.
+_OF_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+_OF_RANKS += ("GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
+_OF_SLURM_TASKS = ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One process among those that were started together."""
+
+    starter: Starter
+    rank: int
+    world_size: int
+    num_nodes: int
+    restarts: int  # how often the starter has begun anew: a requeued Slurm job, a torchrun group after a failure
+
+    @property
+    def external(self) -> bool:
+        """Whether the processes are there before the run begins, so that each composes the config by itself."""
+        return self.starter in ("torchrun", "slurm")
+
+    @property
+    def local_world_size(self) -> int:
+        return max(1, self.world_size // self.num_nodes)
+
+
+def launch(env: Mapping[str, str] | None = None) -> Launch:
+    """The launch that the environment variables tell of, in Lightning's order: torchrun, also inside Slurm; srun; Lightning's own."""
+    env = os.environ if env is None else env
+    if "TORCHELASTIC_RUN_ID" in env:
+        nodes, restarts = _number(env, "GROUP_WORLD_SIZE", 1), _number(env, "TORCHELASTIC_RESTART_COUNT")
+        return Launch("torchrun", _number(env, "RANK"), _number(env, "WORLD_SIZE", 1), nodes, restarts)
+    if "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        nodes, restarts = _number(env, "SLURM_NNODES", 1), _number(env, "SLURM_RESTART_COUNT")
+        return Launch("slurm", _number(env, "SLURM_PROCID"), _number(env, "SLURM_NTASKS", 1), nodes, restarts)
+    if "LOCAL_RANK" in env:
+        ranks, node, local = _number(env, "WORLD_SIZE", 1), _number(env, "NODE_RANK"), _number(env, "LOCAL_RANK")
+        return Launch("lightning", local or node, ranks, 1, 0)
+    return Launch("user", 0, 1, 1, 0)
+
+
+def agreed_name(env: Mapping[str, str] | None = None) -> str:
+    """A name for the run directory that is the same on all ranks, and again after a restart: a time stamp, or the Slurm job's number.
+
+    Ranks of torchrun ask the store that its agents keep; those of srun need nothing but their job's number.
+
+    Raises:
+        ValueError: nothing tells the ranks apart from other runs.
+    """
+    env = os.environ if env is None else env
+    found = launch(env)
+    if found.starter == "slurm":
+        job, step = env.get("SLURM_ARRAY_JOB_ID", env.get("SLURM_JOB_ID", "0")), env.get("SLURM_STEP_ID", "0")
+        parts = ["slurm", job, env.get("SLURM_ARRAY_TASK_ID", ""), "" if step == "0" else step]
+        return "_".join(part for part in parts if part)
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    if found.starter == "torchrun":
+        return _first_said(env, stamp) if found.world_size > 1 else stamp
+    if _number(env, "NODE_RANK") > 0:
+        raise ValueError(
+            "NODE_RANK is set: nodes started by hand can't agree on a run directory; give hydra.run.dir=..."
+        )
+    return stamp
+
+
+def of_one_process(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment without what makes a process a rank: for jobs that start their own ranks."""
+    env = os.environ if env is None else env
+    drop = {*_OF_RANKS, *_OF_SLURM_TASKS}
+    return {name: value for name, value in env.items() if name not in drop and not name.startswith("TORCHELASTIC_")}
+
+
+def _first_said(env: Mapping[str, str], value: str) -> str:
+    """What the first rank to come said, in the store of torchrun's agent."""
+    if env.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        raise ValueError(
+            "this torchrun keeps no store for its ranks to agree on a run directory; give hydra.run.dir=..."
+        )
+    from torch.distributed import TCPStore  # only here: nobody else needs torch to compose a config
+
+    store = TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)
+    return store.compare_set("alignlab/run_directory", "", value).decode()
+
+
+def _number(env: Mapping[str, str], name: str, default: int = 0) -> int:
+    value = env.get(name, "")
+    return int(value) if value.isdecimal() else default

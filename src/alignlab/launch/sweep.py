@@ -1,0 +1,155 @@
+"""A sweep: its jobs, what became of each, and the table of it."""
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from alignlab.launch.rank_watch import ended_how
+from alignlab.results import write_text
+
+CONSOLE = "console.log"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    number: int
+    overrides: tuple[str, ...]  # in Hydra's grammar, without hydra.*
+    directory: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.directory / "checkpoints" / "last.ckpt"
+
+    def arguments(self) -> list[str]:
+        """The command line of its run, which goes on if the directory holds a checkpoint."""
+        directory = (
+            "'" + re.sub(r"(\\*)'", r"\1\1\\'", str(self.directory)) + "'"
+        )  # a backslash counts only before a quote
+        found = [*self.overrides, f"hydra.run.dir={directory}", f"hydra.job.num={self.number}"]
+        return [*found, f"resume={directory}"] if self.checkpoint.exists() else found
+
+
+@dataclass
+class Row:
+    """What became of a job; one field a column."""
+
+    job: int
+    overrides: str
+    status: str
+    reason: str | None
+    objective: float | None
+    steps: int
+    seconds: float
+    directory: str
+
+    def same_job(self, job: Job) -> bool:
+        return self.overrides == " ".join(job.overrides)
+
+
+@dataclass
+class Sweep:
+    """The rows so far, kept in sweep.json and sweep.csv of the sweep's directory."""
+
+    directory: Path
+    rows: dict[int, Row] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, directory: Path) -> "Sweep":
+        """What an earlier process has left there; nothing if there is nothing."""
+        file = directory / "sweep.json"
+        rows = [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
+        return cls(directory, {row.job: row for row in rows})
+
+    def add(self, row: Row) -> None:
+        """Takes a row down, on disk too."""
+        self.rows[row.job] = row
+        rows = [asdict(self.rows[number]) for number in sorted(self.rows)]
+        write_text(self.directory / "sweep.json", json.dumps(rows, indent=2, allow_nan=False) + "\n")
+        table = io.StringIO()
+        writer = csv.DictWriter(table, [each.name for each in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.directory / "sweep.csv", table.getvalue())
+
+    def show(self) -> None:
+        """Prints the table."""
+        from rich.console import Console
+        from rich.table import Table
+
+        ok = sum(row.status == "ok" for row in self.rows.values())
+        words = {number: row.overrides.split() for number, row in self.rows.items()}
+        same = (
+            set.intersection(*map(set, words.values())) if len(words) > 1 else set()
+        )  # not worth a place in every row
+        table = Table(
+            "job", "overrides", "status", "objective", "steps", "seconds", title=f"{ok} of {len(self.rows)} ok"
+        )
+        for _, row in sorted(self.rows.items()):
+            objective = "" if row.objective is None else f"{row.objective:.6g}"
+            status = row.status if row.reason is None else f"{row.status}: {row.reason}"
+            own = " ".join(word for word in words[row.job] if word not in same)
+            table.add_row(str(row.job), own, status, objective, str(row.steps), f"{row.seconds:.0f}")
+        console = Console(highlight=False)
+        console.print(table)
+        console.print(f"sweep directory  {self.directory}", soft_wrap=True)
+
+
+def finished(job: Job, code: int | None, seconds: float, stopped: bool = False) -> Row:
+    """The row of a job that has ended, from its result.json; without one, from its exit code and its last words.
+
+    Args:
+        code: of the process; negative: a signal's number.
+        seconds: since it was begun, for a job that can't tell itself.
+        stopped: the sweep itself has stopped it.
+    """
+    try:
+        result = json.loads((job.directory / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        result = {"status": "interrupted" if stopped else "failed", "reason": ended_how(code) + _last_line(job)}
+    if result["status"] == "ok" and code not in (0, None):
+        result |= {"status": "failed", "reason": f"after result.json: {ended_how(code)}"}
+    return Row(
+        job.number,
+        " ".join(job.overrides),
+        result["status"],
+        result.get("reason"),
+        result.get("objective"),
+        result.get("steps", 0),
+        round(result.get("seconds") or seconds, 1),
+        str(job.directory),
+    )
+
+
+def prepared(job: Job, again: Row | None) -> None:
+    """Makes a job's directory ready: of an interrupted run, the checkpoint is used; any other is put aside, never deleted."""
+    if job.directory.exists() and not (again is not None and again.status == "interrupted" and again.same_job(job)):
+        aside = next(
+            path for n in range(1, 1000) if not (path := job.directory.with_name(f"{job.directory.name}.{n}")).exists()
+        )
+        shutil.move(job.directory, aside)
+    job.directory.mkdir(parents=True, exist_ok=True)
+    (job.directory / "result.json").unlink(missing_ok=True)
+
+
+def objectives(rows: Sequence[Row]) -> list[float | None]:
+    """What a sweeper is told: a number, nan for a job that gave none although others did, None where nothing was asked for."""
+    asked = any(row.objective is not None for row in rows)
+    return [
+        row.objective if row.objective is not None or (not asked and row.status == "ok") else math.nan for row in rows
+    ]
+
+
+def _last_line(job: Job) -> str:
+    try:
+        lines = (job.directory / CONSOLE).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return f"; its last words: {lines[-1].strip()[:200]}" if lines else ""

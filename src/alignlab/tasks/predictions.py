@@ -1,0 +1,71 @@
+"""predictions.jsonl of a run directory: a row as soon as an item is done, so that an interruption loses nothing."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alignlab.results import write_text
+
+Row = dict[str, Any]
+Named = TypeVar("Named")  # has an id
+
+
+class Predictions:
+    """Rows by id, appended to the file one by one and put into the order of the input at the end.
+
+    Opened on a run that was interrupted, it keeps the finished rows; those of failed items and a half-written last line are dropped,
+    for they will be done again.
+    """
+
+    def __init__(self, run_dir: Path, resumed: bool = False) -> None:
+        self.file = run_dir / "predictions.jsonl"
+        if self.file.exists() and not resumed:
+            raise ValueError(f"output: {run_dir} holds predictions already; go on with resume={run_dir}")
+        self.rows = {row["id"]: row for row in self._read() if row.get("error") is None}
+        if self.file.exists():
+            self._write(self.rows.values())
+
+    def missing(self, items: Sequence[Named]) -> list[Named]:
+        """The items without a finished row.
+
+        Raises ValueError where a finished row is about another text than the item of the same id.
+        """
+        for item in items:
+            row = self.rows.get(item.id)
+            if row is not None and "input" in row and row["input"] != item.text:
+                raise ValueError(f"resume: item {item.id} is another text now than in {self.file}; start a new run")
+        return [item for item in items if item.id not in self.rows]
+
+    def add(self, row: Row) -> None:
+        """Appends a row and hands it to the operating system at once."""
+        self.rows[row["id"]] = row
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+
+    def sort(self, order: Iterable[str]) -> list[Row]:
+        """Rewrites the file in this order and gives the rows; rows of other items follow."""
+        known = [self.rows[id] for id in order if id in self.rows]
+        ids = {row["id"] for row in known}
+        rows = known + [row for id, row in self.rows.items() if id not in ids]
+        self.rows = {row["id"]: row for row in rows}
+        self._write(rows)
+        return rows
+
+    def _read(self) -> Iterable[Row]:
+        if not self.file.exists():
+            return
+        lines = self.file.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                if number < len(lines):
+                    raise ValueError(f"resume: line {number} of {self.file} is no JSON") from None
+
+    def _write(self, rows: Iterable[Row]) -> None:
+        write_text(self.file, "".join(map(_line, rows)))
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"

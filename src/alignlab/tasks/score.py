@@ -1,0 +1,119 @@
+"""How likely texts are: log-likelihood, perplexity and bits per byte."""
+
+import math
+
+from alignlab.results import Clock
+from alignlab.tasks.inputs import Item
+from alignlab.tasks.job import Job, Subject
+from alignlab.tasks.predictions import Row
+
+
+class Score:
+    """Log-likelihood of every item's text under the model, without template or technique.
+
+    A text begins after the model's begin- or end-of-text token, so that its first token counts too; models that have neither start to count
+    at the second. An item's field `context` stands before the text and does not count. Texts longer than the model's context are read
+    in windows, each token seen with at least `overlap` of a window before it (the first window apart).
+    """
+
+    needs = "backend"
+
+    def __init__(self, overlap: float = 0.5) -> None:
+        if not 0 <= overlap < 1:
+            raise ValueError(f"task.overlap is {overlap}; it must lie in [0, 1)")
+        self.overlap = overlap
+
+    def run(self, subject: Subject, job: Job) -> dict[str, float]:
+        items, clock = job.items(), Clock()
+        missing = sorted(job.predictions.missing(items), key=lambda item: -len(item.text))  # similar lengths together
+        for start in range(0, len(missing), job.batch_size):
+            for row in self.rows(subject, missing[start : start + job.batch_size]):
+                job.predictions.add(row)
+        seconds = clock.seconds()
+        rows = job.rows(item.id for item in items)
+        columns = ["id", "input", "tokens", "log_likelihood", "perplexity", "bits_per_byte"]
+        job.table("scores", columns, [[row[column] for column in columns] for row in rows])
+        new = {item.id for item in missing}
+        tokens = sum(row["tokens"] for row in rows if row["id"] in new)
+        return total(rows) | {"tokens_per_second": tokens / seconds if seconds else 0.0}
+
+    def rows(self, subject: Subject, items: list[Item]) -> list[Row]:
+        """Rows of a batch; an empty text becomes an error."""
+        windows: list[list[int]] = []
+        counted: list[list[tuple[int, int]]] = []  # of each item: (window, tokens at its end that count)
+        for item in items:
+            ids, size = self._ids(subject, item)
+            counted.append([])
+            for window, new in _windows(ids, size, subject.context_length, self.overlap):
+                counted[-1].append((len(windows), new))
+                windows.append(window)
+        logprobs = subject.backend.score(windows) if windows else []
+        return [
+            _row(item, [value for number, new in parts for value in logprobs[number][len(logprobs[number]) - new :]])
+            for item, parts in zip(items, counted, strict=True)
+        ]
+
+    def _ids(self, subject: Subject, item: Item) -> tuple[list[int], int]:
+        """Ids of start token, context and text, and how many of them count."""
+        tokenizer = subject.tokenizer
+        start = next((id for id in (tokenizer.bos_token_id, tokenizer.eos_token_id) if id is not None), None)
+        context = item.fields.get("context", "")
+        before = tokenizer(context, add_special_tokens=False)["input_ids"] if context else []
+        # Joined before they are cut apart: a tokenizer may merge over the seam, and the model reads what it was trained on.
+        ids = tokenizer(context + item.text, add_special_tokens=False)["input_ids"]
+        shared = next(
+            (n for n, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids))
+        )
+        size = len(ids) - shared
+        if start is None:
+            return ids, min(size, max(0, len(ids) - 1))
+        return [start, *ids], size
+
+
+def total(rows: list[Row]) -> dict[str, float]:
+    """Perplexity and bits per byte of all texts together, and counts."""
+    whole = [row for row in rows if row["error"] is None]
+    tokens, size = sum(row["tokens"] for row in whole), sum(row["bytes"] for row in whole)
+    likelihood = math.fsum(row["log_likelihood"] for row in whole)
+    return {
+        "perplexity": _exp(-likelihood / max(1, tokens)) or math.inf,
+        "bits_per_byte": -likelihood / math.log(2) / max(1, size),
+        "log_likelihood": likelihood,
+        "tokens": float(tokens),
+        "failed": float(len(rows) - len(whole)),
+    }
+
+
+def _windows(ids: list[int], size: int, limit: int | None, overlap: float) -> list[tuple[list[int], int]]:
+    """Pieces of at most `limit` ids that together count each of the last `size` ids once, with how many each counts."""
+    if size == 0:
+        return []
+    if limit is None or len(ids) <= limit:
+        return [(ids, size)]
+    step = max(1, min(limit - 1, limit - int(limit * overlap)))  # the first id of a window has nothing before it
+    counted, found = len(ids) - size, []
+    end = max(limit, counted + step)
+    while counted < len(ids):
+        end = min(end, len(ids))
+        found.append((ids[max(0, end - limit) : end], end - counted))
+        counted, end = end, end + step
+    return found
+
+
+def _row(item: Item, values: list[float]) -> Row:
+    size, likelihood = len(item.text.encode()), math.fsum(values)
+    error = None if values else "the text has no token whose likelihood can be told"
+    return {
+        "id": item.id,
+        "input": item.text,
+        "tokens": len(values),
+        "bytes": size,
+        "log_likelihood": likelihood if values else None,
+        "perplexity": _exp(-likelihood / len(values)) if values else None,
+        "bits_per_byte": -likelihood / math.log(2) / size if values else None,
+        "error": error,
+    }
+
+
+def _exp(x: float) -> float | None:
+    return math.exp(x) if x < 700 else None

@@ -1,0 +1,83 @@
+"""Checkpoints in other forms: one file of a sharded folder, bare weights as safetensors, ALBEF's published layout."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
+import torch
+from lightning.fabric.utilities.load import _load_distributed_checkpoint
+
+from alignlab.models.albef_checkpoint import AlbefState, from_official, to_official
+from alignlab.strategies.optimizer_state import numbered
+
+
+def checkpoint_of(source: Path) -> Path:
+    """The checkpoint that a path names: a run directory's last one, or the path itself. Raises ValueError if there is none."""
+    found = source / "checkpoints" / "last.ckpt" if (source / "checkpoints").is_dir() else source
+    if not found.exists():
+        raise ValueError(f"{source} is neither a checkpoint nor a run directory with checkpoints/last.ckpt")
+    return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint as one dict in the layout of a single device, whatever strategy wrote it.
+
+    DeepSpeed's own folders give weights, without the optimizer. Raises ValueError for anything else.
+    """
+    if path.is_file():
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if (path / ".metadata").exists():
+        content = _load_distributed_checkpoint(path)
+        states = [content.pop(key) for key in sorted(key for key in content if key.startswith("optimizer_"))]
+        return {**content, "optimizer_states": [numbered(state) for state in states]}
+    if (path / "checkpoint").is_dir():
+        from lightning.pytorch.utilities.deepspeed import get_fp32_state_dict_from_zero_checkpoint
+
+        return {"state_dict": get_fp32_state_dict_from_zero_checkpoint(str(path), tag="checkpoint")}
+    raise ValueError(f"{path} is no checkpoint: a file, or a folder written by trainer=fsdp or trainer=deepspeed")
+
+
+def whole(source: Path, target: Path) -> int:
+    """Writes one file that every strategy goes on from; returns the number of weights' tensors."""
+    content = _with_weights(read(checkpoint_of(source)), source)
+    _write(target, lambda file: torch.save(content, file))
+    return len(content["state_dict"])
+
+
+def safetensors(source: Path, target: Path) -> int:
+    """Writes the weights alone (net, teacher, queues: all that `state_dict` has); returns the number of tensors."""
+    from safetensors.torch import save_file
+
+    state = _with_weights(read(checkpoint_of(source)), source)["state_dict"]
+    # tensors that share memory are written out one by one
+    tensors = {name: value.contiguous().clone() for name, value in state.items()}
+    _write(target, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+    return len(tensors)
+
+
+def from_albef(source: Path, target: Path, grid: tuple[int, int] | None = None) -> int:
+    """From the published pre-training layout to weights for `ckpt_path=`; returns the number of tensors."""
+    state = from_official(torch.load(source, map_location="cpu", weights_only=True, mmap=True), grid=grid).of_system()
+    _write(target, lambda file: torch.save({"state_dict": state}, file))
+    return len(state)
+
+
+def to_albef(source: Path, target: Path) -> int:
+    """From a run's checkpoint to the published layout; returns the number of tensors."""
+    state = to_official(AlbefState.from_system(_with_weights(read(checkpoint_of(source)), source)["state_dict"]))
+    _write(target, lambda file: torch.save({"model": state}, file))
+    return len(state)
+
+
+def _with_weights(content: dict[str, Any], source: Path) -> dict[str, Any]:
+    if "state_dict" not in content:
+        raise ValueError(f"{source} is no checkpoint of a run: it has no state_dict")
+    return content
+
+
+def _write(target: Path, save: Callable[[Path], Any]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}")
+    save(temporary)
+    temporary.replace(target)

@@ -1,0 +1,50 @@
+"""Rows survive whatever ends a run."""
+
+from pathlib import Path
+
+import pytest
+
+from alignlab.tasks.inputs import Item
+from alignlab.tasks.predictions import Predictions
+
+
+def row(id: str, **more: object) -> dict:
+    return {"id": id, "input": f"text {id}", "error": None, **more}
+
+
+ITEMS = [Item(id, f"text {id}", {}) for id in "abc"]
+
+
+def test_rows_are_there_at_once_and_in_order_at_the_end(tmp_path: Path) -> None:
+    held = Predictions(tmp_path)
+    for id in "cab":
+        held.add(row(id, reply="Käse\n🧀"))
+        assert f'"id": "{id}"' in (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    assert [found["id"] for found in held.sort("abc")] == ["a", "b", "c"]
+    again = Predictions(tmp_path, resumed=True)
+    assert list(again.rows.values()) == [row(id, reply="Käse\n🧀") for id in "abc"]
+
+
+def test_an_interrupted_file_goes_on(tmp_path: Path) -> None:
+    held = Predictions(tmp_path)
+    held.add(row("a"))
+    held.add(row("b") | {"error": "too long"})
+    with held.file.open("a") as file:
+        file.write('{"id": "c", "inp')
+    again = Predictions(tmp_path, resumed=True)
+    assert [item.id for item in again.missing(ITEMS)] == ["b", "c"], "failed and half-written ones are done again"
+    again.add(row("b"))
+    again.add(row("c"))
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 3
+
+
+def test_other_runs_are_left_alone(tmp_path: Path) -> None:
+    Predictions(tmp_path).add(row("a"))
+    with pytest.raises(ValueError, match="holds predictions already; go on with resume="):
+        Predictions(tmp_path)
+    with pytest.raises(ValueError, match="item a is another text now"):
+        Predictions(tmp_path, resumed=True).missing([Item("a", "another", {})])
+    held = Predictions(tmp_path, resumed=True)
+    held.file.write_text('nonsense\n{"id": "a"}\n')
+    with pytest.raises(ValueError, match=r"line 1 of .* is no JSON"):
+        Predictions(tmp_path, resumed=True)

@@ -1,0 +1,80 @@
+"""Likelihoods against transformers' own loss, whole texts against windows."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from language_job import job_of, printed, subject_of
+from transformers import AutoModelForCausalLM
+
+from alignlab.tasks.score import Score, _windows
+
+TEXTS = ["Hello there", "a", "The quick brown fox jumps."]
+
+
+def reference(folder: Path, text: str, context: str = "") -> float:
+    """Log-likelihood of a text's bytes after the end-of-text token, by transformers alone."""
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    from alignlab.models.language import load_tokenizer
+
+    ids = [0, *load_tokenizer(str(folder))(context + text)["input_ids"]]
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    chosen = logits.gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    return float(chosen[len(context.encode()) :].double().sum())
+
+
+def test_parity_with_transformers(language_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    job = job_of(tmp_path / "run", file=tmp_path / "texts.txt")
+    found = Score().run(subject_of(language_model), job)
+    expected = [reference(language_model, text) for text in TEXTS]
+    rows = list(job.predictions.rows.values())
+    assert [row["input"] for row in rows] == TEXTS
+    assert [row["log_likelihood"] for row in rows] == pytest.approx(expected, abs=1e-3)
+    assert [row["tokens"] for row in rows] == [len(text) for text in TEXTS], "the first byte counts too"
+    size = sum(map(len, TEXTS))
+    assert found["perplexity"] == pytest.approx(math.exp(-sum(expected) / size), rel=1e-4)
+    assert found["bits_per_byte"] == pytest.approx(-sum(expected) / math.log(2) / size, rel=1e-4)
+    assert "Hello there" in printed(job)
+
+
+def test_a_context_does_not_count(language_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"context": "Say it: ", "text": "brown"}\n')
+    job = job_of(tmp_path / "run", file=tmp_path / "a.jsonl")
+    Score().run(subject_of(language_model), job)
+    (row,) = job.predictions.rows.values()
+    assert row["tokens"] == 5
+    assert row["log_likelihood"] == pytest.approx(reference(language_model, "brown", "Say it: "), abs=1e-3)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize(("length", "size"), [(5, 4), (16, 16), (17, 16), (100, 99), (100, 3), (64, 63)])
+def test_windows_count_every_token_once(overlap: float, length: int, size: int) -> None:
+    ids, seen = list(range(length)), []
+    for window, new in _windows(ids, size, 16, overlap):
+        assert len(window) <= 16
+        assert new < len(window) or (new == len(window) == length), "what counts has something before it"
+        seen += window[len(window) - new :]
+    assert seen == ids[length - size :]
+
+
+def test_a_long_text(language_model: Path, tmp_path: Path) -> None:
+    """Windows of 64 tokens: the first token of a window is seen without what came before, the others with half a window."""
+    text = "The quick brown fox jumps over the lazy dog. " * 4
+    job = job_of(tmp_path, text)
+    subject = subject_of(language_model)
+    Score().run(subject, job)
+    (row,) = job.predictions.rows.values()
+    assert row["tokens"] == len(text) and row["error"] is None
+    ids = [0, *subject.tokenizer(text)["input_ids"]]
+    start = subject.backend.score([ids[:64]])[0]
+    second = subject.backend.score([ids[32:96]])[0][31:]
+    assert sum(start) + sum(second) > row["log_likelihood"], "a part of the whole"
+    expected, counted = sum(start), 64
+    while counted < len(ids):
+        end = min(counted + 32, len(ids))
+        expected += sum(subject.backend.score([ids[end - 64 : end]])[0][-(end - counted) :])
+        counted = end
+    assert row["log_likelihood"] == pytest.approx(expected, abs=1e-3)
