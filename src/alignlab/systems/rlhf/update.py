@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alignlab.distributed import reduce_sum, world_size
 from alignlab.losses.ppo import value_mask
+from alignlab.results import Diverged
 from alignlab.systems.rlhf.objective import Experience, Statistics, Totals
 from alignlab.systems.rlhf.rollout import Trajectory, micro_batches, request_seeds
 
@@ -88,6 +89,10 @@ class Update:
                 break
             if self.max_grad_norm is not None:
                 norm = clip(parameters, self.max_grad_norm)
+                if (
+                    norm.device.type == "cpu" and not norm.isfinite()
+                ):  # elsewhere callbacks.nan_report ends the run after the update
+                    raise Diverged(f"gradient is {norm.item()} in update {number}")
                 statistics.sums["grad_norm"] = norm.detach() / world_size()  # metrics are summed over ranks
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
