@@ -3,7 +3,7 @@
     python benchmarks/ppo.py [--rounds 5] [--dry-run]
 
 Same architecture for policy, reference and reward (a Llama of 22.7 M parameters, vocabulary 32,000), same prompts (32 tokens), response length
-(64, never ended), batch (16), epochs (4), one minibatch, AdamW, all weights trained. TRL trains a second trunk for the critic; ours is measured both
+(64, never ended), batch (8), epochs (4), one minibatch, AdamW, all weights trained. TRL trains a second trunk for the critic; ours is measured both
 with a shared trunk, its default, and with a second one. Each side is a process of its own that makes one update when it is told to, in turn; medians
 over the rounds after one that doesn't count. Peak memory: highest resident size above what the process held before any net was built, from processes
 that do nothing else.
@@ -31,7 +31,7 @@ import torch
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 SIDES = ("TRL 1.12", "alignlab", "alignlab, separate critic")
-BATCH, PROMPT, RESPONSE, EPOCHS, VOCABULARY, WIDTH = 16, 32, 64, 4, 32_000, 384
+BATCH, PROMPT, RESPONSE, EPOCHS, VOCABULARY, WIDTH = 8, 32, 64, 4, 32_000, 384
 PAD, END = 0, 1
 
 

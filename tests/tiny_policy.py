@@ -137,6 +137,11 @@ def count_good(prompts: list[str], responses: list[str]) -> list[float]:
     return [response.split().count("good") / max(len(response.split()), 1) for response in responses]
 
 
+def count_letters(prompts: list[str], responses: list[str]) -> list[float]:
+    """A reward for any tokenizer."""
+    return [response.count("e") - 0.1 * len(response) for response in responses]
+
+
 def constant_rate(lr: float) -> Callable[..., dict]:
     """AdamW at a constant rate."""
     from functools import partial

@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 # Warnings about choices that were made on purpose.
 NOISE = (
+    r"Found .* module\(s\) in eval mode.*",  # policies under reinforcement learning have no dropout
     r".*isinstance\(treespec, LeafSpec\).*",
     r"Checkpoint directory .* exists and is not empty.*",  # a resumed run
     r"`broadcast_buffers` is deprecated.*",  # its successor is unknown to older torch

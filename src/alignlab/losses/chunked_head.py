@@ -66,17 +66,30 @@ def token_loss(
     )
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    logits = torch.nn.functional.linear(
-        hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
-    )
-    return logits.float().div_(temperature) if temperature != 1.0 else logits.float()
+class _LogProbs:
+    """log softmax of a chunk's logits, in float32, in a buffer that the next chunk overwrites.
 
+    On a CPU fresh memory costs as much as a pass over it, and a fused log-softmax keeps a row in the cache where a log-sum-exp writes it out twice.
+    """
 
-def _normalised(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of the ids, and the logits turned into log-probabilities in place."""
-    logits -= logits.logsumexp(1, keepdim=True)
-    return logits.gather(1, ids[:, None]).squeeze(1), logits
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, chunk: int) -> None:
+        self.weight = weight.to(hidden.dtype)
+        self.bias = None if bias is None else bias.to(hidden.dtype)
+        self.temperature = temperature
+        plain = hidden.dtype == torch.float32 and not torch.is_autocast_enabled(hidden.device.type)
+        self.buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight)) if plain else None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """(C, D) -> (C, V)."""
+        if self.buffer is None:
+            logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
+        else:
+            logits = torch.mm(hidden, self.weight.T, out=self.buffer[: len(hidden)])
+            if self.bias is not None:
+                logits += self.bias
+        if self.temperature != 1.0:
+            logits /= self.temperature
+        return torch.log_softmax(logits, 1, out=logits)
 
 
 @torch.no_grad()
@@ -84,14 +97,19 @@ def _statistics(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, ids: Tensor, temperature: float, entropy: bool, chunk: int
 ) -> TokenStatistics:
     logprobs, entropies = [], []
+    log_probs = _LogProbs(hidden, weight, bias, temperature, chunk)
     for start in range(0, len(ids), chunk):
         part = slice(start, start + chunk)
-        logprob, logits = _normalised(_logits(hidden[part], weight, bias, temperature), ids[part])
-        logprobs.append(logprob)
+        log_p = log_probs(hidden[part])
+        logprobs.append(_of(ids[part], log_p))
         if entropy:
-            entropies.append(-torch.linalg.vecdot(logits.exp(), logits))
+            entropies.append(-torch.linalg.vecdot(log_p.exp(), log_p))
     none = torch.zeros(0, device=hidden.device)
     return TokenStatistics(torch.cat([*logprobs, none]), torch.cat([*entropies, none]) if entropy else None)
+
+
+def _of(ids: Tensor, log_p: Tensor) -> Tensor:
+    return log_p.gather(1, ids[:, None]).squeeze(1)
 
 
 class _Gradient:
@@ -100,7 +118,8 @@ class _Gradient:
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needed: tuple[bool, bool, bool]) -> None:
         self.source, self.matrix = hidden, weight
         self.hidden = torch.empty_like(hidden) if needed[0] else None
-        self.weight = torch.zeros_like(weight, dtype=torch.float32) if needed[1] else None
+        self.weight = torch.empty_like(weight, dtype=torch.float32) if needed[1] else None
+        self.empty = True  # nothing was added yet
         self.bias = torch.zeros_like(bias, dtype=torch.float32) if needed[2] else None
 
     def add(
@@ -114,26 +133,37 @@ class _Gradient:
         temperature: float,
     ) -> None:
         """d logp_y / d s = [y] - p; d H / d s = -p (log p + H); s the logits over the temperature. Destroys log_p."""
+        to_logprob = to_logprob / temperature
         if to_entropy is None:
-            d = log_p.exp_().mul_(-to_logprob[:, None])
+            # -diag(g) p W = -g (p W): the factors go to the narrow side, and no one-hot is added to the wide one.
+            wide, factor = log_p.exp_(), -to_logprob
         else:
             p = log_p.exp()
-            d = log_p.add_(entropy[:, None]).mul_(-to_entropy[:, None]).sub_(to_logprob[:, None]).mul_(p)
-        d.scatter_add_(1, ids[:, None], to_logprob[:, None])
-        if temperature != 1.0:
-            d /= temperature
+            wide = log_p.add_(entropy[:, None]).mul_((-to_entropy / temperature)[:, None]).sub_(to_logprob[:, None])
+            wide, factor = wide.mul_(p), torch.ones_like(to_logprob)
+        hidden, wide = self.source[part], wide.to(self.source.dtype)
+        narrow, own = hidden * factor[:, None].to(hidden.dtype), hidden * to_logprob[:, None].to(hidden.dtype)
         if self.bias is not None:
-            self.bias += d.sum(0)
-        d = d.to(self.source.dtype)
+            self.bias += factor @ wide.float()
+            self.bias.index_add_(0, ids, to_logprob)
         if self.hidden is not None:
-            torch.mm(d, self.matrix.to(d.dtype), out=self.hidden[part])
+            matrix = self.matrix.to(wide.dtype)
+            torch.mm(wide, matrix, out=self.hidden[part])
+            self.hidden[part] *= factor[:, None]
+            self.hidden[part] += matrix[ids] * to_logprob[:, None]
         if self.weight is not None:
-            if self.weight.dtype == d.dtype:
-                self.weight.addmm_(d.T, self.source[part])
+            if self.weight.dtype == wide.dtype:
+                self.weight.addmm_(wide.T, narrow, beta=0.0 if self.empty else 1.0)
             else:
-                self.weight += d.T @ self.source[part]
+                if self.empty:
+                    self.weight.zero_()
+                self.weight += wide.T @ narrow
+            self.empty = False
+            self.weight.index_add_(0, ids, own.to(self.weight.dtype))
 
     def result(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        if self.weight is not None and self.empty:
+            self.weight.zero_()
         weight = None if self.weight is None else self.weight.to(self.matrix.dtype)
         return self.hidden, weight, self.bias
 
@@ -151,9 +181,10 @@ class _Statistics(torch.autograd.Function):
         hidden, weight, bias, ids = ctx.saved_tensors
         temperature, entropy, chunk = ctx.settings
         gradient = _Gradient(hidden, weight, bias, tuple(ctx.needs_input_grad[:3]))
+        log_probs = _LogProbs(hidden, weight, bias, temperature, chunk)
         for start in range(0, len(ids), chunk):
             part = slice(start, start + chunk)
-            _, log_p = _normalised(_logits(hidden[part], weight, bias, temperature), ids[part])
+            log_p = log_probs(hidden[part])
             h = -torch.linalg.vecdot(log_p.exp(), log_p) if entropy else None
             gradient.add(
                 part, log_p, ids[part], to_logprob[part], to_entropy[part] if entropy else None, h, temperature
@@ -167,9 +198,11 @@ class _FusedLoss(torch.autograd.Function):
         needed = tuple(with_gradient and needed for needed in ctx.needs_input_grad[:3])
         gradient = _Gradient(hidden, weight, bias, needed)
         total = torch.zeros((), device=hidden.device)
+        log_probs = _LogProbs(hidden, weight, bias, temperature, chunk)
         for start in range(0, len(ids), chunk):
             part = slice(start, start + chunk)
-            logprob, log_p = _normalised(_logits(hidden[part], weight, bias, temperature), ids[part])
+            log_p = log_probs(hidden[part])
+            logprob = _of(ids[part], log_p)
             h = -torch.linalg.vecdot(log_p.exp(), log_p) if entropy else None
             with torch.enable_grad():
                 inputs = [x.detach().requires_grad_() for x in (logprob, h) if x is not None]
@@ -178,10 +211,11 @@ class _FusedLoss(torch.autograd.Function):
             if any(needed):
                 gradients = torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
                 gradient.add(part, log_p, ids[part], gradients[0], gradients[1] if entropy else None, h, temperature)
-        ctx.save_for_backward(*gradient.result())
+        ctx.gradients = gradient.result()
         return total
 
     @staticmethod
     def backward(ctx, scale):
-        scaled = (None if g is None else g * scale.to(g.dtype) for g in ctx.saved_tensors)
+        gradients, ctx.gradients = ctx.gradients, None  # scaled where they lie: there is no second time
+        scaled = (None if g is None else g.mul_(scale) for g in gradients)
         return *scaled, None, None, None, None, None, None

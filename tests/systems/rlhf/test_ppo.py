@@ -12,10 +12,11 @@ from torch.testing import assert_close
 
 from alignlab.models.language import pretrained
 from alignlab.models.lora import add_lora
+from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.kl_controller import KlController
 from alignlab.systems.rlhf.objective import Objective
 from alignlab.systems.rlhf.ppo import PpoSystem
-from alignlab.systems.rlhf.update import Update
+from alignlab.systems.rlhf.update import Update, clip
 from tiny_policy import VOCABULARY, PlainBackend, Prompts, Recorder, constant_rate, count_good, save_model, sgd, trainer
 
 
@@ -152,6 +153,40 @@ def test_validation_changes_nothing(path: str, tmp_path: Path) -> None:
             metrics = one.callback_metrics
             assert {"val/score", "val/kl", "val/distinct_2", "val/ended"} <= set(metrics)
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+def test_validation_answers_the_same_each_time(path: str, tmp_path: Path) -> None:
+    found = system(path)
+    one = trainer(tmp_path, 1, limit_val_batches=2)
+    first = one.validate(found, datamodule=Prompts(8), verbose=False)
+    torch.rand(3)
+    assert one.validate(found, datamodule=Prompts(8), verbose=False) == first
+
+
+def test_every_update_and_epoch_has_an_order_of_its_own() -> None:
+    update = Update(epochs=2, num_minibatches=2)
+    orders = [update.minibatches(8, 4, seed, number) for seed, number in ((0, 0), (0, 1), (1, 0))]
+    epochs = [(*order[i], *order[i + 1]) for order in orders for i in (0, 2)]
+    assert len(set(epochs)) == 6 and all(sorted(epoch) == list(range(8)) for epoch in epochs)
+    assert update.minibatches(8, 4, 0, 1) == orders[1]
+
+
+def test_the_critics_group_starts_at_its_own_rate() -> None:
+    module = torch.nn.Linear(2, 2)
+    built = constant_rate(1e-3)(module, total_steps=2)
+    with_critic_group(built, [module.bias], 5.0)
+    rates = {id(p): group["lr"] for group in built["optimizer"].param_groups for p in group["params"]}
+    assert rates == {id(module.weight): pytest.approx(1e-3), id(module.bias): pytest.approx(5e-3)}
+    with pytest.raises(ValueError, match=r"model\.update\.critic_lr_ratio=0"):
+        with_critic_group(built, [module.bias], 0)
+
+
+def test_gradients_are_scaled_down_and_never_up() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    for length, wanted in ((5.0, 1.0), (0.5, 0.5)):
+        parameter.grad = torch.tensor([0.6, 0.8]) * length
+        assert clip([parameter], 1.0) == pytest.approx(length)
+        assert parameter.grad.norm() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_target_kl_stops_an_update(path: str, tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from alignlab.distributed import rank, reduce_mean, world_size
 from alignlab.evaluation.diversity import distinct
+from alignlab.inference.architecture import describe
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
+from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.losses.ppo import ScorePosition
-from alignlab.models.actor_critic import ActorCritic, Critic
+from alignlab.models.actor_critic import ActorCritic, Critic, without_dropout
 from alignlab.systems.language.export import build_net, export_model
 from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.objective import Experience, Objective
@@ -50,6 +52,16 @@ class Answer(NamedTuple):
     ended: bool
 
 
+def default_backend(model: nn.Module) -> Backend:
+    """Our own decode loop where it can run a live model of this kind, else the one of transformers."""
+    try:
+        describe(model.config)
+    except ValueError:
+        return TransformersBackend()
+    quantised = any(not parameter.is_floating_point() for parameter in model.parameters())
+    return TransformersBackend() if quantised else CompiledBackend()
+
+
 class OnPolicySystem(pl.LightningModule):
     """Rolls out, scores and improves; sub-classes turn scores into advantages.
 
@@ -72,7 +84,8 @@ class OnPolicySystem(pl.LightningModule):
     update
         epochs, minibatches, clipping, the critic's rate.
     backend
-        makes the backend that generates; None: our own decode loop on the live policy.
+        makes the backend that generates; None: our own decode loop on the live policy, or transformers' where that knows neither
+        architecture nor quantised weights.
     stop_ids
         tokens that end a response besides the tokenizer's end.
     seed
@@ -115,7 +128,7 @@ class OnPolicySystem(pl.LightningModule):
         self.reward = as_reward(reward)
         self.judge = None if judge is None else as_reward(judge, "model.judge")
         self.group_size, self.seed, self.score_position = group_size, seed, score_position
-        self.make_backend, self.export_merged = backend or CompiledBackend, export_merged
+        self.make_backend, self.export_merged = backend, export_merged
         self.sampling = Sampling(response_length, temperature, stop_ids=tuple(stop_ids))
         self.net: ActorCritic | None = None
         self.tokenizer: Any = None
@@ -158,9 +171,10 @@ class OnPolicySystem(pl.LightningModule):
         for reward in (self.reward, self.judge):
             if reward is not None:
                 reward.bind(self.net, self.tokenizer)
-        self.backend = self.make_backend()
+        self.backend = self.make_backend() if self.make_backend is not None else default_backend(self.net.model)
         dtype = "bfloat16" if self.net.head.weight.dtype == torch.bfloat16 else "float32"
         self.backend.load(ModelSource("policy", dtype=dtype, model=self.net.model, tokenizer=self.tokenizer))
+        without_dropout(self.net)  # a backend may have changed the mode
         self._ready_on = device
 
     @property
@@ -178,13 +192,12 @@ class OnPolicySystem(pl.LightningModule):
         e, metrics = self.experience(t, score)
         metrics |= self.update.run(self, t, e, number)
         metrics |= {
-            "objective/score": reduce_mean(score.mean()),
             "objective/response_length": reduce_mean(t.length.float().mean()),
             "objective/ended": reduce_mean(t.ended.float().mean()),
             "ppo/sampler_error": reduce_mean(self._sampler_error(responses, t)),
         }
+        self.log("objective/score", reduce_mean(score.mean()), prog_bar=True, batch_size=len(score))
         self.log_dict(metrics, batch_size=len(score))
-        self.log("score", metrics["objective/score"], prog_bar=True, logger=False, batch_size=len(score))
 
     def rollout(
         self, batch: PromptBatch, seed: int, update: int, repeats: int | None = None

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alignlab.distributed import reduce_sum, world_size
 from alignlab.losses.ppo import value_mask
+from alignlab.results import Diverged
 from alignlab.systems.rlhf.objective import Experience, Statistics, Totals
 from alignlab.systems.rlhf.rollout import Trajectory, micro_batches, request_seeds
 
@@ -87,7 +88,11 @@ class Update:
                 optimizer.zero_grad(set_to_none=True)
                 break
             if self.max_grad_norm is not None:
-                norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+                norm = clip(parameters, self.max_grad_norm)
+                if (
+                    norm.device.type == "cpu" and not norm.isfinite()
+                ):  # elsewhere callbacks.nan_report ends the run after the update
+                    raise Diverged(f"gradient is {norm.item()} in update {number}")
                 statistics.sums["grad_norm"] = norm.detach() / world_size()  # metrics are summed over ranks
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -146,6 +151,16 @@ class Update:
                 f"the ratio before the first update is off by {error:.3g}; it must be 1 within {RATIO_TOLERANCE}"
             )
         system.log("ppo/first_ratio_error", error, batch_size=1)
+
+
+@torch.no_grad()
+def clip(parameters: list[torch.nn.Parameter], limit: float) -> Tensor:
+    """Scale gradients down to a norm of `limit`; returns their norm before. Short ones are left alone where looking costs no wait, on a CPU."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if norm.device.type != "cpu" or norm > limit:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return norm
 
 
 def metrics_of(done: list[Statistics]) -> dict[str, Tensor]:
