@@ -81,7 +81,7 @@ def test_ppo_with_lora_resumed_bit_for_bit(prepared: Prepare, base: Path, tmp_pa
 
 
 def test_grpo_of_all_weights(prepared: Prepare, base: Path, tmp_path: Path) -> None:
-    words = ("model=grpo", "model/peft=null", *SMALL, f"model.net.path={base}", "model.group_size=2", "seed=3")
+    words = ("model=grpo", "model/peft=none", *SMALL, f"model.net.path={base}", "model.group_size=2", "seed=3")
     result = run.train(prepared(tmp_path / "run", *words, "trainer.max_steps=2", "objective=val/score"))
     assert result.objective == result.metrics["val/score"] and "ppo/value_loss" not in result.metrics
     assert (tmp_path / "run" / "export" / "model.safetensors").exists()

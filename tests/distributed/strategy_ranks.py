@@ -21,7 +21,6 @@ STEPS = 20
 MORE = 26  # steps after going on from another strategy's checkpoint
 PAIRS = 8  # of the joint batch
 SMALL = (
-    "data=emoji_scenes",
     "callbacks=default",
     "callbacks.progress=null",
     "callbacks.curves=null",
@@ -33,16 +32,21 @@ SMALL = (
     "trainer.gradient_clip_val=1.0",
     "trainer.log_every_n_steps=1",
     "trainer.val_check_interval=10",
-    "data.num_train=400",
-    "data.num_val=8",
-    "data.num_workers=0",
-    "+data.pad_to_multiple=20",
 )
+SCENES = ("data=emoji_scenes", "data.num_train=400", "data.num_val=8", "data.num_workers=0", "+data.pad_to_multiple=20")
+REVIEWS = ("+data.vocab_size=300", "data.max_length=40", "+trainer.limit_val_batches=2")
+LANGUAGE = ("model/net=llama_tiny", "model.net.width=32", "model.net.depth=2", "model.net.heads=2", *REVIEWS)
 TOWER = ("model.net.vision.width=32", "model.net.vision.depth=2")
 MODELS = {
-    "clip": ("model=clip", *TOWER, "model.net.text.width=32", "model.net.text.depth=2"),
+    "clip": ("model=clip", *SCENES, *TOWER, "model.net.text.width=32", "model.net.text.depth=2"),
+    "siglip": ("model=siglip", *SCENES, *TOWER, "model.net.text.width=32", "model.net.text.depth=2"),
+    "sft": ("model=sft", *LANGUAGE),
+    "reward": ("model=reward", *LANGUAGE, "model.pool=last"),
+    "dpo": ("model=dpo", *LANGUAGE),
+    "dpo_full": ("model=dpo", *LANGUAGE, "model/peft=none"),
     "albef": (
         "model=albef",
+        *SCENES,
         "model.net.encoder.vision.width=32",
         "model.net.encoder.vision.depth=2",
         "model.net.encoder.text_width=32",

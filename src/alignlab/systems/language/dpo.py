@@ -11,11 +11,12 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from alignlab.distributed import all_gather
+from alignlab.distributed import all_gather, reduce_min
 from alignlab.losses.language_modelling import token_log_probs
 from alignlab.losses.preference import DpoKind, dpo
 from alignlab.models.language import head_of, hidden_states
 from alignlab.models.lora import has_adapters, reference
+from alignlab.systems.averages import logged_means
 from alignlab.systems.language.export import Exports, build_net
 from alignlab.types import LanguageVocabulary, PreferenceBatch
 
@@ -79,9 +80,12 @@ class DpoSystem(Exports, pl.LightningModule):
 
     @torch.no_grad()
     def reference_log_probs(self, batch: PreferenceBatch, split: Literal["train", "val"]) -> Tensor:
-        """(B,) the same under the reference, from memory where all texts of the batch are known."""
+        """(B,) the same under the reference, from memory where all texts of the batches of all ranks are known.
+
+        Ranks decide together: a sharded policy is gathered by all of them or by none.
+        """
         keys = [(split, i) for i in batch.index.tolist()] if self.cache_reference else []
-        if keys and all(key in self._known for key in keys):
+        if keys and reduce_min(torch.tensor(float(all(key in self._known for key in keys)), device=batch.ids.device)):
             return torch.tensor([self._known[key] for key in keys], device=batch.ids.device)
         policy_was_training = self.net.training
         self.net.eval()
@@ -92,20 +96,21 @@ class DpoSystem(Exports, pl.LightningModule):
                 found = self.log_probs(self.net, batch)
         self.net.train(policy_was_training)
         if self.cache_reference:
-            self._known.update(zip(keys, found.tolist(), strict=True))
+            for i, value in zip(all_gather(batch.index).tolist(), all_gather(found).tolist(), strict=True):
+                self._known.setdefault((split, i), value)
         return found
 
     def training_step(self, batch: PreferenceBatch, batch_index: int) -> Tensor:
         """Mean over the pairs of this rank; all ranks have equally many."""
         loss, first, second = self._terms(batch, "train")
         logged = {
-            "train/loss": loss.detach().mean(),
+            "train/loss": loss.mean(),
             "train/accuracy": (first > second).float().mean(),
             "train/reward_margin": (first - second).mean(),
             "train/chosen_reward": first.mean(),
             "train/rejected_reward": second.mean(),
         }
-        self.log_dict(logged, batch_size=len(batch.ids))
+        self.log_dict(logged_means(self, logged), batch_size=len(batch.ids))
         return loss.mean()
 
     def validation_step(self, batch: PreferenceBatch, batch_index: int) -> None:

@@ -15,6 +15,7 @@ from alignlab.evaluation.preference import fitted_scale, pair_metrics
 from alignlab.losses.preference import bradley_terry
 from alignlab.models.reward import RewardModel
 from alignlab.models.value_head import Pool
+from alignlab.systems.averages import logged_means
 from alignlab.systems.language.export import build_net, export_model
 from alignlab.types import LanguageVocabulary, PreferenceBatch
 
@@ -65,7 +66,7 @@ class RewardSystem(pl.LightningModule):
         loss = bradley_terry(first, second, self._target(batch), margin=self._margin(batch), centering=self.centering)
         with torch.no_grad():
             accuracy = ((first > second).float() + 0.5 * (first == second).float()).mean()
-        logged = {"train/loss": loss.detach(), "train/accuracy": accuracy}
+        logged = logged_means(self, {"train/loss": loss, "train/accuracy": accuracy})
         self.log_dict(logged, prog_bar=True, batch_size=len(batch.ids))
         return loss
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from alignlab.distributed import all_gather
 from alignlab.losses.language_modelling import next_token_loss, token_log_probs
 from alignlab.models.language import head_of, hidden_states
+from alignlab.systems.averages import logged_means
 from alignlab.systems.language.export import Exports, build_net
 from alignlab.types import LanguageVocabulary, TokenBatch
 
@@ -51,7 +52,7 @@ class SftSystem(Exports, pl.LightningModule):
     def training_step(self, batch: TokenBatch, batch_index: int) -> Tensor:
         """Mean over the predicted tokens of all ranks."""
         loss = next_token_loss(self.log_probs(batch))
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.ids))
+        self.log_dict(logged_means(self, {"train/loss": loss}), prog_bar=True, batch_size=len(batch.ids))
         return loss
 
     def validation_step(self, batch: TokenBatch, batch_index: int) -> None:
