@@ -57,7 +57,7 @@ def infer(cfg: DictConfig) -> Result:
             with _subject(cfg, task) as subject:
                 result.metrics = task.run(subject, job)
         finally:
-            result.steps = len(predictions.rows)
+            result.steps = predictions.settle()
         result.samples_per_second = (result.steps - before) / max(clock.seconds(), 1e-9)
         result.objective = next(iter(result.metrics.values()), None)
         result.status = "ok"

@@ -35,7 +35,8 @@ SMALL = (
 )
 SCENES = ("data=emoji_scenes", "data.num_train=400", "data.num_val=8", "data.num_workers=0", "+data.pad_to_multiple=20")
 REVIEWS = ("+data.vocab_size=300", "data.max_length=40", "+trainer.limit_val_batches=2")
-LANGUAGE = ("model/net=llama_tiny", "model.net.width=32", "model.net.depth=2", "model.net.heads=2", *REVIEWS)
+LLAMA = ("model.net.width=32", "model.net.depth=2", "model.net.heads=2", "model.net.dropout=0")
+LANGUAGE = ("model/net=llama_tiny", *LLAMA, *REVIEWS)
 TOWER = ("model.net.vision.width=32", "model.net.vision.depth=2")
 MODELS = {
     "clip": ("model=clip", *SCENES, *TOWER, "model.net.text.width=32", "model.net.text.depth=2"),

@@ -1,5 +1,6 @@
 """Rows survive whatever ends a run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,17 @@ def test_other_runs_are_left_alone(tmp_path: Path) -> None:
     held.file.write_text('nonsense\n{"id": "a"}\n')
     with pytest.raises(ValueError, match=r"line 1 of .* is no JSON"):
         Predictions(tmp_path, resumed=True)
+
+
+def test_a_signal_between_two_lines_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions = Predictions(tmp_path)
+    predictions.add(row("a"))
+
+    def broken(_: dict) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("alignlab.tasks.predictions._line", broken)
+        predictions.add(row("b"))
+    assert predictions.settle() == 2
+    assert [json.loads(line)["id"] for line in (tmp_path / "predictions.jsonl").read_text().splitlines()] == ["a", "b"]

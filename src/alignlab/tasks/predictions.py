@@ -43,6 +43,12 @@ class Predictions:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(_line(row))
 
+    def settle(self) -> int:
+        """Number of finished rows, all of which are in the file afterwards: a signal may have broken into `add`."""
+        if self.rows and [row["id"] for row in self._read()] != list(self.rows):
+            self._write(self.rows.values())
+        return len(self.rows)
+
     def sort(self, order: Iterable[str]) -> list[Row]:
         """Rewrites the file in this order and gives the rows; rows of other items follow."""
         known = [self.rows[id] for id in order if id in self.rows]

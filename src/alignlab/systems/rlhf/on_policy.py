@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
 from alignlab.distributed import rank, reduce_mean, world_size
@@ -148,6 +149,11 @@ class OnPolicySystem(pl.LightningModule):
         return True
 
     # Building
+
+    def setup(self, stage: str) -> None:
+        """Raises ValueError under a strategy that cuts parameters or optimizer up: rollouts read whole weights, and one step holds several updates."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy | DeepSpeedStrategy):
+            raise ValueError("on-policy training (ppo, grpo) needs whole weights: take trainer=ddp, not fsdp or deepspeed")
 
     def configure_model(self) -> None:
         """Build policy, critic and reference, once."""
@@ -294,7 +300,8 @@ class OnPolicySystem(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Frozen weights stay where they came from; what the system itself remembers is added."""
-        frozen = {f"net.{name}" for name, p in self.net.named_parameters() if not p.requires_grad}
+        named = self.net.named_parameters(remove_duplicate=False)  # tied weights under both their names
+        frozen = {f"net.{name}" for name, p in named if not p.requires_grad}
         checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n not in frozen}
         checkpoint["rlhf"] = self.remembered()
 
