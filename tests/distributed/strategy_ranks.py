@@ -65,9 +65,22 @@ STRATEGIES = {
     "ddp": ("trainer=ddp",),
     "fsdp": ("trainer=fsdp",),
     "fsdp_sharded": ("trainer=fsdp", "trainer.strategy.checkpoint=sharded"),
+    "fsdp_offloaded": ("trainer=fsdp", "trainer.strategy.cpu_offload=true"),
     "deepspeed_1": ("trainer=deepspeed", "trainer.strategy.stage=1"),
     "deepspeed_2": ("trainer=deepspeed", "trainer.strategy.stage=2"),
     "deepspeed_3": ("trainer=deepspeed", "trainer.strategy.stage=3", "+trainer.strategy.persist_below=64"),
+    "deepspeed_2_offloaded": (
+        "trainer=deepspeed",
+        "trainer.strategy.stage=2",
+        "trainer.strategy.offload_optimizer=true",
+    ),
+    "deepspeed_3_offloaded": (
+        "trainer=deepspeed",
+        "trainer.strategy.stage=3",
+        "+trainer.strategy.persist_below=64",
+        "trainer.strategy.offload_optimizer=true",
+        "trainer.strategy.offload_parameters=true",
+    ),
     "deepspeed_3_persistent": ("trainer=deepspeed", "trainer.strategy.stage=3"),
 }
 

@@ -97,3 +97,8 @@ def test_a_sharded_folder_resumes_and_converts_to_one_file(tmp_path: Path) -> No
 @pytest.mark.parametrize("model", sorted(ranks.MODELS))
 def test_zero_1_2_3_equal_one_process_and_go_on_from_each_other(tmp_path: Path, model: str) -> None:
     check(tmp_path, model, ("deepspeed_1", "deepspeed_2", "deepspeed_3", "fsdp"))
+
+
+@pytest.mark.deepspeed
+def test_what_lies_on_the_host_trains_the_same(tmp_path: Path) -> None:
+    check(tmp_path, "clip", ("fsdp_offloaded", "deepspeed_2_offloaded", "deepspeed_3_offloaded"))
