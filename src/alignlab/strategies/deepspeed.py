@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning
 import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from lightning.pytorch.strategies.strategy import Strategy
@@ -17,6 +18,7 @@ from alignlab.strategies import zero_state
 from alignlab.strategies.optimizer_state import refuse_whole_matrices
 
 Layout = Literal["whole", "sharded"]
+LARGEST_BUCKET = 50_000_000  # elements
 
 
 class DeepSpeed(DeepSpeedStrategy):
@@ -29,7 +31,8 @@ class DeepSpeed(DeepSpeedStrategy):
         checkpoint: "whole" collects everything on rank zero into one file that every other strategy and one device can go on from;
             "sharded" leaves DeepSpeed's own folder.
         persist_below: stage 3 keeps parameters of fewer elements whole on every rank.
-        bucket_elements: elements that are reduced or gathered at once.
+        bucket_elements: elements that are reduced or gathered at once; None: an eighth of the model's, at most 50 million. Stage 3 keeps a buffer
+            of this size.
         timeout_minutes: how long a rank waits for the others.
 
     Raises:
@@ -44,7 +47,7 @@ class DeepSpeed(DeepSpeedStrategy):
         offload_parameters: bool = False,
         checkpoint: Layout = "whole",
         persist_below: int = 100_000,
-        bucket_elements: int = 50_000_000,
+        bucket_elements: int | None = None,
         timeout_minutes: float = 30.0,
     ) -> None:
         if importlib.util.find_spec("deepspeed") is None:
@@ -62,13 +65,13 @@ class DeepSpeed(DeepSpeedStrategy):
             offload_optimizer=offload_optimizer,
             offload_parameters=offload_parameters,
             overlap_comm=torch.cuda.is_available(),
-            allgather_bucket_size=bucket_elements,
-            reduce_bucket_size=bucket_elements,
+            allgather_bucket_size=bucket_elements or LARGEST_BUCKET,
+            reduce_bucket_size=bucket_elements or LARGEST_BUCKET,
             timeout=timedelta(minutes=timeout_minutes),
         )
         self.config["zero_optimization"]["stage3_param_persistence_threshold"] = persist_below
         self.config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW steps on the host just as well
-        self.whole = checkpoint == "whole"
+        self.whole, self.bucket_elements = checkpoint == "whole", bucket_elements
         self.order: list[
             list[torch.nn.Parameter]
         ] = []  # the optimizer's parameters by group, before ZeRO flattens them
@@ -99,6 +102,14 @@ class DeepSpeed(DeepSpeedStrategy):
         """Builds the net whole on every rank; ZeRO partitions it afterwards, so that all strategies start from equal weights."""
         self._init_config_if_needed()
         yield
+
+    def setup(self, trainer: lightning.Trainer) -> None:
+        """As Lightning's, with buckets that suit the model."""
+        if self.bucket_elements is None:
+            elements = sum(p.numel() for p in self.lightning_module.parameters())
+            bucket = max(1, min(LARGEST_BUCKET, elements // 8))
+            self.config["zero_optimization"] |= {"allgather_bucket_size": bucket, "reduce_bucket_size": bucket}
+        super().setup(trainer)
 
     def _init_optimizers(self) -> tuple[Optimizer, Any]:
         optimizer, scheduler = super()._init_optimizers()
