@@ -81,6 +81,11 @@ STRATEGIES = {
         "trainer.strategy.offload_optimizer=true",
         "trainer.strategy.offload_parameters=true",
     ),
+    "deepspeed_3_sharded": (
+        "trainer=deepspeed",
+        "trainer.strategy.stage=3",
+        "trainer.strategy.checkpoint=sharded",
+    ),
     "deepspeed_3_persistent": ("trainer=deepspeed", "trainer.strategy.stage=3"),
 }
 

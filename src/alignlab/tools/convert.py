@@ -1,5 +1,6 @@
 """Checkpoints in other forms: one file of a sharded folder, bare weights as safetensors, ALBEF's published layout."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,17 @@ def read(path: Path) -> dict[str, Any]:
         states = [content.pop(key) for key in sorted(key for key in content if key.startswith("optimizer_"))]
         return {**content, "optimizer_states": [numbered(state) for state in states]}
     if (path / "checkpoint").is_dir():
-        from lightning.pytorch.utilities.deepspeed import get_fp32_state_dict_from_zero_checkpoint
-
-        return {"state_dict": get_fp32_state_dict_from_zero_checkpoint(str(path), tag="checkpoint")}
+        return {"state_dict": _of_zero(path)}
     raise ValueError(f"{path} is no checkpoint: a file, or a folder written by trainer=fsdp or trainer=deepspeed")
+
+
+def _of_zero(path: Path) -> dict[str, torch.Tensor]:
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ValueError(f"{path} was written by DeepSpeed and needs the extra: pip install 'alignlab[deepspeed]'")
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    state = get_fp32_state_dict_from_zero_checkpoint(str(path), tag="checkpoint")
+    return {name.removeprefix("_forward_module."): value for name, value in state.items()}
 
 
 def whole(source: Path, target: Path) -> int:

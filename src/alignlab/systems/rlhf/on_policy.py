@@ -153,7 +153,9 @@ class OnPolicySystem(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Raises ValueError under a strategy that cuts parameters or optimizer up: rollouts read whole weights, and one step holds several updates."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy | DeepSpeedStrategy):
-            raise ValueError("on-policy training (ppo, grpo) needs whole weights: take trainer=ddp, not fsdp or deepspeed")
+            raise ValueError(
+                "on-policy training (ppo, grpo) needs whole weights: take trainer=ddp, not fsdp or deepspeed"
+            )
 
     def configure_model(self) -> None:
         """Build policy, critic and reference, once."""
