@@ -97,8 +97,8 @@ process. Peak: growth of the process's resident size, activations and communicat
 ranks on the same two. Made by `python benchmarks/strategies.py`; torch {torch.__version__}.
 
 DDP and FSDP2 keep what the arithmetic says. ZeRO-1 and 2 free the gradients after a step, so less is there when it is counted; ZeRO-3 keeps a buffer of
-`bucket_elements` numbers, and with offload one for gradients on the host besides, which here is the same memory. ZeRO's peaks hold the gathered parameters and buffers
-of a step: on a CPU, and for a model of this size, `trainer=fsdp` is what saves memory.
+`bucket_elements` numbers, and with offload one for gradients on the host besides, which here is the same memory. ZeRO's peaks hold the gathered
+parameters and buffers of a step: on a CPU, and for a model of this size, `trainer=fsdp` is what saves memory.
 
 | strategy | precision | arithmetic | sum | tensors | of the sum | peak | seconds a step | date |
 |---|---|---|---|---|---|---|---|---|

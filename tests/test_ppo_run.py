@@ -89,6 +89,6 @@ def test_grpo_of_all_weights(prepared: Prepare, base: Path, tmp_path: Path) -> N
 
 def test_a_reward_that_raises_is_one_line(prepared: Prepare, base: Path, tmp_path: Path) -> None:
     words = ("model=ppo", *SMALL, f"model.net.path={base}", "model.reward=json.loads", "trainer.max_steps=1")
-    with pytest.raises(ValueError, match="model.reward=json.loads raised TypeError") as caught:
+    with pytest.raises(ValueError, match=r"model\.reward=json\.loads raised TypeError") as caught:
         run.train(prepared(tmp_path / "run", *words))
     assert "\n" not in str(caught.value)
