@@ -66,7 +66,10 @@ class DeepSpeedRank(TransformersBackend):
             "dtype": model.dtype,
             "replace_with_kernel_inject": False,
         }
-        return deepspeed.init_inference(model, config=settings).module
+        module = deepspeed.init_inference(model, config=settings).module
+        if kind == "bloom":
+            module.transformer.register_forward_pre_hook(_with_mask, with_kwargs=True)
+        return module
 
     def _zero(self, model: PreTrainedModel) -> PreTrainedModel:
         """ZeRO-Inference: every rank keeps its part of each parameter in host memory and gathers a layer as it comes."""
@@ -110,6 +113,16 @@ class DeepSpeedBackend(ProcessBackend):
 
     def rank(self) -> Callable[[int, int], Served]:
         return partial(_served, mode=self.mode, batch_size=self.batch_size)
+
+
+def _with_mask(transformer: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """BLOOM makes its ALiBi of all heads where it gets no mask; DeepSpeed has replaced the way with a mask only."""
+    if kwargs.get("attention_mask") is None:
+        ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+        past = kwargs.get("past_key_values")
+        length = ids.shape[1] + (past.get_seq_length() if past is not None else 0)
+        kwargs["attention_mask"] = ids.new_ones(len(ids), length)
+    return args, kwargs
 
 
 def _served(rank: int, ranks: int, mode: Mode, batch_size: int) -> Served:
