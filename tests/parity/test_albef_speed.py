@@ -198,8 +198,9 @@ def test_negatives_survive_similarities_whose_softmax_underflows():
 
 
 @pytest.mark.slow
-def test_floating_point_operations_at_the_published_size():
+def test_floating_point_operations_at_the_published_size(monkeypatch):
     path = Path(__file__).parents[2] / "benchmarks" / "albef.py"
+    monkeypatch.syspath_prepend(path.parent)
     spec = importlib.util.spec_from_file_location("benchmark_of_albef", path)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
