@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from alignlab.inference.architecture import Architecture, Piece, Shard, joined
 from alignlab.inference.decoder import Decoder, Layer, LayerSource, Norm
 from alignlab.inference.linears import Embedding, Linear, SideBySide
-from alignlab.inference.weights import LiveWeights, Weights
+from alignlab.inference.weights import LiveWeights, StoredRows, Weights
 
 MakeLinear = Callable[[Tensor, Tensor | None], Linear]  # weight (O, I) and bias -> what computes with them
 MakeEmbedding = Callable[[Tensor, Linear | None], Embedding]
@@ -40,6 +40,7 @@ class DecoderReader:
         self.weights, self.architecture, self.dtype = weights, architecture, dtype
         self.shard = shard or architecture.whole()
         self.make, self.make_embedding = make, make_embedding
+        self.by_rows = False  # `make` takes matrices as `StoredRows` too
         self.live = isinstance(weights, LiveWeights)
         self.device = weights.device if isinstance(weights, LiveWeights) else torch.device(device)
 
@@ -67,10 +68,17 @@ class DecoderReader:
 
     def _ends(self) -> tuple[Embedding, Linear]:
         """Embedding and output matrix; what a kind of linear makes of them is all that stays."""
-        rows, name = self.shard.vocabulary, self.head_name()
-        embedding = self.tensor(self.architecture.names["embedding"] + ".weight", *rows)
-        head = self.make(embedding if name is None else self._convert(self.weights.read(name, 0, *rows)), None)
+        name = self.head_name()
+        embedding = self._rows(self.full_name(self.architecture.names["embedding"] + ".weight"))
+        head = self.make(embedding if name is None else self._rows(name), None)
         return self.make_embedding(embedding, head if name is None else None), head
+
+    def _rows(self, name: str) -> Tensor | StoredRows:
+        """This process's rows of the vocabulary."""
+        rows = self.shard.vocabulary
+        if self.by_rows and self.dtype is not None:
+            return StoredRows(self.weights, self.dtype, [(name, *rows)])
+        return self._convert(self.weights.read(name, 0, *rows))
 
     def layer(self, index: int) -> Layer:
         """One block."""
@@ -92,7 +100,11 @@ class DecoderReader:
     def linear(self, part: Part, index: int) -> Linear:
         """One of a block's four maps."""
         pieces, dim = self.architecture.pieces(part, self.shard)
-        found = [self._piece(piece, dim, index) for piece in joined(pieces)]
+        pieces = joined(pieces)
+        if self.by_rows and self.dtype is not None and (rows := self._stored(pieces, dim, index)) is not None:
+            biases = [bias for piece in pieces if (bias := self._bias(piece, dim, index)) is not None]
+            return self.make(rows, torch.cat(biases) if biases else None)
+        found = [self._piece(piece, dim, index) for piece in pieces]
         if len(found) == 1:
             return self.make(*found[0])
         if self.live:
@@ -107,12 +119,26 @@ class DecoderReader:
             weight = weight.t()
         if not self.live:
             weight = weight.contiguous()
-        bias = None
-        if self.full_name(module + ".bias") in self.weights:
-            bias = self.tensor(module + ".bias", *((start, stop) if dim == 0 else ()))
-            if dim == 1 and not self.shard.first:  # the sum over processes must hold it once
-                bias = None
-        return weight, bias
+        return weight, self._bias(piece, dim, index)
+
+    def _bias(self, piece: Piece, dim: int, index: int) -> Tensor | None:
+        name = piece.module.format(i=index) + ".bias"
+        if self.full_name(name) not in self.weights or (dim == 1 and not self.shard.first):
+            return None  # of a sum over processes one must hold it
+        return self.tensor(name, *((piece.start, piece.stop) if dim == 0 else ()))
+
+    def _stored(self, pieces: Sequence[Piece], dim: int, index: int) -> StoredRows | None:
+        """The pieces as rows that are read later; None where they are columns of what is stored."""
+        names = [self.full_name(piece.module.format(i=index) + ".weight") for piece in pieces]
+        if dim == 0 and not self.architecture.transposed:
+            parts = [(name, piece.start, piece.stop) for name, piece in zip(names, pieces, strict=True)]
+            return StoredRows(self.weights, self.dtype, parts)
+        whole = len(pieces) == 1 and (pieces[0].start, pieces[0].stop) == (0, self.weights.shape(names[0])[1])
+        return (
+            StoredRows(self.weights, self.dtype, [(names[0], 0, None)])
+            if whole and not self.architecture.transposed
+            else None
+        )
 
     def tensor(self, name: str, start: int = 0, stop: int | None = None, dim: int = 0) -> Tensor:
         """A tensor by its name without prefix, in the decoder's dtype."""

@@ -11,25 +11,32 @@ from torch import Tensor
 
 from alignlab.inference.linears import Embedding, Linear
 from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul, fits
+from alignlab.inference.weights import StoredRows
 
-CHUNK = 8192  # outputs that are in floating point at a time
+CHUNK = 8192  # outputs of a product that are in floating point at a time
+CHUNK_BYTES = 2**21  # of a matrix that are in floating point at a time while it is rounded
 
 
-def quantize_outputs(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_outputs(weight: Tensor | StoredRows) -> tuple[Tensor, Tensor]:
     """W ~ scale * q with q in [-127, 127] and scale = max |W| / 127 for each output: (N, K) -> (N, K) int8, (N,) fp32."""
-    whole, scales = torch.empty(weight.shape, dtype=torch.int8), []
-    for start in range(0, len(weight), CHUNK):
-        rows = weight[start : start + CHUNK].float()
-        scale = rows.abs().amax(1).clamp_(min=1e-12) / 127
-        whole[start : start + CHUNK] = (rows / scale[:, None]).round_()
-        scales.append(scale)
-    return whole, torch.cat(scales)
+    whole, scales = (
+        torch.empty(weight.shape, dtype=torch.int8),
+        torch.empty(len(weight)),
+    )  # first: no small thing between large ones
+    count = max(1, CHUNK_BYTES // (4 * weight.shape[1]))
+    for start in range(0, len(weight), count):
+        rows = weight[start : start + count].float()
+        low, high = rows.aminmax(dim=1)
+        scale = torch.maximum(-low, high).clamp_(min=1e-12) / 127
+        whole[start : start + count] = (rows / scale[:, None]).round_()
+        scales[start : start + count] = scale
+    return whole, scales
 
 
 class Int8Linear(Linear):
     """y = (x q^T) * scale + b: only the weights are rounded."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor | StoredRows, bias: Tensor | None = None) -> None:
         q, scale = quantize_outputs(weight)
         super().__init__(q, bias)
         self.scale, self.dtype = scale, weight.dtype
@@ -52,9 +59,9 @@ class Int8Linear(Linear):
 class Int8Int8Linear(Int8Linear):
     """The same with x rounded to int8 row by row (absmax), so that the sums are integers."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor | StoredRows, bias: Tensor | None = None) -> None:
         super().__init__(weight, bias)
-        self.small = SmallMatmul(self.weight, self.scale, bias, rounded=True) if fits(self.weight) else None
+        self.small = SmallMatmul(self.weight, self.scale, bias, rounded=True) if self.small is not None else None
 
     def apply(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
@@ -81,7 +88,7 @@ class Int8Embedding(Embedding):
         return [self.weight, self.scale]
 
     @classmethod
-    def of(cls, weight: Tensor, head: Linear | None) -> Int8Embedding:
+    def of(cls, weight: Tensor | StoredRows, head: Linear | None) -> Int8Embedding:
         """From an embedding, or from the head that was made of the same matrix."""
         q, scale = (head.weight, head.scale) if isinstance(head, Int8Linear) else quantize_outputs(weight)
         return cls(q, scale, weight.dtype)

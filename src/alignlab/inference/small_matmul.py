@@ -37,7 +37,7 @@ class SmallMatmul:
     ) -> None:
         assert fits(weight)
         self.weight, self.scale, self.bias = weight, scale, bias
-        self.sums = weight.sum(1, dtype=torch.int32) if rounded else None
+        self.sums = _sums(weight) if rounded else None
         self.kind = BOTH_INT8 if rounded else KINDS[weight.dtype]
         self._matrix = self.matrix(bias)
 
@@ -61,6 +61,15 @@ class SmallMatmul:
         arguments = (rows.data_ptr(), _address(rounded), _address(scales), y.data_ptr(), len(rows))
         kernels.matmul(ctypes.byref(matrix), *arguments, torch.get_num_threads())
         return y.view(*x.shape[:-1], matrix.N).to(x.dtype)
+
+
+def _sums(weight: Tensor) -> Tensor:
+    """(N,) int32 sums of int8 rows, part by part: torch widens what it sums."""
+    sums = torch.empty(len(weight), dtype=torch.int32)
+    count = max(1, 2**18 // weight.shape[1])
+    for part, rows in zip(sums.split(count), weight.split(count), strict=True):
+        part.copy_(rows.sum(1, dtype=torch.int32))
+    return sums
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -109,6 +110,32 @@ def _read_into(descriptor: int, tensor: Tensor, place: int) -> None:
         if count == 0:
             raise ValueError("a safetensors file ends before its last tensor: it was not copied completely")
         done += count
+
+
+class StoredRows:
+    """Rows of stored matrices, one below the other, that are read when they are asked for: what is made of them a few at a time never holds all.
+
+    Has the `shape`, `dtype`, `len` and slices of the tensor that it stands for. `parts`: names with the first row and the one after the last (None: all).
+    """
+
+    def __init__(self, weights: Weights, dtype: torch.dtype, parts: Sequence[tuple[str, int, int | None]]) -> None:
+        self._weights, self.dtype = weights, dtype
+        self._parts = [(name, start, weights.shape(name)[0] if stop is None else stop) for name, start, stop in parts]
+        count = sum(stop - start for _, start, stop in self._parts)
+        self.shape = torch.Size((count, *weights.shape(parts[0][0])[1:]))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        first, last, _ = rows.indices(len(self))
+        found, above = [], 0
+        for name, start, stop in self._parts:
+            low, high = max(first - above, 0) + start, min(last - above + start, stop)
+            if low < high:
+                found.append(self._weights.read(name, 0, low, high).to(self.dtype))
+            above += stop - start
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 class LiveWeights:

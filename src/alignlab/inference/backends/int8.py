@@ -32,5 +32,5 @@ class Int8Backend(NativeBackend):
     def build(self, reader: DecoderReader) -> Decoder:
         if reader.live:
             raise ValueError("backend=int8 quantises a model's files; a live model changes, use backend=compiled")
-        reader.make, reader.make_embedding = MODES[self.mode], Int8Embedding.of
+        reader.make, reader.make_embedding, reader.by_rows = MODES[self.mode], Int8Embedding.of, True
         return reader.decoder()
