@@ -4,11 +4,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: help train test check bench clean
+.PHONY: help train test fast check bench clean
 
 help:
 	@echo "make train   the main job: ALBEF on scenes of emoji; more overrides: make train ARGS='seed=1 trainer.max_steps=100'"
 	@echo "make test    fast tests and tests of two processes; others: make test ARGS='-m slow'"
+	@echo "make fast    those that start no processes"
 	@echo "make check   ruff"
 	@echo "make bench   the benchmarks"
 	@echo "make clean   removes .venv and caches, keeps outputs/"
@@ -18,6 +19,9 @@ train: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+fast: $(READY)
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not deepspeed and not distributed' $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -138,6 +138,7 @@ def test_nothing_readable(prepared: Prepare, tmp_path: Path) -> None:
         resume(prepared, tmp_path / "run")
 
 
+@pytest.mark.distributed
 def test_three_kills(tmp_path: Path) -> None:
     report = kills.kill_and_compare(["trainer=cpu", "data.num_workers=1", "trainer.max_steps=30"], 3, tmp_path, seed=1)
     assert report.kills == 3 and report.files_checked > 10

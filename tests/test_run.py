@@ -162,6 +162,7 @@ def test_a_second_ctrl_c_breaks_into_a_step(prepared: Prepare, tmp_path: Path, m
     assert saved == 2, "the state amid a step isn't saved"
 
 
+@pytest.mark.distributed
 def test_bad_input_on_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, "train.py", *TINY, "data.batch_size=0", f"hydra.run.dir={tmp_path}"]
     failed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)

@@ -121,6 +121,7 @@ def test_help_and_errors_without_torch(tmp_path: Path) -> None:
     assert failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr
 
 
+@pytest.mark.distributed
 def test_an_error_on_the_command_line(tmp_path: Path) -> None:
     words = ["model=null", "backend=scripted", "prompt_text=question", f"output={tmp_path}/run"]
     failed = subprocess.run([sys.executable, "infer.py", *words], cwd=REPOSITORY, capture_output=True, text=True)
@@ -130,6 +131,7 @@ def test_an_error_on_the_command_line(tmp_path: Path) -> None:
     assert where == f"The traceback is in {tmp_path}/run/infer.log"
 
 
+@pytest.mark.distributed
 def test_ctrl_c_loses_nothing_and_resume_goes_on(infer: Callable[..., dict], model: Path, tmp_path: Path) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     words = [f"model={model}", "backend=compiled", "sampling.max_new_tokens=4", f"output={tmp_path}/run"]

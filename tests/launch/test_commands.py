@@ -16,6 +16,7 @@ from alignlab.launch import run_lock
 from launch.running import ENDLESS, MINUTE, PATIENCE, TRAIN, alive, end, of_rank, result_of, start, trains, until
 from tiny_run import TINY
 
+pytestmark = pytest.mark.distributed
 DDP = (*ENDLESS, "trainer=ddp")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -57,7 +58,6 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-@pytest.mark.distributed
 def test_torchrun_makes_one_directory_and_a_signal_to_rank_one_ends_it(tmp_path: Path) -> None:
     group = start(*TORCHRUN, TRAIN, *DDP, "run_name=agreed", cwd=tmp_path)
     with ended(group):
@@ -74,7 +74,6 @@ def test_torchrun_makes_one_directory_and_a_signal_to_rank_one_ends_it(tmp_path:
         assert not (run_dir / run_lock.FILE).exists()
 
 
-@pytest.mark.distributed
 def test_a_slurm_job_saves_before_its_limit_and_goes_on_when_it_is_requeued(tmp_path: Path) -> None:
     tasks = [start(TRAIN, *DDP, "run_name=job", cwd=tmp_path, env=env) for env in slurm_tasks(free_port(), 0)]
     run_dir = tmp_path / "outputs" / "job" / "slurm_4711"
@@ -92,7 +91,6 @@ def test_a_slurm_job_saves_before_its_limit_and_goes_on_when_it_is_requeued(tmp_
     assert steps_of(run_dir) == list(range(step + 2)) and result_of(run_dir)["status"] == "ok"
 
 
-@pytest.mark.distributed
 def test_a_killed_rank_ends_the_run_with_the_cause(tmp_path: Path) -> None:
     run = start(TRAIN, *DDP, f"hydra.run.dir={tmp_path}/run", cwd=tmp_path)
     with ended(run):
@@ -106,7 +104,6 @@ def test_a_killed_rank_ends_the_run_with_the_cause(tmp_path: Path) -> None:
     assert f"error: {cause}" in (tmp_path / "console.log").read_text()
 
 
-@pytest.mark.distributed
 def test_a_sweep_of_two_times_two_jobs_of_two_ranks(tmp_path: Path) -> None:
     values = ("data.batch_size=8,0", "optim.lr=1e-3,2e-3", "objective=val/loss", "trainer.max_steps=2")
     sweep_dir = tmp_path / "sweep"

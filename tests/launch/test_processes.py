@@ -15,6 +15,8 @@ from alignlab.launch.processes import Running, run_jobs
 from alignlab.launch.signals import Interrupted
 from alignlab.launch.sweep import Job, Row, finished
 
+pytestmark = pytest.mark.distributed
+
 PROGRAM = [sys.executable, str(Path(__file__).with_name("tiny_program.py"))]
 
 
