@@ -28,8 +28,8 @@ from alignlab import torchvision_ops  # noqa: F401  (before TRL, which imports t
 
 # isort: split
 import torch
+from measuring import resident_bytes, write_section
 
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 SIDES = ("TRL 1.12", "alignlab", "alignlab, separate critic")
 BATCH, PROMPT, RESPONSE, EPOCHS, VOCABULARY, WIDTH = 8, 32, 64, 4, 32_000, 384
 PAD, END = 0, 1
@@ -88,11 +88,6 @@ class Turns:
                 self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
 
         return wrapper
-
-
-def resident_bytes(field: str = "VmRSS") -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
 def work_trl(turns: Turns, updates: int) -> None:
@@ -347,7 +342,7 @@ def table(reports: dict[str, list[dict[str, float]]], peak: dict[str, int], spee
         f"| floor of alignlab | {sum(seconds.values()):.2f} | | {seconds['generate']:.2f} | {seconds['score']:.2f} | {seconds['improve']:.2f} | | |"
     )
     lines = "\n".join(rows)
-    return f"""<!-- ppo: begin -->
+    return f"""
 ## PPO against TRL
 
 Whole updates on a CPU: {BATCH} prompts of {PROMPT} tokens, responses of {RESPONSE}, {EPOCHS} epochs, a Llama of 22.7 M parameters
@@ -361,15 +356,7 @@ torch {torch.__version__}, TRL {trl.__version__}, {torch.get_num_threads()} thre
 | side | update | speed ratio | generate | score | improve | peak MiB | memory ratio |
 |---|---|---|---|---|---|---|---|
 {lines}
-<!-- ppo: end -->"""
-
-
-def write(text: str) -> None:
-    """Replace this section of the page, and nothing else."""
-    page = PAGE.read_text() if PAGE.exists() else "# Benchmarks\n"
-    before, begin, rest = page.partition("<!-- ppo: begin -->")
-    after = rest.partition("<!-- ppo: end -->")[2] if begin else "\n"
-    PAGE.write_text(f"{before.rstrip()}\n\n{text}{after}")
+"""
 
 
 def main() -> None:
@@ -397,7 +384,7 @@ def main() -> None:
         text = table(kept["reports"], kept["peak"], kept["speed"], arguments.rounds)
         print(text)
         if not arguments.dry_run:
-            write(text)
+            write_section("ppo", text)
 
 
 if __name__ == "__main__":

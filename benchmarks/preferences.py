@@ -1,6 +1,6 @@
-"""SFT and reward training side by side with trl 1.12.0: texts per second, printed as a table for docs/benchmarks.md.
+"""SFT and reward training side by side with trl 1.12.0: texts per second, written to docs/benchmarks.md.
 
-    python benchmarks/preferences.py [--rounds 5] [--batches 6]
+    python benchmarks/preferences.py [--rounds 5] [--batches 6] [--dry-run]
 
 Both sides train equal Llamas on the built-in reviews in one process, turn by turn. A turn is `--batches` whole steps: batch, forward,
 loss, backward, clipping, AdamW. trl's steps are its trainer's own `training_step` on batches of its own collator in its random order; ours
@@ -8,10 +8,12 @@ are those of the systems, on the data modules' batches (texts of like length tog
 """
 
 import argparse
+import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from functools import partial
 from itertools import cycle
 
@@ -19,6 +21,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before trl, which imports t
 
 # isort: split
 import torch
+from measuring import write_section
 from torch import nn
 
 from alignlab.data.language_modules import MoviePreferences, MovieReviews
@@ -80,7 +83,7 @@ def trl_turn(kind: str) -> Turn:
     import trl
     from transformers import LlamaForSequenceClassification
 
-    data = MovieReviews() if kind == "sft" else MoviePreferences()
+    data = MovieReviews() if kind == "SFT" else MoviePreferences()
     data.setup()
     texts = data.tokenizer.batch_decode(
         [data.rows["train"].store.ids(i) for i in range(4000)], skip_special_tokens=True
@@ -90,7 +93,7 @@ def trl_turn(kind: str) -> Turn:
         "output_dir": tempfile.mkdtemp(), "use_cpu": True, "report_to": [], "per_device_train_batch_size": ROWS, "bf16": False, "max_length": 128,
         "gradient_checkpointing": False, "learning_rate": 1e-4, "disable_tqdm": True, "max_grad_norm": 1.0,
     }  # fmt: skip
-    if kind == "sft":
+    if kind == "SFT":
         rows = datasets.Dataset.from_list([{"text": text} for text in texts])
         trainer = trl.SFTTrainer(
             net, args=trl.SFTConfig(**settings), train_dataset=rows, processing_class=data.tokenizer
@@ -123,9 +126,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="measured turns of each side")
     parser.add_argument("--batches", type=int, default=6, help="steps of a turn")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md"
+    )
     arguments = parser.parse_args()
-    print("| training | side | texts/s | speed ratio |\n|---|---|---|---|")
-    for kind, ours, texts in (("sft", our_sft, ROWS), ("reward", our_reward, 2 * ROWS)):
+    lines = ["| training | side | texts/s | speed ratio |", "|---|---|---|---|"]
+    for kind, ours, texts in (("SFT", our_sft, ROWS), ("reward", our_reward, 2 * ROWS)):
         sides = {"trl 1.12.0": trl_turn(kind), "alignlab": ours()}
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(arguments.rounds + 1):
@@ -135,8 +141,27 @@ def main() -> None:
                 if turn:  # the first one allocates
                     seconds[name].append(time.perf_counter() - start)
         rates = {name: texts * arguments.batches / statistics.median(times) for name, times in seconds.items()}
-        for name, rate in rates.items():
-            print(f"| {kind}, {ROWS} a batch | {name} | {rate:.1f} | {rate / rates['trl 1.12.0']:.2f} |", flush=True)
+        lines += [
+            f"| {kind} | {name} | {rate:.1f} | {rate / rates['trl 1.12.0']:.2f} |" for name, rate in rates.items()
+        ]
+        print("\n".join(lines[-2:]), flush=True)
+    if not arguments.dry_run:
+        write_section("preferences", section(lines, arguments.rounds, arguments.batches))
+
+
+def section(lines: list[str], rounds: int, batches: int) -> str:
+    """This benchmark's part of the page."""
+    table = "\n".join(lines)
+    return f"""
+## SFT and reward model against TRL
+
+Whole training steps on the built-in reviews, a Llama of 7 M parameters, float32, {ROWS} texts or pairs a batch, as their trainers and our data
+modules make them: ours put texts of like length together and never hold a batch's logits. Medians of {rounds} turns of {batches} steps, alternating
+in one process. torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()} (2 CPU cores, AMD EPYC), {date.today()}. Made by
+`python benchmarks/preferences.py`.
+
+{table}
+"""
 
 
 if __name__ == "__main__":
