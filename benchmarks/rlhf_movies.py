@@ -1,0 +1,152 @@
+"""Policies of `experiment=rlhf_movies` before an independent judge: score against KL, beside best-of-n; written to docs/benchmarks.md.
+
+    python benchmarks/rlhf_movies.py outputs/rlhf_movies/<time> [PPO=<run>] [GRPO=<run>] ... [--prompts 512] [--samples 32] [--dry-run]
+
+The first argument is a run of the whole chain: its stages are sft, reward, judge, dpo and ppo; more policies are named with their run directories.
+Every policy answers the same held-out prompts with the same random numbers at temperature 1. KL is the mean of log p(policy) - log p(SFT) over its own
+responses. One standard deviation is that of the judge's scores of the SFT model's responses. Best-of-n picks by the reward model, never by the judge.
+"""
+
+import argparse
+import csv
+import os
+import platform
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from alignlab import torchvision_ops  # noqa: F401  (before lightning)
+
+# isort: split
+import torch
+from measuring import write_section
+
+from alignlab.data.language_modules import MoviePrompts
+from alignlab.evaluation.best_of_n import best_of_n
+from alignlab.evaluation.diversity import distinct
+from alignlab.inference.backend import ModelSource, Request, Sampling
+from alignlab.inference.backends.compiled import CompiledBackend
+from alignlab.models.language import load_tokenizer
+from alignlab.systems.rlhf.reward import ModelReward, Scored
+
+LENGTH = 32  # tokens of a response, as in the experiment
+PICKED = 128  # prompts of best-of-n
+
+
+class Answers(NamedTuple):
+    """Responses of one policy."""
+
+    responses: list[list[int]]
+    ended: list[bool]
+    reward: torch.Tensor  # (B,)
+    judge: torch.Tensor  # (B,)
+    kl: float  # nats a response
+
+
+class Field:
+    """The prompts, the SFT model and both reward models."""
+
+    def __init__(self, chain: Path, number: int) -> None:
+        data = MoviePrompts(tokenizer=str(chain / "sft"))
+        data.setup()
+        self.prompts = data.rows["val"].prompts[:number]
+        self.tokenizer = load_tokenizer(str(chain / "sft"))
+        self.scorers = [ModelReward(str(chain / name)) for name in ("reward", "judge")]
+        for scorer in self.scorers:
+            scorer.bind(SimpleNamespace(device="cpu"), self.tokenizer)
+        self.sft = self._backend(chain / "sft")
+
+    def answers(self, run: Path | None, samples: int = 1, number: int | None = None) -> Answers:
+        """Responses of a policy (None: the SFT model), `samples` to each of the first `number` prompts."""
+        backend = self.sft if run is None else self._backend(run)
+        prompts = [prompt for prompt in self.prompts[:number] for _ in range(samples)]
+        settings = Sampling(max_new_tokens=LENGTH, temperature=1.0)
+        found = backend.generate([Request(prompt, 1000 + i, settings) for i, prompt in enumerate(prompts)])
+        responses, ended = [list(c.ids) for c in found], [c.finish == "eos" for c in found]
+        sequences = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        texts = [self.tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in (prompts, responses)]
+        reward, judge = (scorer(Scored(*texts, sequences, ended)) for scorer in self.scorers)
+        kl = 0.0
+        if run is not None:
+            reference = self.sft.score(sequences)
+            tails = [row[len(row) - len(c.ids) :] for row, c in zip(reference, found, strict=True)]
+            kl = sum(sum(c.logprobs) - sum(tail) for c, tail in zip(found, tails, strict=True)) / len(found)
+            backend.close()
+        return Answers(responses, ended, reward, judge, kl)
+
+    @staticmethod
+    def _backend(run: Path) -> CompiledBackend:
+        backend = CompiledBackend(batch_size=64)
+        backend.load(ModelSource(str(run)))
+        return backend
+
+
+def table(field: Field, runs: dict[str, Path], samples: int) -> str:
+    """A row a policy, then best-of-n."""
+    start = field.answers(None)
+    mean, deviation = float(start.judge.mean()), float(start.judge.std())
+    lines = [
+        "| policy | KL, nats | judge | rise, SD | reward | distinct-2, of SFT's | tokens | ended |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, answers in [("SFT", start), *((name, field.answers(run)) for name, run in runs.items())]:
+        judge, variety = float(answers.judge.mean()), distinct(answers.responses, 2) / distinct(start.responses, 2)
+        lines.append(
+            f"| {name} | {answers.kl:.2f} | {judge:.2f} | {(judge - mean) / deviation:+.2f} | {float(answers.reward.mean()):.2f} | {variety:.2f} "
+            f"| {sum(map(len, answers.responses)) / len(answers.responses):.1f} | {sum(answers.ended) / len(answers.ended):.0%} |"
+        )
+        print(lines[-1], flush=True)
+    many = field.answers(None, samples, PICKED)
+    scores = [values.view(-1, samples) for values in (many.reward, many.judge)]
+    for row in best_of_n(*scores, tuple(2**i for i in range(1, samples.bit_length()))):
+        lines.append(
+            f"| best of {row.n} | {row.kl:.2f} | {row.judge:.2f} | {(row.judge - mean) / deviation:+.2f} | {row.score:.2f} | | | |"
+        )
+    lines += curve(runs, mean, deviation)
+    return "\n".join(lines)
+
+
+def curve(runs: dict[str, Path], mean: float, deviation: float) -> list[str]:
+    """What the runs' own validations said on the way, so that methods can be compared at equal KL."""
+    lines = ["", "Validations on the way (KL: judge's rise in SD):", ""]
+    for name, run in runs.items():
+        with (run / "metrics.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("val/judge") and row.get("val/kl")]
+        points = [f"{float(r['val/kl']):.1f}: {(float(r['val/judge']) - mean) / deviation:+.2f}" for r in rows]
+        if points:
+            lines.append(f"* {name}: {', '.join(points)}")
+    return lines if len(lines) > 3 else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("chain", type=Path, help="run directory of experiment=rlhf_movies")
+    parser.add_argument("policies", nargs="*", help="NAME=RUN")
+    parser.add_argument("--prompts", type=int, default=512)
+    parser.add_argument("--samples", type=int, default=32, help="n of best-of-n goes up to it, on the first prompts")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md"
+    )
+    arguments = parser.parse_args()
+    runs = {name.upper(): arguments.chain / name for name in ("ppo", "dpo") if (arguments.chain / name).is_dir()}
+    runs |= {name: Path(run) for name, _, run in (policy.partition("=") for policy in arguments.policies)}
+    found = table(Field(arguments.chain, arguments.prompts), runs, arguments.samples)
+    text = f"""
+## A better policy in the eyes of an independent judge
+
+`experiment=rlhf_movies`: a language model of 2.6 M parameters trained on reviews, a reward model, and a judge of another seed and split that no training sees.
+{arguments.prompts} held-out prompts, {LENGTH} tokens at most, temperature 1. Rise: of the judge's mean, in standard deviations of its scores of
+SFT's responses. Best of n: {arguments.samples} samples to each of {PICKED} prompts, picked by the reward model; KL is log n - (n - 1) / n.
+{os.cpu_count()} CPU cores ({platform.machine()},
+AMD EPYC), torch {torch.__version__}, {date.today()}. Made by `python benchmarks/rlhf_movies.py`.
+
+{found}
+"""
+    print(text)
+    if not arguments.dry_run:
+        write_section("rlhf_movies", text)
+
+
+if __name__ == "__main__":
+    main()
