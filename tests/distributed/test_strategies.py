@@ -126,3 +126,11 @@ def test_a_folder_of_zero_resumes_and_its_weights_convert(tmp_path: Path) -> Non
         if "qkv.bias" in name:  # a key's bias has no gradient but rounding errors, which AdamW makes large
             continue
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.deepspeed
+def test_an_odd_bucket_is_refused() -> None:
+    from alignlab.strategies.deepspeed import DeepSpeed
+
+    with pytest.raises(ValueError, match="bucket_elements=7 must be even"):
+        DeepSpeed(bucket_elements=7)

@@ -19,6 +19,7 @@ from alignlab.strategies.optimizer_state import refuse_whole_matrices
 
 Layout = Literal["whole", "sharded"]
 LARGEST_BUCKET = 50_000_000  # elements
+EVEN = 2  # ZeRO aligns its buckets to this many elements
 
 
 class DeepSpeed(DeepSpeedStrategy):
@@ -31,8 +32,8 @@ class DeepSpeed(DeepSpeedStrategy):
         checkpoint: "whole" collects everything on rank zero into one file that every other strategy and one device can go on from;
             "sharded" leaves DeepSpeed's own folder.
         persist_below: stage 3 keeps parameters of fewer elements whole on every rank.
-        bucket_elements: elements that are reduced or gathered at once; None: an eighth of the model's, at most 50 million. Stage 3 keeps a buffer
-            of this size.
+        bucket_elements: elements that are reduced or gathered at once; None: an eighth of the model's, at most 50 million. Even. Stage 3
+            keeps a buffer of this size.
         timeout_minutes: how long a rank waits for the others.
 
     Raises:
@@ -58,6 +59,8 @@ class DeepSpeed(DeepSpeedStrategy):
             )
         if offload_parameters and stage != 3:
             raise ValueError(f"trainer.strategy.offload_parameters=true needs trainer.strategy.stage=3, not {stage}")
+        if bucket_elements is not None and (bucket_elements < EVEN or bucket_elements % EVEN):
+            raise ValueError(f"trainer.strategy.bucket_elements={bucket_elements} must be even and positive")
         if not torch.cuda.is_available():
             _quiet_cpu()
         super().__init__(
@@ -107,7 +110,7 @@ class DeepSpeed(DeepSpeedStrategy):
         """As Lightning's, with buckets that suit the model."""
         if self.bucket_elements is None:
             elements = sum(p.numel() for p in self.lightning_module.parameters())
-            bucket = max(1, min(LARGEST_BUCKET, elements // 8))
+            bucket = max(EVEN, min(LARGEST_BUCKET, elements // 8 // EVEN * EVEN))
             self.config["zero_optimization"] |= {"allgather_bucket_size": bucket, "reduce_bucket_size": bucket}
         super().setup(trainer)
 
