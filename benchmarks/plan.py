@@ -1,0 +1,202 @@
+"""Peak memory that `alignlab plan` predicts against what training takes, written to docs/plan.md.
+
+    python benchmarks/plan.py [--only "PPO, LoRA"] [--dry-run]
+
+SmolLM2-135M (extra `smollm2`), the systems as `train.py` builds them, batches of random tokens of one length. Every row is a process of its own: it
+notes its resident size before the net is built, takes one step, forgets the peak so far (that of reading the weights) and takes another. Needs Linux.
+The 8-bit bases need the extra `rlhf`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imports torchvision)
+
+# isort: split
+import lightning
+import torch
+from hydra import compose, initialize_config_dir
+from measuring import PAGE, resident_bytes, smollm2, write_section
+from torch.utils.data import DataLoader
+
+from alignlab import run
+from alignlab.tools.model_sizes import sizes
+from alignlab.tools.plan import Job, Plan, plan
+from alignlab.types import PreferenceBatch, PromptBatch, TokenBatch
+
+PROMPT, RESPONSE, ROWS, ROLLOUT = 64, 64, 8, 16
+LENGTH = PROMPT + RESPONSE
+JOB = Job(batch_size=ROWS, prompt=PROMPT, response=RESPONSE, dtype="float32", gpu=False)
+LORA = ("model/peft=lora",)
+CASES: dict[str, tuple[Job, tuple[str, ...]]] = {
+    "SFT, all weights": (replace(JOB, stage="sft", lora_rank=None), ("model/peft=none",)),
+    "SFT, LoRA": (replace(JOB, stage="sft"), LORA),
+    "SFT, LoRA, checkpointing": (
+        replace(JOB, stage="sft", gradient_checkpointing=True),
+        (*LORA, "model.net.gradient_checkpointing=true"),
+    ),
+    "SFT, LoRA, bfloat16": (replace(JOB, stage="sft", dtype="bfloat16"), (*LORA, "model.net.dtype=bfloat16")),
+    "SFT, LoRA, int8 base": (
+        replace(JOB, stage="sft", quantization="int8"),
+        (*LORA, "model.net.quantization=int8"),
+    ),
+    "DPO, LoRA": (replace(JOB, stage="dpo"), LORA),
+    "PPO, LoRA": (replace(JOB, stage="ppo", rollout_batch=ROLLOUT), LORA),
+    "PPO, all weights": (replace(JOB, stage="ppo", rollout_batch=ROLLOUT, lora_rank=None), ("model/peft=none",)),
+    "PPO, LoRA, int8 base": (
+        replace(JOB, stage="ppo", rollout_batch=ROLLOUT, quantization="int8"),
+        (*LORA, "model.net.quantization=int8"),
+    ),
+}
+
+
+def no_reward(prompts: list[str], responses: list[str]) -> list[float]:
+    """Takes no memory of its own."""
+    return [0.0] * len(responses)
+
+
+def batch_of(stage: str) -> TokenBatch | PreferenceBatch | PromptBatch:
+    """Random tokens without padding."""
+    rows = {"sft": ROWS, "dpo": 2 * ROWS, "ppo": ROLLOUT}[stage]
+    length = PROMPT if stage == "ppo" else LENGTH
+    ids = torch.randint(10, 40_000, (rows, length), generator=torch.Generator().manual_seed(0))
+    if stage == "ppo":
+        return PromptBatch(ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(rows))
+    answers = torch.arange(rows * length).view(rows, length)[:, PROMPT:].flatten()
+    if stage == "sft":
+        position = torch.arange(length).expand(rows, length)
+        return TokenBatch(ids, torch.ones_like(ids), position, answers, False)
+    first, second = torch.arange(rows).chunk(2)
+    ones = torch.ones(ROWS)
+    return PreferenceBatch(
+        ids, torch.ones_like(ids, dtype=torch.bool), answers, first, second, ones, ones, torch.arange(rows)
+    )
+
+
+class Batches(lightning.LightningDataModule):
+    """The same batch over and over."""
+
+    def __init__(self, stage: str, tokenizer: object) -> None:
+        super().__init__()
+        self.stage, self.tokenizer = stage, tokenizer
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader([batch_of(self.stage)] * 2, batch_size=None)
+
+
+class SecondStep(lightning.Callback):
+    """Forgets the highest resident size before the second step."""
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, system: object, batch: object, index: int) -> None:
+        if index == 1:
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def work(case: str) -> None:
+    """The worker: prints the peak above the start."""
+    job, overrides = CASES[case]
+    model = [
+        f"model={job.stage}",
+        "model/net=language_pretrained",
+        f"model.net.path={smollm2()}",
+        "trainer=cpu",
+        *overrides,
+    ]
+    if job.stage == "ppo":
+        model += [
+            "model.reward=plan.no_reward",
+            f"model.response_length={RESPONSE}",
+            f"model.update.micro_batch_size={ROWS}",
+        ]
+        model += ["model.update.epochs=1", "model.missing_end_penalty=null"]
+    model += [f"data.batch_size={ROLLOUT if job.stage == 'ppo' else ROWS}"]
+    with initialize_config_dir(str(PAGE.parent.parent / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides=model)
+    datamodule, system = run.build(cfg)
+    if job.stage == "ppo":
+        system.sampling = system.sampling._replace(ignore_eos=True)
+    (torch.randn(512, 512) @ torch.randn(512, 512)).sum()
+    import peft  # noqa: F401
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
+    if job.quantization:
+        import bitsandbytes  # noqa: F401
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        callbacks=[SecondStep()],
+        default_root_dir=tempfile.mkdtemp(),
+    )
+    before = resident_bytes()
+    trainer.fit(system, datamodule=Batches(job.stage, datamodule.tokenizer))
+    print("PEAK " + json.dumps(resident_bytes("VmHWM") - before), flush=True)
+
+
+def measure(case: str) -> int:
+    """Bytes above the start, from a process of its own."""
+    # every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, __file__, "--work", case]
+    done = subprocess.run(command, env=environment | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True)
+    found = [line for line in done.stdout.splitlines() if line.startswith("PEAK ")]
+    if not found:
+        raise SystemExit(f"{case}: {done.stderr.strip()[-3000:]}")
+    return int(found[-1].split()[1])
+
+
+def line(case: str, expected: Plan, measured: int) -> str:
+    """A row of the table."""
+    phase, peak = expected.peak
+    part, size = expected.dominant
+    return f"| {case} | {peak / 2**20:.0f} | {phase} | {part} {size / 2**20:.0f} | {measured / 2**20:.0f} | {peak / measured:.2f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--dry-run", action="store_true", help="print the table without writing it to docs/plan.md")
+    parser.add_argument("--work", choices=CASES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        work(arguments.work)
+        return
+    model, lines = sizes(str(smollm2())), []
+    for case in arguments.only:
+        lines.append(line(case, plan(model, CASES[case][0]), measure(case)))
+        print(lines[-1], flush=True)
+    if not arguments.dry_run:
+        write_section("measured", section(lines), PAGE.with_name("plan.md"))
+
+
+def section(lines: list[str]) -> str:
+    """This benchmark's part of the page."""
+    table = "\n".join(lines)
+    return f"""
+## Against what training takes
+
+MiB at SmolLM2-135M on a CPU: {PROMPT} tokens of prompt and {RESPONSE} of response, {ROWS} rows a pass ({ROWS} pairs of DPO), {ROLLOUT} of PPO generated at a
+time, float32 but where said, LoRA of rank 16 on all linear layers. Measured: highest resident size of the second step above what the process held
+before the net was built, with whatever the libraries allocate beside tensors.
+torch {torch.__version__}, {platform.machine()} (2 CPU cores, AMD EPYC), {date.today()}. Made by `python benchmarks/plan.py`.
+
+| training | predicted | phase | largest part | measured | predicted / measured |
+|---|---|---|---|---|---|
+{table}
+"""
+
+
+if __name__ == "__main__":
+    main()
