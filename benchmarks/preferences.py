@@ -109,6 +109,7 @@ def trl_turn(kind: str) -> Turn:
         )
     batches = cycle(trainer.get_train_dataloader())
     trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = 1  # its loop sets it
     model = trainer.model_wrapped
 
     def turn(count: int) -> None:
