@@ -55,6 +55,10 @@ CASES: dict[str, tuple[Job, tuple[str, ...]]] = {
         replace(JOB, stage="ppo", rollout_batch=ROLLOUT, quantization="int8"),
         (*LORA, "model.net.quantization=int8"),
     ),
+    "PPO, LoRA, nf4 base": (
+        replace(JOB, stage="ppo", rollout_batch=ROLLOUT, quantization="nf4"),
+        (*LORA, "model.net.quantization=nf4"),
+    ),
 }
 
 

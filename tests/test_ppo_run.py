@@ -92,3 +92,32 @@ def test_a_reward_that_raises_is_one_line(prepared: Prepare, base: Path, tmp_pat
     with pytest.raises(ValueError, match=r"model\.reward=json\.loads raised TypeError") as caught:
         run.train(prepared(tmp_path / "run", *words))
     assert "\n" not in str(caught.value)
+
+
+def test_ppo_on_an_8_bit_base_that_was_an_adapter_itself(prepared: Prepare, base: Path, tmp_path: Path) -> None:
+    packed = ("model.net.quantization=int8", "model.peft.rank=2")
+    sft = ("model=sft", "model/net=language_pretrained", "model/peft=lora", f"model.net.path={base}", *packed)
+    small = ("data.batch_size=4", "++trainer.limit_val_batches=1", "callbacks.progress=null", "trainer.max_steps=2")
+    run.train(prepared(tmp_path / "adapter", *sft, *small, "optim.lr=0.01"))
+    words = ("model=ppo", *SMALL, f"model.net.path={tmp_path / 'adapter'}", *packed, "trainer.max_steps=2")
+    result = run.train(prepared(tmp_path / "ppo", *words))
+    assert result.status == "ok"
+    errors = [float(row["ppo/first_ratio_error"]) for row in rows(tmp_path / "ppo") if row.get("ppo/first_ratio_error")]
+    assert errors and max(errors) < 1e-4
+
+    ids = torch.tensor([load_tokenizer(str(base)).encode("a good film")])
+    adapted = load_language_model(str(tmp_path / "ppo"))
+    merged = load_language_model(str(tmp_path / "ppo" / "export" / "merged"))
+    assert all(parameter.is_floating_point() for parameter in merged.parameters())
+    torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
+    system, _ = run.load_system(tmp_path / "ppo")
+    with torch.no_grad():  # as trained: the same up to the rounding of the base
+        torch.testing.assert_close(system.net.model(ids).logits, merged(ids).logits, rtol=0.1, atol=0.1)
+    assert (merged(ids).logits - load_language_model(str(base))(ids).logits).abs().max() > 0.01
+
+
+def test_a_base_whose_results_depend_on_the_batch_is_refused(prepared: Prepare, base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    words = ("model=ppo", *SMALL, f"model.net.path={base}", "model.net.quantization=llm_int8", "model.peft.rank=2")
+    with pytest.raises(ValueError, match="on-policy training needs int8 or nf4"):
+        run.train(prepared(tmp_path / "ppo", *words, "trainer.max_steps=1"))

@@ -49,7 +49,7 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     plan.add_argument("--response", type=int, default=512, help="tokens")
     plan.add_argument("--rollout-batch", type=int, help="rows generated at a time (default: --batch-size)")
     plan.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
-    plan.add_argument("--quantization", choices=["int8", "int8_weight_only", "nf4"])
+    plan.add_argument("--quantization", choices=["int8", "llm_int8", "nf4"])
     plan.add_argument("--lora-rank", type=int, default=16, help="0: everything is trained")
     plan.add_argument("--lora-targets", nargs="+", default=["all-linear"], metavar="LAYER")
     plan.add_argument("--gradient-checkpointing", action="store_true")

@@ -11,6 +11,7 @@ from torch import Tensor
 from alignlab.inference.architecture import Architecture, Piece, Shard, joined
 from alignlab.inference.decoder import Decoder, Layer, LayerSource, Norm
 from alignlab.inference.linears import Embedding, Linear, SideBySide
+from alignlab.inference.quantization import Int8Linear
 from alignlab.inference.weights import LiveWeights, StoredRows, Weights
 
 MakeLinear = Callable[[Tensor, Tensor | None], Linear]  # weight (O, I) and bias -> what computes with them
@@ -104,13 +105,22 @@ class DecoderReader:
         if self.by_rows and self.dtype is not None and (rows := self._stored(pieces, dim, index)) is not None:
             biases = [bias for piece in pieces if (bias := self._bias(piece, dim, index)) is not None]
             return self.make(rows, torch.cat(biases) if biases else None)
+        if self.live:
+            parts = [self._live(piece, dim, index) for piece in pieces]
+            return parts[0] if len(parts) == 1 else SideBySide(parts)
         found = [self._piece(piece, dim, index) for piece in pieces]
         if len(found) == 1:
             return self.make(*found[0])
-        if self.live:
-            return SideBySide([self.make(*pair) for pair in found])
         biases = [bias for _, bias in found if bias is not None]
         return self.make(torch.cat([weight for weight, _ in found]), torch.cat(biases) if biases else None)
+
+    def _live(self, piece: Piece, dim: int, index: int) -> Linear:
+        """A live model's matrix where it lies; one in 8 bits stays so."""
+        weight, bias = self._piece(piece, dim, index)
+        if weight.dtype != torch.int8:
+            return self.make(weight, bias)
+        scale = self.tensor(piece.module.format(i=index) + ".scale", *((piece.start, piece.stop) if dim == 0 else ()))
+        return Int8Linear.rounded(weight, scale, bias)
 
     def _piece(self, piece: Piece, dim: int, index: int) -> tuple[Tensor, Tensor | None]:
         module, start, stop = piece.module.format(i=index), piece.start, piece.stop

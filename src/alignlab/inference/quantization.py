@@ -12,34 +12,27 @@ from torch import Tensor
 from alignlab.inference.linears import Embedding, Linear
 from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul, fits
 from alignlab.inference.weights import StoredRows
+from alignlab.models.int8_linear import quantize_outputs
 
 CHUNK = 8192  # outputs of a product that are in floating point at a time
-CHUNK_BYTES = 2**21  # of a matrix that are in floating point at a time while it is rounded
-
-
-def quantize_outputs(weight: Tensor | StoredRows) -> tuple[Tensor, Tensor]:
-    """W ~ scale * q with q in [-127, 127] and scale = max |W| / 127 for each output: (N, K) -> (N, K) int8, (N,) fp32."""
-    whole, scales = (
-        torch.empty(weight.shape, dtype=torch.int8),
-        torch.empty(len(weight)),
-    )  # first: no small thing between large ones
-    count = max(1, CHUNK_BYTES // (4 * weight.shape[1]))
-    for start in range(0, len(weight), count):
-        rows = weight[start : start + count].float()
-        low, high = rows.aminmax(dim=1)
-        scale = torch.maximum(-low, high).clamp_(min=1e-12) / 127
-        whole[start : start + count] = (rows / scale[:, None]).round_()
-        scales[start : start + count] = scale
-    return whole, scales
 
 
 class Int8Linear(Linear):
     """y = (x q^T) * scale + b: only the weights are rounded."""
 
     def __init__(self, weight: Tensor | StoredRows, bias: Tensor | None = None) -> None:
-        q, scale = quantize_outputs(weight)
-        super().__init__(q, bias)
-        self.scale, self.dtype = scale, weight.dtype
+        self._hold(*quantize_outputs(weight), bias)
+
+    @classmethod
+    def rounded(cls, q: Tensor, scale: Tensor, bias: Tensor | None = None) -> Int8Linear:
+        """Of a matrix that is in 8 bits already, without a copy."""
+        linear = cls.__new__(cls)
+        linear._hold(q, scale, bias)
+        return linear
+
+    def _hold(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        Linear.__init__(self, q, bias)
+        self.scale = scale
         self.small = SmallMatmul(q, scale, bias) if fits(q) else None
 
     def apply(self, x: Tensor) -> Tensor:

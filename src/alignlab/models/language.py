@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Dtype = Literal["float32", "bfloat16"]
-Quantization = Literal["int8", "nf4", "int8_weight_only"]
+Quantization = Literal["int8", "llm_int8", "nf4"]
 
 
 def resolve_model(path: str) -> tuple[str, str | None]:
@@ -87,7 +87,7 @@ def load_language_model(
 ) -> PreTrainedModel:
     """A causal language model in evaluation mode; behind an adapter's folder, the base with the adapter on top.
 
-    quantization: of the base's linear layers; "int8" and "nf4" by bitsandbytes, "int8_weight_only" by torchao.
+    quantization: of the linear layers of the base's blocks; "int8" our own (weights alone), "llm_int8" and "nf4" by bitsandbytes.
     Raises ValueError, in one line, for what can't be read or isn't installed.
     """
     import torch
@@ -102,18 +102,28 @@ def load_language_model(
         extra["quantization_config"] = GgufConfig(dequantize=True)
         if quantization is not None:
             raise ValueError(f"model={path}: a GGUF file is dequantised when it is read; use quantization=null")
-    elif quantization is not None:
+    elif quantization not in (None, "int8"):
         extra |= {"quantization_config": _quantization_config(quantization, dtype), "device_map": device}
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **extra)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"model={path}: no causal language model could be read from {folder} ({reason})") from error
+    if quantization == "int8":
+        from alignlab.models.int8_linear import quantize_blocks
+
+        quantize_blocks(model)
+    if quantization is not None:
+        for (
+            parameter
+        ) in model.parameters():  # the embedding alone would keep the whole file in memory that it is mapped from
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.clone()
     if adapter is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter)
-    return model.eval() if quantization is not None else model.eval().to(device)
+    return model.eval() if "device_map" in extra else model.eval().to(device)
 
 
 def pretrained(
@@ -330,17 +340,11 @@ def _quantization_config(quantization: Quantization, dtype: Dtype) -> object:
     """What `from_pretrained` takes. Raises ValueError naming the extra if the package is missing."""
     import torch
 
-    package = "torchao" if quantization == "int8_weight_only" else "bitsandbytes"
-    if importlib.util.find_spec(package) is None:
-        raise ValueError(f"quantization={quantization} needs {package}: pip install 'alignlab[quantization]'")
-    if quantization == "int8_weight_only":
-        from torchao.quantization import Int8WeightOnlyConfig
-        from transformers import TorchAoConfig
-
-        return TorchAoConfig(Int8WeightOnlyConfig())
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(f"quantization={quantization} needs bitsandbytes: pip install 'alignlab[quantization]'")
     from transformers import BitsAndBytesConfig
 
-    if quantization == "int8":
+    if quantization == "llm_int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)

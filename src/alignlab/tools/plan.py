@@ -14,9 +14,10 @@ Stage = Literal["sft", "reward", "dpo", "ppo", "generate"]
 WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0}
 QUANTISED_BYTES = {
     "int8": 1.0,
-    "int8_weight_only": 1.0,
+    "llm_int8": 1.0,
     "nf4": 0.5625,
 }  # nf4: 4 bits and a float32 scale for every 64 weights
+FULL_BYTES = 4.0  # of what is float32 whatever the weights are
 CONTEXT_BYTES = 0.45e9  # what a CUDA context and its libraries take
 CHUNK_BYTES = 2 * 64 * 2**20  # logits of one chunk and their gradient (losses/language_modelling.py)
 
@@ -30,7 +31,7 @@ class Job:
     prompt: int = 512  # tokens
     response: int = 512  # tokens
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    quantization: Literal["int8", "int8_weight_only", "nf4"] | None = None
+    quantization: Literal["int8", "llm_int8", "nf4"] | None = None
     lora_rank: int | None = 16  # None: everything is trained
     lora_targets: Sequence[str] | str = "all-linear"
     gradient_checkpointing: bool = False
@@ -100,15 +101,17 @@ def activations(sizes: Sizes, job: Job, tokens: int, width: float) -> float:
     """Bytes that the backward pass needs from the forward pass.
 
     Per token and layer: norms 2h, queries, keys, values h + 2 h_kv, MLP f (3f where gated), and the inputs of the linear layers that get a gradient
-    (frozen ones don't need theirs). With checkpointing one h a layer, and one layer whole. Without dropout; attention as by SDPA, without scores.
+    (frozen ones don't need theirs). In bfloat16 Llama's norms compute in float32, and every adapter, itself float32, keeps a float32 copy of its
+    input. With checkpointing one h a layer, and one layer whole. Without dropout; attention as by SDPA, without scores.
     For GELU and full training that is 32 B S h a layer in bf16: arXiv:2205.05198, eq. 1 and 2, has 34 with dropout's masks.
     """
     h, f = sizes.width, sizes.mlp_width
     gated = 3 if sizes.gated else 1
-    inputs = sum(
-        fan_in for fan_in in sizes.linear_inputs(job.lora_targets if job.lora_rank is not None else "all-linear")
-    )
-    layer = (2 * h + h + 2 * sizes.kv_width + gated * f + inputs) * width
+    if job.lora_rank is not None and width < FULL_BYTES:
+        inputs = sum(layer.fan_in for layer in sizes.targets(job.lora_targets)) * FULL_BYTES
+    else:
+        inputs = sum(sizes.linear_inputs(job.lora_targets if job.lora_rank is not None else "all-linear")) * width
+    layer = 2 * h * (FULL_BYTES if sizes.gated else width) + (h + 2 * sizes.kv_width + gated * f) * width + inputs
     stored = (
         tokens * (sizes.layers * h * width + layer) if job.gradient_checkpointing else tokens * sizes.layers * layer
     )
@@ -136,7 +139,7 @@ def _trained(sizes: Sizes, job: Job, width: float) -> dict[str, float]:
 def _linear_bytes(job: Job, sizes: Sizes) -> float:
     if job.quantization is None:
         return WEIGHT_BYTES[job.dtype]
-    scale = 4.0 / sizes.mean_fan_in if job.quantization.startswith("int8") else 0.0  # one float32 a row
+    scale = 4.0 / sizes.mean_fan_in if job.quantization.endswith("int8") else 0.0  # one float32 a row
     return QUANTISED_BYTES[job.quantization] + scale
 
 

@@ -18,7 +18,7 @@ def build_net(build: Callable[..., nn.Module], peft: Callable[..., nn.Module] | 
     """
     net = build(vocabulary=vocabulary)
     path = getattr(build, "keywords", {}).get("path")
-    base = _unchanged_base(path) if path is not None else None
+    base = _unchanged_base(path, net) if path is not None else None
     net = peft(net) if peft is not None else net
     net.__dict__["_alignlab_base"] = base
     return net
@@ -60,12 +60,17 @@ def _save_adapter(net: nn.Module, folder: Path, adapter: str, base: str) -> None
     file.write_text(json.dumps(config | {"base_model_name_or_path": base}, indent=2), encoding="utf-8")
 
 
-def _unchanged_base(path: str) -> str | None:
+def quantised(net: nn.Module) -> bool:
+    """Whether some weights aren't floating-point numbers: nothing can be merged into those."""
+    return any(not parameter.is_floating_point() for parameter in net.parameters())
+
+
+def _unchanged_base(path: str, net: nn.Module) -> str | None:
     """Absolute folder or hub id of a base that training starts from as it is; None if an adapter was merged into it."""
     from alignlab.models.language import resolve_model
 
     base, adapter = resolve_model(path)
-    if adapter is not None:
+    if adapter is not None and not hasattr(net, "peft_config"):
         return None
     return str(Path(base).resolve()) if Path(base).exists() else base
 

@@ -5,7 +5,7 @@ Legend: B responses of this process, T response tokens of the longest, R ranks.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
 import lightning.pytorch as pl
@@ -21,7 +21,8 @@ from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.losses.ppo import ScorePosition
 from alignlab.models.actor_critic import ActorCritic, Critic, without_dropout
-from alignlab.systems.language.export import build_net, export_model
+from alignlab.models.language import load_language_model
+from alignlab.systems.language.export import build_net, export_model, quantised
 from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.objective import Experience, Objective
 from alignlab.systems.rlhf.reward import Function, Reward, Scored, as_reward
@@ -59,8 +60,10 @@ def default_backend(model: nn.Module) -> Backend:
         describe(model.config)
     except ValueError:
         return TransformersBackend()
-    quantised = any(not parameter.is_floating_point() for parameter in model.parameters())
-    return TransformersBackend() if quantised else CompiledBackend()
+    packed = any(
+        p.dtype == torch.uint8 or type(p).__name__ == "Int8Params" for p in model.parameters()
+    )  # bitsandbytes'
+    return TransformersBackend() if packed else CompiledBackend()
 
 
 class OnPolicySystem(pl.LightningModule):
@@ -160,7 +163,13 @@ class OnPolicySystem(pl.LightningModule):
     def configure_model(self) -> None:
         """Build policy, critic and reference, once."""
         if self.net is None:
-            self.net = ActorCritic(build_net(self.build, self.peft, self.vocabulary), self.critic, self.needs_reference)
+            net = build_net(self.build, self.peft, self.vocabulary)
+            if any(type(module).__name__ == "Linear8bitLt" for module in net.modules()):
+                raise ValueError(
+                    "model.net.quantization=llm_int8 rounds activations together with the rows beside them, so that a token's log-probability depends on "
+                    "its batch: on-policy training needs int8 or nf4"
+                )
+            self.net = ActorCritic(net, self.critic, self.needs_reference)
 
     def configure_optimizers(self) -> dict:
         """Whatever is trainable, in one optimizer; the critic's own parameters at their own rate."""
@@ -180,10 +189,15 @@ class OnPolicySystem(pl.LightningModule):
             if reward is not None:
                 reward.bind(self.net, self.tokenizer)
         self.backend = self.make_backend() if self.make_backend is not None else default_backend(self.net.model)
-        dtype = "bfloat16" if self.net.head.weight.dtype == torch.bfloat16 else "float32"
-        self.backend.load(ModelSource("policy", dtype=dtype, model=self.net.model, tokenizer=self.tokenizer))
+        self.backend.load(
+            ModelSource("policy", dtype=self._weight_type, model=self.net.model, tokenizer=self.tokenizer)
+        )
         without_dropout(self.net)  # a backend may have changed the mode
         self._ready_on = device
+
+    @property
+    def _weight_type(self) -> Literal["float32", "bfloat16"]:
+        return "bfloat16" if self.net.head.weight.dtype == torch.bfloat16 else "float32"
 
     @property
     def _tolerance(self) -> float:
@@ -295,9 +309,14 @@ class OnPolicySystem(pl.LightningModule):
         """Write the policy in Hugging Face's format: the model, or the adapter and beside it, in `merged/`, base and adapter in one."""
         export_model(self.net.model, folder)
         if self.net.adapters and (folder / "adapter_config.json").exists() and self.export_merged:
-            base = self.net.model.__dict__.pop("_alignlab_base")
-            export_model(self.net.model, folder / "merged")
-            self.net.model.__dict__["_alignlab_base"] = base
+            if quantised(self.net.model):  # into the base in full precision, as it lies on disk
+                load_language_model(str(folder), self._weight_type).merge_and_unload().save_pretrained(
+                    folder / "merged"
+                )
+            else:
+                base = self.net.model.__dict__.pop("_alignlab_base")
+                export_model(self.net.model, folder / "merged")
+                self.net.model.__dict__["_alignlab_base"] = base
             self.tokenizer.save_pretrained(folder / "merged")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
