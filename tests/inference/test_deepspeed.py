@@ -34,7 +34,13 @@ def test_contract(backend: DeepSpeedBackend, kind: str, tmp_path: Path) -> None:
     assert report.weight_bytes < 2 * whole, "nothing was split"
 
 
+@pytest.mark.parametrize("kind", ["llama", "bloom"])
+def test_uneven_heads_go_to_zero_inference(backend: DeepSpeedBackend, kind: str, tmp_path: Path) -> None:
+    backend.load(ModelSource(str(save_model(kind, tmp_path))))
+    check_greedy(backend, tiny_model(kind))
+
+
 def test_uneven_heads_are_one_line(tmp_path: Path) -> None:
-    backend = DeepSpeedBackend(processes=2)
+    backend = DeepSpeedBackend(processes=2, mode="tensor_parallel")
     with pytest.raises(ValueError, match="DeepSpeed splits 3 heads evenly only, not over 2 processes"):
         backend.load(ModelSource(str(save_model("bloom", tmp_path))))

@@ -46,7 +46,9 @@ class DeepSpeedRank(TransformersBackend):
         ):  # its shared-memory sum dies of a segmentation fault, and takes 40 s to compile
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         model, kind = super().fetch(opened), opened.config.model_type
-        splits = self.mode == "tensor_parallel" or (self.mode == "auto" and kind in AUTO_TP)
+        heads = {opened.config.num_attention_heads, getattr(opened.config, "num_key_value_heads", None) or self.ranks}
+        fits = kind in AUTO_TP and not any(count % self.ranks for count in heads)
+        splits = self.mode == "tensor_parallel" or (self.mode == "auto" and fits)
         return self._split(model, kind) if splits else self._zero(model)
 
     def _split(self, model: PreTrainedModel, kind: str) -> PreTrainedModel:
@@ -92,7 +94,7 @@ class DeepSpeedBackend(ProcessBackend):
 
     Args:
         processes: how many ranks.
-        mode: `tensor_parallel` (Llama, NeoX, OPT, BLOOM; even head counts), `zero`, or `auto`: the first where it fits.
+        mode: `tensor_parallel` (Llama, NeoX, OPT, BLOOM; even head counts), `zero` (any), or `auto`: the first where it fits.
         batch_size: requests that run together.
     """
 
