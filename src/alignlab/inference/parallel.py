@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
@@ -125,6 +127,7 @@ def _serve(
     try:
         import alignlab.torchvision_ops  # noqa: F401  before transformers and peft import torchvision
 
+        _quiet()
         torch.set_num_threads(threads)
         store = f"file://{Path(folder) / 'store'}"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks, timeout=PATIENCE)
@@ -142,6 +145,16 @@ def _serve(
         pipe.send(("failed", traceback.format_exc()))
     finally:
         os._exit(0)  # gloo's threads would wait for ranks that have ended
+
+
+def _quiet() -> None:
+    """No bars, and no warnings about what libraries do among themselves: the terminal is the parent's."""
+    from tqdm import tqdm
+    from transformers.utils import logging
+
+    tqdm.set_lock(threading.RLock())  # its own would be a semaphore between processes that `os._exit` leaves behind
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 
 
 def reduce_over_ranks(x: Tensor) -> Tensor:
