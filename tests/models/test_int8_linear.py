@@ -11,6 +11,7 @@ from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.models.int8_linear import FrozenInt8Linear, quantize_blocks
 from alignlab.models.language import hidden_states
 from alignlab.models.lora import add_lora
+from alignlab.systems.language.export import build_net
 from tiny_language import NET, WORDS, texts
 
 
@@ -99,3 +100,13 @@ def test_a_model_without_linear_layers_is_refused() -> None:
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20))
     with pytest.raises(ValueError, match="GPT2LMHeadModel has no linear layers"):
         quantize_blocks(model)
+
+
+def test_without_an_adapter_there_is_nothing_to_train() -> None:
+    def packed(vocabulary: object) -> nn.Module:
+        model = NET(vocabulary=vocabulary)
+        quantize_blocks(model)
+        return model
+
+    with pytest.raises(ValueError, match="add model/peft=lora"):
+        build_net(packed, None, WORDS)

@@ -14,10 +14,12 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 def build_net(build: Callable[..., nn.Module], peft: Callable[..., nn.Module] | None, vocabulary: object) -> nn.Module:
     """The net of a system: built for the vocabulary, with an adapter if there is to be one; remembers where its base lies on disk.
 
-    Without that, or when an adapter was merged into the base, an export must hold the whole model.
+    Without that, or when an adapter was merged into the base, an export must hold the whole model. Raises ValueError for a quantised net without an adapter.
     """
     net = build(vocabulary=vocabulary)
     path = getattr(build, "keywords", {}).get("path")
+    if peft is None and quantised(net):
+        raise ValueError("model.net.quantization: quantised weights can't be trained; add model/peft=lora")
     base = _unchanged_base(path, net) if path is not None else None
     net = peft(net) if peft is not None else net
     net.__dict__["_alignlab_base"] = base
