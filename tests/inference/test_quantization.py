@@ -20,7 +20,7 @@ def test_rounding_is_within_half_a_step() -> None:
 
 
 @pytest.mark.parametrize("kind", [Int8Linear, Int8Int8Linear])
-@pytest.mark.parametrize("rows", [1, 16, 40])
+@pytest.mark.parametrize("rows", [1, 16, 40, 65])
 def test_products(kind: type[Int8Linear], rows: int) -> None:
     """Few rows (compiled) and many (torch) give the same numbers."""
     generator = torch.Generator().manual_seed(0)

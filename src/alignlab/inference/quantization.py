@@ -14,6 +14,7 @@ from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul, fits
 from alignlab.inference.weights import StoredRows
 from alignlab.models.int8_linear import quantize_outputs
 
+BLOCKED_ROWS = 64  # up to here blocks of few rows are faster than widening the matrix
 CHUNK = 8192  # outputs of a product that are in floating point at a time
 
 
@@ -38,6 +39,9 @@ class Int8Linear(Linear):
     def apply(self, x: Tensor) -> Tensor:
         if self.small is not None and x.shape[:-1].numel() <= MOST_ROWS:
             return self.small(x)
+        if self.small is not None and x.shape[:-1].numel() <= BLOCKED_ROWS:
+            rows = x.reshape(-1, x.shape[-1])
+            return torch.cat([self.small(block) for block in rows.split(MOST_ROWS)]).view(*x.shape[:-1], -1)
         parts = []
         for start in range(0, len(self.weight), CHUNK):
             rows = slice(start, start + CHUNK)

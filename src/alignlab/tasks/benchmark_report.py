@@ -19,11 +19,8 @@ _AGREEMENT = {
 
 def print_tables(rows: Sequence[Row], batch_sizes: Sequence[int], job: Job) -> None:
     """Speed, then memory, then agreement with the first backend that worked."""
-    speed = ["load s", *(f"B={b}: {what}" for b in batch_sizes for what in ("first ms", "ms/token", "tokens/s"))]
-    keys = ["load_seconds"]
-    for b in batch_sizes:
-        keys += [f"batch_{b}_first_token_ms", f"batch_{b}_ms_per_token", f"batch_{b}_tokens_per_second"]
-    job.table("speed", ["backend", "status", *speed], [[r["backend"], r["status"], *map(r.get, keys)] for r in rows])
+    columns = ["backend", "status", "batch", "first ms", "ms/token", "tokens/s", "x"]
+    job.table("speed", columns, [line for row in rows for line in _speed(row, rows[0], batch_sizes)], limit=1000)
     whole = [row for row in rows if row["status"] == "ok"]
     gpu = any("peak_gpu_bytes" in row for row in whole)
     parts = [
@@ -33,14 +30,33 @@ def print_tables(rows: Sequence[Row], batch_sizes: Sequence[int], job: Job) -> N
         *(["peak_gpu_bytes"] if gpu else []),
         "load_peak_bytes",
     ]
-    columns = ["backend", *(part.removesuffix("_bytes").replace("_", " ") + " MB" for part in parts), "of the roofline"]
+    names = (part.removesuffix("_bytes").replace("_", " ") + " MB" for part in parts)
+    columns = ["backend", "load s", *names, "of the roofline"]
     body = [
-        [r["backend"], *(_mega(r.get(part)) for part in parts), _percent(r.get("roofline_fraction"))] for r in whole
+        [
+            r["backend"],
+            r.get("load_seconds"),
+            *(_mega(r.get(part)) for part in parts),
+            _percent(r.get("roofline_fraction")),
+        ]
+        for r in whole
     ]
-    job.table("memory; B=1 against weight bytes / bandwidth", columns, body)
+    job.table("loading and memory; batch 1 against weight bytes / bandwidth", columns, body)
     body = [[r["backend"], *map(r.get, _AGREEMENT)] for r in whole]
     yardstick = whole[0]["backend"] if whole else "-"
     job.table(f"agreement with {yardstick}", ["backend", *_AGREEMENT.values()], body)
+
+
+def _speed(row: Row, first: Row, batch_sizes: Sequence[int]) -> list[list[object]]:
+    """Lines of a backend, one a batch size, with how many times as fast as the first backend it is."""
+    lines: list[list[object]] = []
+    for size in batch_sizes if row["status"] == "ok" else ():
+        key = f"batch_{size}_tokens_per_second"
+        times = row[key] / first[key] if row.get(key) and first.get(key) else None
+        shown = (f"batch_{size}_first_token_ms", f"batch_{size}_ms_per_token", key)
+        name = ["", ""] if lines else [row["backend"], row["status"]]
+        lines.append([*name, size, *map(row.get, shown), times])
+    return lines or [[row["backend"], row["status"], *[None] * 5]]
 
 
 def write_csv(rows: Sequence[Row], file: Path) -> None:
@@ -67,7 +83,7 @@ def plot(rows: Sequence[Row], batch_sizes: Sequence[int], bandwidth: float, file
     for number, size in enumerate(batch_sizes):
         values = [row.get(f"batch_{size}_tokens_per_second", 0.0) for row in whole]
         bars = left.barh([p + number * height for p in places], values, height, label=f"{size} at a time")
-        left.bar_label(bars, [f"{value:.3g}" for value in values], padding=2, fontsize=7)
+        left.bar_label(bars, [f"{value:.3g}" for value in values], padding=6, fontsize=7)
     for place, row in zip(places, whole, strict=True):
         if row.get("weight_bytes"):
             limit = bandwidth / row["weight_bytes"]
@@ -75,7 +91,8 @@ def plot(rows: Sequence[Row], batch_sizes: Sequence[int], bandwidth: float, file
     left.plot([], [], color="black", linewidth=2, label="bandwidth / weight bytes (1 at a time)")
     left.set(xlabel="tokens per second", xscale="log", yticks=[p + 0.4 - height / 2 for p in places])
     left.set_yticklabels([row["backend"] for row in whole])
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2)
+    left.set_xlim(right=1.6 * left.get_xlim()[1])  # room for the numbers
     key = "peak_gpu_bytes" if any("peak_gpu_bytes" in row for row in whole) else "peak_host_bytes"
     right.barh(
         places, [row.get(key, 0.0) / 1e6 for row in whole], 0.35, label=key.replace("_", " ").replace(" bytes", "")
@@ -85,7 +102,7 @@ def plot(rows: Sequence[Row], batch_sizes: Sequence[int], bandwidth: float, file
     )
     right.set(xlabel="MB", yticks=[p + 0.2 for p in places])
     right.set_yticklabels([row["backend"] for row in whole])
-    right.legend(fontsize=7)
+    right.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2)
     for axes in (left, right):
         axes.invert_yaxis()
     file.parent.mkdir(parents=True, exist_ok=True)
