@@ -36,7 +36,7 @@ def fewer_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def base(prepared: Prepare, tmp_path: Path) -> Path:
-    net = ("model.net.width=32", "model.net.depth=1", "model.net.heads=2", "+data.vocab_size=300")
+    net = ("model.net.width=64", "model.net.depth=1", "model.net.heads=2", "+data.vocab_size=300")
     small = ("data.batch_size=4", "++trainer.limit_val_batches=1", "callbacks.progress=null", "trainer.max_steps=1")
     run.train(prepared(tmp_path / "sft", "model=sft", *net, *small))
     return tmp_path / "sft"
@@ -94,12 +94,18 @@ def test_a_reward_that_raises_is_one_line(prepared: Prepare, base: Path, tmp_pat
     assert "\n" not in str(caught.value)
 
 
-def test_ppo_on_an_8_bit_base_that_was_an_adapter_itself(prepared: Prepare, base: Path, tmp_path: Path) -> None:
-    packed = ("model.net.quantization=int8", "model.peft.rank=2")
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_ppo_on_a_quantised_base_that_was_an_adapter_itself(
+    prepared: Prepare, base: Path, tmp_path: Path, quantization: str
+) -> None:
+    packed = (f"model.net.quantization={quantization}", "model.peft.rank=2")
     sft = ("model=sft", "model/net=language_pretrained", "model/peft=lora", f"model.net.path={base}", *packed)
     small = ("data.batch_size=4", "++trainer.limit_val_batches=1", "callbacks.progress=null", "trainer.max_steps=2")
-    run.train(prepared(tmp_path / "adapter", *sft, *small, "optim.lr=0.01"))
-    words = ("model=ppo", *SMALL, f"model.net.path={tmp_path / 'adapter'}", *packed, "trainer.max_steps=2")
+    adapter = tmp_path / "adapter"
+    run.train(prepared(adapter, *sft, *small, "optim.lr=0.01"))
+    longer = prepared(adapter, f"resume={adapter}", *sft, *small, "optim.lr=0.01", "trainer.max_steps=3")
+    assert run.train(longer).status == "ok"
+    words = ("model=ppo", *SMALL, f"model.net.path={adapter}", *packed, "trainer.max_steps=2")
     result = run.train(prepared(tmp_path / "ppo", *words))
     assert result.status == "ok"
     errors = [float(row["ppo/first_ratio_error"]) for row in rows(tmp_path / "ppo") if row.get("ppo/first_ratio_error")]
@@ -112,12 +118,12 @@ def test_ppo_on_an_8_bit_base_that_was_an_adapter_itself(prepared: Prepare, base
     torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
     system, _ = run.load_system(tmp_path / "ppo")
     with torch.no_grad():  # as trained: the same up to the rounding of the base
-        torch.testing.assert_close(system.net.model(ids).logits, merged(ids).logits, rtol=0.1, atol=0.1)
+        rounding = 0.1 if quantization == "int8" else 1.0
+        torch.testing.assert_close(system.net.model(ids).logits, merged(ids).logits, rtol=rounding, atol=rounding)
     assert (merged(ids).logits - load_language_model(str(base))(ids).logits).abs().max() > 0.01
 
 
 def test_a_base_whose_results_depend_on_the_batch_is_refused(prepared: Prepare, base: Path, tmp_path: Path) -> None:
-    pytest.importorskip("bitsandbytes")
     words = ("model=ppo", *SMALL, f"model.net.path={base}", "model.net.quantization=llm_int8", "model.peft.rank=2")
     with pytest.raises(ValueError, match="on-policy training needs int8 or nf4"):
         run.train(prepared(tmp_path / "ppo", *words, "trainer.max_steps=1"))

@@ -119,6 +119,11 @@ def load_language_model(
         ) in model.parameters():  # the embedding alone would keep the whole file in memory that it is mapped from
             if parameter.is_floating_point():
                 parameter.data = parameter.data.clone()
+    if quantization == "nf4":
+        for module in model.modules():
+            if type(module).__name__ == "Linear4bit":
+                module.register_state_dict_post_hook(_leave_weight_out)
+                module.register_load_state_dict_pre_hook(_keep_weight)
     if adapter is not None:
         from peft import PeftModel
 
@@ -349,6 +354,17 @@ def _quantization_config(quantization: Quantization, dtype: Dtype) -> object:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
     )
+
+
+def _leave_weight_out(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
+    """Weights in 4 bits are made from the base again: bitsandbytes saves them with their scales, but can't load those by name."""
+    for name in [name for name in state if name.startswith(prefix + "weight")]:
+        del state[name]
+
+
+def _keep_weight(module: nn.Module, state: dict, prefix: str, *_: object) -> None:
+    """The counterpart of `_leave_weight_out`."""
+    state[prefix + "weight"] = module.weight.data
 
 
 def _gguf(path: str) -> tuple[str, dict[str, str]]:
