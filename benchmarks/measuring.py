@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 
 Side = Hashable  # who is measured
+# of a process in which every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use
+EXACT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
@@ -44,11 +46,28 @@ def resident_bytes(field: str = "VmRSS") -> int:
 
 def number_from_process(*arguments: str) -> int:
     """The last number that this program prints when it is started with other arguments, as a process with memory of its own."""
-    # every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     command = [sys.executable, sys.argv[0], *arguments]
-    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | EXACT_MEMORY)
+    if result.returncode:
+        raise SystemExit(f"{' '.join(arguments)}: {result.stderr.strip()[-3000:]}")
     return int(result.stdout.split()[-1])
+
+
+def bare_trainer(max_steps: int, callback: object) -> object:
+    """Lightning's trainer on a CPU without files, bars and validation."""
+    import lightning
+
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_steps=max_steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        callbacks=[callback],
+        default_root_dir=tempfile.mkdtemp(),
+    )
 
 
 def smollm2() -> Path:

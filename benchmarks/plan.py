@@ -4,16 +4,13 @@
 
 SmolLM2-135M (extra `smollm2`), the systems as `train.py` builds them, batches of random tokens of one length. Every row is a process of its own: it
 notes its resident size before the net is built, takes one step, forgets the peak so far (that of reading the weights) and takes another. Needs Linux.
-The 8-bit bases need the extra `rlhf`.
+LoRA needs the extra `rlhf`, the 4-bit base `quantization`.
 """
 
 import argparse
-import json
+import contextlib
 import os
 import platform
-import subprocess
-import sys
-import tempfile
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -24,7 +21,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imp
 import lightning
 import torch
 from hydra import compose, initialize_config_dir
-from measuring import PAGE, resident_bytes, smollm2, write_section
+from measuring import PAGE, bare_trainer, number_from_process, resident_bytes, smollm2, write_section
 from torch.utils.data import DataLoader
 
 from alignlab import run
@@ -119,8 +116,9 @@ def work(case: str) -> None:
             "model.reward=plan.no_reward",
             f"model.response_length={RESPONSE}",
             f"model.update.micro_batch_size={ROWS}",
+            "model.update.epochs=1",
+            "model.missing_end_penalty=null",
         ]
-        model += ["model.update.epochs=1", "model.missing_end_penalty=null"]
     model += [f"data.batch_size={ROLLOUT if job.stage == 'ppo' else ROWS}"]
     with initialize_config_dir(str(PAGE.parent.parent / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=model)
@@ -132,33 +130,12 @@ def work(case: str) -> None:
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     if job.quantization:
-        import bitsandbytes  # noqa: F401
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_steps=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        callbacks=[SecondStep()],
-        default_root_dir=tempfile.mkdtemp(),
-    )
+        with contextlib.suppress(ImportError):
+            import bitsandbytes  # noqa: F401
+    trainer = bare_trainer(2, SecondStep())
     before = resident_bytes()
     trainer.fit(system, datamodule=Batches(job.stage, datamodule.tokenizer))
-    print("PEAK " + json.dumps(resident_bytes("VmHWM") - before), flush=True)
-
-
-def measure(case: str) -> int:
-    """Bytes above the start, from a process of its own."""
-    # every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, __file__, "--work", case]
-    done = subprocess.run(command, env=environment | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True)
-    found = [line for line in done.stdout.splitlines() if line.startswith("PEAK ")]
-    if not found:
-        raise SystemExit(f"{case}: {done.stderr.strip()[-3000:]}")
-    return int(found[-1].split()[1])
+    print(resident_bytes("VmHWM") - before)
 
 
 def line(case: str, expected: Plan, measured: int) -> str:
@@ -170,18 +147,19 @@ def line(case: str, expected: Plan, measured: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these rows, printed only")
     parser.add_argument("--dry-run", action="store_true", help="print the table without writing it to docs/plan.md")
     parser.add_argument("--work", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
         work(arguments.work)
         return
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of the workers
     model, lines = sizes(str(smollm2())), []
     for case in arguments.only:
-        lines.append(line(case, plan(model, CASES[case][0]), measure(case)))
+        lines.append(line(case, plan(model, CASES[case][0]), number_from_process("--work", case)))
         print(lines[-1], flush=True)
-    if not arguments.dry_run:
+    if not arguments.dry_run and arguments.only == list(CASES):  # the page has the whole table
         write_section("measured", section(lines), PAGE.with_name("plan.md"))
 
 

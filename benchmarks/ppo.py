@@ -28,7 +28,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before TRL, which imports t
 
 # isort: split
 import torch
-from measuring import resident_bytes, write_section
+from measuring import EXACT_MEMORY, bare_trainer, resident_bytes, write_section
 
 SIDES = ("TRL 1.12", "alignlab", "alignlab, separate critic")
 BATCH, PROMPT, RESPONSE, EPOCHS, VOCABULARY, WIDTH = 8, 32, 64, 4, 32_000, 384
@@ -208,18 +208,7 @@ def work_alignlab(turns: Turns, updates: int, critic: str) -> None:
     on_policy.evaluate = turns.timed("score", on_policy.evaluate)
     system.score = turns.timed("score", system.score)
     system.update.run = turns.timed("improve", system.update.run)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_steps=updates,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        callbacks=[Turn()],
-        default_root_dir=tempfile.mkdtemp(),
-    )
-    trainer.fit(system, datamodule=Data())
+    bare_trainer(updates, Turn()).fit(system, datamodule=Data())
 
 
 def work(side: str, updates: int) -> None:
@@ -244,8 +233,8 @@ class Worker:
 
     def __init__(self, side: str, updates: int, exact_memory: bool = False) -> None:
         environment = dict(os.environ)
-        if exact_memory:  # every tensor gets pages of its own, which go back when it is freed
-            environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        if exact_memory:
+            environment |= EXACT_MEMORY
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--work", side, "--updates", str(updates)],
             stdin=subprocess.PIPE,

@@ -20,7 +20,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imp
 # isort: split
 import torch
 from hydra import compose, initialize_config_dir
-from measuring import write_section
+from measuring import EXACT_MEMORY, write_section
 
 from alignlab.memory import Counts, Strategy, counts, training_memory
 from alignlab.run import build
@@ -61,8 +61,7 @@ def run(case: str, precision: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train.py", *MODEL, *overrides, f"trainer.precision={precision}"]
         command += [f"data.batch_size={JOINT_BATCH // ranks}", f"hydra.run.dir={folder}"]
-        # every tensor gets pages of its own, which go back when it is freed: what is resident is what is in use
-        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        environment = os.environ | EXACT_MEMORY
         environment |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)), "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:

@@ -21,6 +21,8 @@ CHUNK = 8192  # outputs of a product that are in floating point at a time
 class Int8Linear(Linear):
     """y = (x q^T) * scale + b: only the weights are rounded."""
 
+    rounds_input = False
+
     def __init__(self, weight: Tensor | StoredRows, bias: Tensor | None = None) -> None:
         self._hold(*quantize_outputs(weight), bias)
 
@@ -34,7 +36,7 @@ class Int8Linear(Linear):
     def _hold(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         Linear.__init__(self, q, bias)
         self.scale = scale
-        self.small = SmallMatmul(q, scale, bias) if fits(q) else None
+        self.small = SmallMatmul(q, scale, bias, rounded=self.rounds_input) if fits(q) else None
 
     def apply(self, x: Tensor) -> Tensor:
         if self.small is not None and x.shape[:-1].numel() <= MOST_ROWS:
@@ -56,9 +58,7 @@ class Int8Linear(Linear):
 class Int8Int8Linear(Int8Linear):
     """The same with x rounded to int8 row by row (absmax), so that the sums are integers."""
 
-    def __init__(self, weight: Tensor | StoredRows, bias: Tensor | None = None) -> None:
-        super().__init__(weight, bias)
-        self.small = SmallMatmul(self.weight, self.scale, bias, rounded=True) if self.small is not None else None
+    rounds_input = True
 
     def apply(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])

@@ -86,15 +86,9 @@ def quantize_blocks(model: nn.Module) -> None:
     Raises ValueError where there are none: GPT-2's layers are not torch's Linear.
     """
     head = model.get_output_embeddings()
-    found = [
-        (parent, name)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if type(child) is nn.Linear
-    ]
-    found = [(parent, name) for parent, name in found if getattr(parent, name) is not head]
-    if not found:
+    names = [name for name, module in model.named_modules() if type(module) is nn.Linear and module is not head]
+    if not names:
         raise ValueError(f"{type(model).__name__} has no linear layers of torch's kind to quantise")
-    for parent, name in found:
-        setattr(parent, name, FrozenInt8Linear(getattr(parent, name)))
+    for name in names:
+        model.set_submodule(name, FrozenInt8Linear(model.get_submodule(name)))
     model.requires_grad_(False)

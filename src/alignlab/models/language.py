@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "bfloat16"]
 Quantization = Literal["int8", "llm_int8", "nf4"]
+PACKED = {"Linear8bitLt": "llm_int8", "Linear4bit": "nf4"}  # bitsandbytes' layers, which peft's on top are named after
 
 
 def resolve_model(path: str) -> tuple[str, str | None]:
@@ -114,21 +115,17 @@ def load_language_model(
 
         quantize_blocks(model)
     if quantization is not None:
-        for (
-            parameter
-        ) in model.parameters():  # the embedding alone would keep the whole file in memory that it is mapped from
-            if parameter.is_floating_point():
-                parameter.data = parameter.data.clone()
-    if quantization == "nf4":
-        for module in model.modules():
-            if type(module).__name__ == "Linear4bit":
-                module.register_state_dict_post_hook(_leave_weight_out)
-                module.register_load_state_dict_pre_hook(_keep_weight)
+        _settle(model)
     if adapter is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter)
     return model.eval() if "device_map" in extra else model.eval().to(device)
+
+
+def packed(model: nn.Module) -> Literal["llm_int8", "nf4"] | None:
+    """How bitsandbytes quantised a model, adapters on top or not; None where it didn't."""
+    return next((kind for module in model.modules() if (kind := PACKED.get(type(module).__name__))), None)
 
 
 def pretrained(
@@ -354,6 +351,17 @@ def _quantization_config(quantization: Quantization, dtype: Dtype) -> object:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
     )
+
+
+def _settle(model: PreTrainedModel) -> None:
+    """Lets go of the file that a quantised model was mapped from, which the embedding alone would keep in memory; keeps 4-bit weights out of checkpoints."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
+    for module in model.modules():
+        if PACKED.get(type(module).__name__) == "nf4":
+            module.register_state_dict_post_hook(_leave_weight_out)
+            module.register_load_state_dict_pre_hook(_keep_weight)
 
 
 def _leave_weight_out(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:

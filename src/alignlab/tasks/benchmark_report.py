@@ -20,7 +20,8 @@ _AGREEMENT = {
 def print_tables(rows: Sequence[Row], batch_sizes: Sequence[int], job: Job) -> None:
     """Speed, then memory, then agreement with the first backend that worked."""
     columns = ["backend", "status", "batch", "first ms", "ms/token", "tokens/s", "x"]
-    job.table("speed", columns, [line for row in rows for line in _speed(row, rows[0], batch_sizes)], limit=1000)
+    lines = [line for row in rows for line in _speed(row, rows[0], batch_sizes)]
+    job.table("speed", columns, lines, limit=len(lines))
     whole = [row for row in rows if row["status"] == "ok"]
     gpu = any("peak_gpu_bytes" in row for row in whole)
     parts = [

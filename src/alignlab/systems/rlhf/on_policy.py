@@ -21,7 +21,7 @@ from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.losses.ppo import ScorePosition
 from alignlab.models.actor_critic import ActorCritic, Critic, without_dropout
-from alignlab.models.language import load_language_model
+from alignlab.models.language import load_language_model, packed
 from alignlab.systems.language.export import build_net, export_model, quantised
 from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.objective import Experience, Objective
@@ -60,10 +60,7 @@ def default_backend(model: nn.Module) -> Backend:
         describe(model.config)
     except ValueError:
         return TransformersBackend()
-    packed = any(
-        p.dtype == torch.uint8 or type(p).__name__ == "Int8Params" for p in model.parameters()
-    )  # bitsandbytes'
-    return TransformersBackend() if packed else CompiledBackend()
+    return TransformersBackend() if packed(model) else CompiledBackend()
 
 
 class OnPolicySystem(pl.LightningModule):
@@ -164,7 +161,7 @@ class OnPolicySystem(pl.LightningModule):
         """Build policy, critic and reference, once."""
         if self.net is None:
             net = build_net(self.build, self.peft, self.vocabulary)
-            if any(type(module).__name__ == "Linear8bitLt" for module in net.modules()):
+            if packed(net) == "llm_int8":
                 raise ValueError(
                     "model.net.quantization=llm_int8 rounds activations together with the rows beside them, so that a token's log-probability depends on "
                     "its batch: on-policy training needs int8 or nf4"
