@@ -9,6 +9,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from alignlab.data.batches import JointBatches, JointOrder, ResumableLoader, whole_batches
+from alignlab.data.dialogues import without_prompts
 from alignlab.data.language_batches import (
     ComparisonRows,
     Preferences,
@@ -312,7 +313,9 @@ class RowsModule(LanguageDataModule):
                 rows = read_hub(self._path, val_path or self._split, self._config)
             else:
                 rows = read_jsonl(val_path or self._path)
-            self._read[val_path] = normalised(rows, read)
+            found = normalised(rows, read)
+            columns = {"sft": ("response",), "preference": ("chosen", "rejected"), "prompt": ()}[self._kind]
+            self._read[val_path] = without_prompts(found, columns, val_path or self._path) if columns else found
         return self._read[val_path]
 
     def _key(self, row: object) -> str:

@@ -6,6 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignlab.data.dialogues import answers
 from alignlab.data.rendering import Content
 
 
@@ -37,7 +38,8 @@ def example(row: Mapping[str, Any]) -> Example:
         return Example(list(takewhile(lambda message: message["role"] != "assistant", chat)), _rest(chat))
     for name in ("completion", "response"):
         if name in row:
-            return Example(content(row.get("prompt", ""), "prompt"), content(row[name], name))
+            before, (response,) = answers(content(row.get("prompt", ""), "prompt"), {name: content(row[name], name)})
+            return Example(before, response)
     if "text" in row:
         return Example("", content(row["text"], "text"))
     raise ValueError(f"no column messages, completion, response or text; there are {', '.join(row)}")
@@ -45,6 +47,8 @@ def example(row: Mapping[str, Any]) -> Example:
 
 def preference(row: Mapping[str, Any]) -> Preference:
     """From `{prompt, chosen, rejected}`, or `{chosen, rejected}` that begin with the same prompt; `share` and `margin` where given.
+
+    Chats in chosen and rejected may be answers or whole dialogues (`dialogues.answers`).
 
     Raises:
         ValueError: a column is missing, or chosen and rejected are of different kinds.
@@ -56,9 +60,7 @@ def preference(row: Mapping[str, Any]) -> Preference:
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("chosen and rejected must both be plain text or both be chats")
     if row.get("prompt") is not None:
-        prompt = content(row["prompt"], "prompt")
-        if isinstance(prompt, str) and not isinstance(chosen, str):
-            prompt = [{"role": "user", "content": prompt}]
+        prompt, (chosen, rejected) = answers(content(row["prompt"], "prompt"), {"chosen": chosen, "rejected": rejected})
     else:
         cut = common_start(chosen, rejected)
         prompt, chosen, rejected = chosen[:cut], chosen[cut:], rejected[cut:]
