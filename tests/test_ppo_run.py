@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from alignlab.data import language_modules
 from alignlab.data.rated_reviews import RatedTexts, rated_reviews
 from alignlab.models.language import load_language_model, load_tokenizer
 
+pytest.importorskip("peft", reason="needs the extra rlhf")
 Prepare = Callable[..., DictConfig]
 SMALL = (
     "data.batch_size=4",
@@ -94,7 +96,10 @@ def test_a_reward_that_raises_is_one_line(prepared: Prepare, base: Path, tmp_pat
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+BITSANDBYTES = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs the extra quantization")
+
+
+@pytest.mark.parametrize("quantization", ["int8", pytest.param("nf4", marks=BITSANDBYTES)])
 def test_ppo_on_a_quantised_base_that_was_an_adapter_itself(
     prepared: Prepare, base: Path, tmp_path: Path, quantization: str
 ) -> None:
@@ -123,6 +128,7 @@ def test_ppo_on_a_quantised_base_that_was_an_adapter_itself(
     assert (merged(ids).logits - load_language_model(str(base))(ids).logits).abs().max() > 0.01
 
 
+@BITSANDBYTES
 def test_a_base_whose_results_depend_on_the_batch_is_refused(prepared: Prepare, base: Path, tmp_path: Path) -> None:
     words = ("model=ppo", *SMALL, f"model.net.path={base}", "model.net.quantization=llm_int8", "model.peft.rank=2")
     with pytest.raises(ValueError, match="on-policy training needs int8 or nf4"):

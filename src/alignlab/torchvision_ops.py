@@ -2,11 +2,14 @@
 
 Package registries serve torchvision compiled for CUDA. Its extension doesn't load with a CPU torch, and importing the package
 then fails while it registers shape functions for operators that nobody declared. Declaring them is enough: transforms, timm
-models and `roi_align` don't call them. Where the extension loads, nothing happens here. `torchvision.ops.nms` and
-`torchvision.io.decode_image` stay unavailable.
+models and `roi_align` don't call them. Where an extension loads, nothing happens here: it declares them itself, and ends the
+process if somebody was faster. Its file is `_C.so` up to torchvision 0.28, `_C_stable.so` from 0.29 on.
+`torchvision.ops.nms` and `torchvision.io.decode_image` stay unavailable.
 """
 
 import importlib.util
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from pathlib import Path
 
 import torch
 
@@ -27,17 +30,23 @@ def declare_missing_ops() -> bool:
     return True
 
 
-def _extension_loads(spec: importlib.machinery.ModuleSpec) -> bool:
+def _extension_loads(spec: ModuleSpec) -> bool:
     if hasattr(torch.ops.torchvision, "nms"):
         return True
-    extension = importlib.machinery.PathFinder.find_spec("_C", spec.submodule_search_locations)
-    if extension is None or extension.origin is None:
-        return False
-    try:
-        torch.ops.load_library(extension.origin)
-    except OSError:  # its CUDA libraries are not here
-        return False
-    return hasattr(torch.ops.torchvision, "nms")
+    for extension in _extensions(spec):
+        try:
+            torch.ops.load_library(str(extension))
+        except OSError:  # its CUDA libraries are not here
+            continue
+        if hasattr(torch.ops.torchvision, "nms"):
+            return True
+    return False
+
+
+def _extensions(spec: ModuleSpec) -> list[Path]:
+    """Files of torchvision's operators, whatever a release calls them: `_C` and a suffix."""
+    found = [file for folder in spec.submodule_search_locations or () for file in Path(folder).glob("_C*")]
+    return sorted(file for file in found if file.name.endswith(tuple(EXTENSION_SUFFIXES)))
 
 
 declare_missing_ops()

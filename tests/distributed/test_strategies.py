@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import strategy_ranks as ranks
 
 SCRIPT = Path(__file__).with_name("strategy_ranks.py")
+DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra deepspeed")
 RTOL = 1e-5  # of float32 losses
 
 
@@ -100,17 +102,20 @@ def test_a_sharded_folder_resumes_and_converts_to_one_file(tmp_path: Path) -> No
     assert weights.keys() == saved.keys() and all(torch.equal(weights[name], saved[name]) for name in saved)
 
 
+@DEEPSPEED
 @pytest.mark.deepspeed
 @pytest.mark.parametrize("model", sorted(ranks.MODELS))
 def test_zero_1_2_3_equal_one_process_and_go_on_from_each_other(tmp_path: Path, model: str) -> None:
     check(tmp_path, model, ("deepspeed_1", "deepspeed_2", "deepspeed_3", "fsdp"))
 
 
+@DEEPSPEED
 @pytest.mark.deepspeed
 def test_what_lies_on_the_host_trains_the_same(tmp_path: Path) -> None:
     check(tmp_path, "clip", ("fsdp_offloaded", "deepspeed_2_offloaded", "deepspeed_3_offloaded"))
 
 
+@DEEPSPEED
 @pytest.mark.deepspeed
 def test_a_folder_of_zero_resumes_and_its_weights_convert(tmp_path: Path) -> None:
     ranks.quiet()
@@ -128,6 +133,7 @@ def test_a_folder_of_zero_resumes_and_its_weights_convert(tmp_path: Path) -> Non
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@DEEPSPEED
 @pytest.mark.deepspeed
 def test_an_odd_bucket_is_refused() -> None:
     from alignlab.strategies.deepspeed import DeepSpeed

@@ -5,9 +5,9 @@ teacher) count as weights. DeepSpeed has functions of this kind that fail before
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
-import deepspeed
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ def load_weights(module: nn.Module, optimizer: Any, state: dict[str, Tensor]) ->
         for name, parameter in own.items():
             value = state[name].to(parameter.device)
             if hasattr(parameter, "ds_id"):
-                with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                with _gathered(parameter, modifier_rank=0):
                     if rank_zero():
                         parameter.copy_(value)
             else:
@@ -98,11 +98,18 @@ def load_optimizer_state(optimizer: Any, order: list[list[nn.Parameter]], state:
             number += 1
 
 
+def _gathered(parameter: nn.Parameter, **settings: int) -> AbstractContextManager:
+    """DeepSpeed's context in which a parameter of stage 3 is whole; imported where it is at work, since the extra may be missing."""
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters([parameter], **settings)
+
+
 def _whole(optimizer: Any, parameter: nn.Parameter) -> Tensor:
     if parameter.requires_grad and optimizer is not None:
         return _read(optimizer, parameter)
     if hasattr(parameter, "ds_id"):
-        with deepspeed.zero.GatheredParameters([parameter]):
+        with _gathered(parameter):
             return parameter.detach().clone()
     return parameter
 
