@@ -2,18 +2,25 @@
 
 Muon replaces a matrix's momentum by the nearest orthogonal matrix, so that all its directions move at the same speed
 (Jordan et al., 2024; at scale arXiv:2502.16982). On small data it leaves the plateau of contrastive training several
-times sooner than AdamW. It needs whole matrices on every rank: single device or DDP, not sharded parameters.
+times sooner than AdamW. Orthogonalising needs a whole matrix: where a strategy has cut the parameters up, everything else happens on the pieces
+and the update of one matrix at a time is put together (`MuonAdamW.assemble`).
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim._muon import _zeropower_via_newtonschulz
 from torch.optim.lr_scheduler import LambdaLR
 
 from alignlab.optim import Schedule, learning_rate
 from alignlab.parameter_groups import Decay, parameter_groups
+
+# From what a rank stores (a DTensor, or ZeRO's flat piece of several parameters) and the update of that piece, in the same form: each matrix of
+# that update in turn, whole, and a function that puts this rank's part of a whole matrix in its place. All ranks iterate together.
+Assemble = Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Callable[[Tensor], None]]]]
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -21,8 +28,6 @@ class MuonAdamW(torch.optim.Optimizer):
 
     matrices, others: parameter groups, each with its own lr and weight_decay; matrices hold 2-d parameters only.
     """
-
-    needs_whole_matrices = True  # strategies that cut parameters refuse it
 
     def __init__(
         self, matrices: list[dict], others: list[dict], *, momentum: float, betas: tuple[float, float], eps: float
@@ -32,13 +37,14 @@ class MuonAdamW(torch.optim.Optimizer):
             torch.optim.Muon(matrices, momentum=momentum, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, betas=betas, eps=eps, fused=True),
         )
+        self.assemble: Assemble | None = None  # set by strategies that cut parameters up
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 
     def _share(self) -> None:
-        first = len(self.parts[0].param_groups)
-        for part, groups in zip(self.parts, (self.param_groups[:first], self.param_groups[first:]), strict=True):
-            part.param_groups, part.state = groups, self.state
+        for part, muons in zip(self.parts, (True, False), strict=True):
+            part.param_groups = [group for group in self.param_groups if ("ns_steps" in group) == muons]
+            part.state = self.state
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both; `closure` recomputes the loss first."""
@@ -46,9 +52,30 @@ class MuonAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self.parts:
+        self._share()  # ZeRO steps one group at a time
+        for part in self.parts if self.assemble is None else self.parts[1:]:
             part.step()
+        if self.assemble is not None:
+            self._step_pieces()
         return loss
+
+    @torch.no_grad()
+    def _step_pieces(self) -> None:
+        """`torch.optim.Muon.step` where a rank has pieces of matrices: elementwise on these, but for the orthogonalisation."""
+        for group in self.parts[0].param_groups:
+            for piece in group["params"]:
+                if piece.grad is None:
+                    continue
+                momentum = self.state[piece].setdefault("momentum_buffer", torch.zeros_like(piece.grad))
+                momentum.lerp_(piece.grad, 1 - group["momentum"])
+                update = piece.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum.clone()
+                for matrix, put in self.assemble(piece, update):
+                    orthogonal = _zeropower_via_newtonschulz(
+                        matrix, group["ns_coefficients"], group["ns_steps"], group["eps"]
+                    )
+                    put(orthogonal.to(matrix.dtype).mul_(0.2 * math.sqrt(max(matrix.shape))))  # "match_rms_adamw"
+                piece.mul_(1 - group["lr"] * group["weight_decay"])
+                piece.add_(update, alpha=-group["lr"])
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Restore both parts."""

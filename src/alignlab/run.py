@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -30,9 +31,9 @@ from alignlab.callbacks.seeding import SeedPerRank
 from alignlab.callbacks.spike_guard import SpikeGuard
 from alignlab.callbacks.throughput import Throughput
 from alignlab.checkpoint_folder import damage, newest_readable
-from alignlab.launch import disk, run_lock
+from alignlab.launch import disk, run_lock, stranded
 from alignlab.launch.rank_watch import RankDied
-from alignlab.launch.signals import Inbox, Interrupted
+from alignlab.launch.signals import UNHEARD, Inbox, Interrupted
 from alignlab.results import (
     Clock,
     Diverged,
@@ -54,6 +55,7 @@ NOISE = (
     r"Checkpoint directory .* exists and is not empty.*",  # a resumed run
     r"`broadcast_buffers` is deprecated.*",  # its successor is unknown to older torch
     r"The '.*_dataloader' does not have many workers.*",
+    r"It is recommended to use `self.log\(.*sync_dist=True.*",  # systems reduce over ranks themselves
 )
 
 
@@ -67,10 +69,11 @@ def train(cfg: DictConfig) -> Result:
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
-    with _alone(run_dir), Inbox(_say) as inbox, ExitStack() as recorded, _recorded(result, run_dir):
+    unheard = partial(_unheard, result=result, run_dir=run_dir)
+    with _alone(run_dir), Inbox(_say, unheard) as inbox, ExitStack() as recorded, _recorded(result, run_dir):
         _prepare(cfg, run_dir)
         datamodule, system = build(cfg)
-        ranks = RankDeath(lambda cause: _last_words(cause, result, trainer, run_dir))
+        ranks = RankDeath(lambda cause: _last_words(cause, result, trainer.global_step, run_dir))
         recorded.callback(ranks.leave)
         trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks])
         ranks.attach(trainer)
@@ -253,15 +256,27 @@ def _alone(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _last_words(cause: str, result: Result, trainer: lightning.Trainer, run_dir: Path) -> None:
-    """For a rank that waits for a dead one, possibly for ever: says why and ends the process, from another thread."""
-    result.status, result.reason, result.steps = "failed", f"{RankDied.__name__}: {cause}", trainer.global_step
+def _last_words(cause: RankDied, result: Result, steps: int, run_dir: Path) -> None:
+    """For a rank that waits for one that has gone, possibly for ever: says why and ends the process, from another thread."""
+    result.status, result.reason = "failed", f"{type(cause).__name__}: {cause}"
+    _end_now(result, steps, run_dir, f"error: {cause}", code=1)
+
+
+def _unheard(number: int, result: Result, run_dir: Path) -> None:
+    """For a signal that the main thread doesn't hear, deep in a call that doesn't end: as `_last_words`."""
+    signalled = Interrupted(number)
+    result.status, result.reason = "interrupted", f"{signalled.name}, unheard for {UNHEARD:.0f} s at {stranded.place()}"
+    _end_now(result, result.steps, run_dir, f"{result.reason}: ending without a checkpoint", signalled.exit_code)
+
+
+def _end_now(result: Result, steps: int, run_dir: Path, message: str, code: int) -> None:
+    result.steps = steps
     disk.give_room(run_dir)
     with suppress(OSError):
-        if not _failed_before(run_dir, result):
+        if rank_zero_only.rank == 0 or not (run_dir / "result.json").exists():
             result.write(run_dir)
-        _say(f"error: {cause}")
-    os._exit(1)
+        print(message, file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 def _say(message: str) -> None:

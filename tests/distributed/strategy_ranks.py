@@ -25,7 +25,6 @@ SMALL = (
     "callbacks.progress=null",
     "callbacks.curves=null",
     "+trainer.enable_progress_bar=false",
-    "optim=adamw",
     "optim.warmup_steps=5",
     "optim.lr=1e-3",
     "optim.schedule=constant",
@@ -61,6 +60,7 @@ MODELS = {
         f"model.negative_pool={PAIRS // 2}",
     ),
 }
+MODELS["albef_muon"] = (*MODELS["albef"], "optim=muon")
 STRATEGIES = {
     "ddp": ("trainer=ddp",),
     "fsdp": ("trainer=fsdp",),
@@ -100,7 +100,8 @@ def fit(
     folder: Path, *overrides: str, steps: int = STEPS, ckpt_path: Path | None = None, processes: int = 1
 ) -> list[dict[str, str]]:
     """Trains in this process and returns the rows of metrics.csv."""
-    cfg = composed(*SMALL, *overrides, f"trainer.max_steps={steps}", f"data.batch_size={PAIRS // processes}")
+    optim = () if any(override.startswith("optim=") for override in overrides) else ("optim=adamw",)
+    cfg = composed(*optim, *SMALL, *overrides, f"trainer.max_steps={steps}", f"data.batch_size={PAIRS // processes}")
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     datamodule, system = run.build(cfg)

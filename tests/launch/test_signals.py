@@ -67,3 +67,31 @@ def test_a_forked_worker_ignores_them() -> None:
         os.kill(child, signal.SIGINT)
         os.kill(child, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+# Waits in one call into C that signals don't end, as a collective operation does, or in Python.
+CALL = """
+import ctypes, os, signal, sys, threading, time
+from alignlab.launch.signals import Inbox
+
+def unheard(number):
+    print("unheard", number, flush=True)
+    os._exit(7)
+
+lock = ctypes.create_string_buffer(64)  # a mutex of pthreads, all zero
+libc = ctypes.CDLL(None)
+with Inbox(unheard=unheard, patience=0.5) as inbox:
+    inbox.deferred = True
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    if sys.argv[1] == "in a call":
+        libc.pthread_mutex_lock(lock)
+        libc.pthread_mutex_lock(lock)
+    time.sleep(8)
+print("heard", inbox.received, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("where", "said"), [("in a call", "unheard 15\n"), ("in Python", "heard 15\n")])
+def test_a_signal_that_the_main_thread_cannot_hear_is_heard_all_the_same(where: str, said: str) -> None:
+    done = subprocess.run([sys.executable, "-c", CALL, where], capture_output=True, text=True, timeout=30)
+    assert done.stdout == said, done.stderr

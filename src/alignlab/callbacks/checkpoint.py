@@ -22,6 +22,8 @@ FIRST_STEP = 10  # of the first checkpoint, which shows what one costs
 class Checkpoints(Checkpoint):
     """Saves between steps: so often that it takes `share` of the time, and whenever a validation is among the best.
 
+    Ranks: all of them save together, where the strategy gathers; rank zero names, rotates, and decides when.
+
     The newest is `last.ckpt`, the best `best.ckpt`; see `CheckpointFolder`. After a checkpoint that took c seconds, with steps of s seconds,
     the next is due in ceil(c / (share s)) steps: rank zero measures, all ranks hear its answer with the checkpoint and none asks in between.
     A run stopped by an exception that is a request (Ctrl-C, SIGTERM) saves too, if it stopped between two steps and on one process.
@@ -186,7 +188,10 @@ class Checkpoints(Checkpoint):
 
 
 class ConfigInCheckpoint(Callback):
-    """Puts the resolved config into every checkpoint under `config`, so that one file says what it is."""
+    """Puts the resolved config into every checkpoint under `config`, so that one file says what it is.
+
+    Ranks: each for itself, no exchange.
+    """
 
     def __init__(self, config: dict) -> None:
         self.config = config

@@ -12,7 +12,10 @@ Curve = tuple[list[float], list[float]]  # steps, values
 
 
 class Curves(Callback):
-    """Draws the rows of metrics.csv into `<run directory>/samples/curves.png` when training ends."""
+    """Draws the rows of metrics.csv into `<run directory>/samples/curves.png` when training ends.
+
+    Ranks: rank zero alone draws.
+    """
 
     @rank_zero_only
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -69,6 +69,8 @@ def transfer(trainer: lightning.Trainer, module: lightning.LightningModule) -> C
 class Evaluator(Callback):
     """Calls `evaluate` after every validation or only after the last, and logs what it returns as `val/<name>`.
 
+    Ranks: all of them evaluate, each its own part, after gathering a sharded system (`strategies.replica`).
+
     `evaluate` runs in eval mode, without gradients, in the trainer's precision; on several ranks all of them take part.
     """
 

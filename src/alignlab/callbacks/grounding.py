@@ -16,6 +16,8 @@ from alignlab.evaluation.words import tokens_of
 class GroundingEvaluator(Evaluator):
     """Share of nouns whose hottest pixel lies on what they name, for nets that match and data that know the boxes.
 
+    Ranks: as `Evaluator`; hits are gathered.
+
     Reads `datamodule.grounded_phrases(index, split)`: character spans of the first caption with their boxes. Logs
     `pointing_game_accuracy` and `pointing_game_chance`, what pointing blindly would reach; nothing where net or data don't fit.
 

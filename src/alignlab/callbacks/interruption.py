@@ -14,6 +14,8 @@ from alignlab.launch.signals import Inbox, Interrupted
 class Interruption(Callback):
     """Asks all ranks at the end of every optimizer step whether one has received a signal, and raises `Interrupted` on all before the next step.
 
+    Ranks: all of them ask each other once a step, over a group of its own.
+
     The question is an all-reduce of one integer between the processes' CPUs (gloo), started at the end of one step and read at the
     end of the next: nobody waits for a device, and the answer has usually come meanwhile. Lightning's own question, a broadcast that every
     step waits for on the device and that only rank zero can answer, is dropped. A validation that is due at that step is done first.

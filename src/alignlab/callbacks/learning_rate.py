@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 class LearningRate(Callback):
     """Logs `lr` at logging steps: the largest rate among the optimizers' parameter groups (they differ by layer decay).
 
+    Ranks: each for itself, no exchange.
+
     What the groups are is written to the log once, at the start.
     """
 

@@ -16,6 +16,8 @@ from alignlab.results import peak_memory_bytes
 class MemoryMeter(Callback):
     """Logs `memory/tensor_bytes` and `memory/peak_bytes`, of the rank that has most.
 
+    Ranks: all of them compare their numbers, once.
+
     tensor_bytes: all tensors after step `at_step`, gradients still there: what `alignlab.memory.training_memory` adds up. peak_bytes: the most that
     was allocated so far on a GPU; on a CPU the growth of the process's highest resident size since before the net was built.
     """

@@ -22,6 +22,8 @@ from alignlab.results import Diverged
 class NanReport(BeforeStep):
     """Raises `Diverged` before the optimizer takes a step with numbers that aren't finite; on several ranks all raise together.
 
+    Ranks: all of them ask together whether a number isn't finite, and do the step again together.
+
     Parameters
     ----------
     every_n_steps

@@ -17,7 +17,10 @@ def progress(every_n_steps: int = 50) -> Callback:
 
 
 class LineProgress(ProgressBar):
-    """Prints step, speed and the progress-bar metrics every N steps and after each validation, on rank zero only."""
+    """Prints step, speed and the progress-bar metrics every N steps and after each validation, on rank zero only.
+
+    Ranks: rank zero alone prints.
+    """
 
     def __init__(self, every_n_steps: int = 50) -> None:
         super().__init__()

@@ -20,11 +20,13 @@ log = logging.getLogger(__name__)
 class RankDeath(Callback):
     """Watches the other ranks from the moment they are started; a single process watches nobody.
 
+    Ranks: all of them hear rank zero's address at the start; afterwards sockets, no exchange.
+
     Args:
         end: called with the cause when this rank can't end by itself; see `RankWatch`.
     """
 
-    def __init__(self, end: Callable[[str], None]) -> None:
+    def __init__(self, end: Callable[[RankDied], None]) -> None:
         self.watch = RankWatch(end, self._children)
         self._launcher: WatchedLauncher | None = None
         self._parted = False

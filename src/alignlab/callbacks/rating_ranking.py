@@ -17,6 +17,8 @@ from alignlab.evaluation.preference import (
 class RatingRanking(Evaluator):
     """Logs accuracy over all pairs of held-out texts (`val/all_pairs_accuracy`, `..._above_1`), calibration and correlations.
 
+    Ranks: as `Evaluator`, but each rank scores all texts.
+
     The scale that calibrates is fitted to every other text; `all_pairs_ece` and `all_pairs_brier` are those of the rest.
 
     Args:

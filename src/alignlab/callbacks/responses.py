@@ -19,6 +19,8 @@ Answers = list[dict[str, Any]]
 class ResponseTable(Callback):
     """Writes `samples/responses.jsonl`, `reward_against_kl.png` and `responses.html` when training ends, and prints the table.
 
+    Ranks: rank zero alone answers, from the policy that it holds whole; for systems that fsdp and deepspeed refuse.
+
     Prompts are held-out ones; both times they are answered with the same random numbers. A resumed run keeps what was said before its first step.
 
     Args:

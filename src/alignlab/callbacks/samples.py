@@ -36,6 +36,8 @@ class Found(NamedTuple):
 class SampleSheets(Callback):
     """Writes `samples/retrieval.png`, `retrieval.jsonl` and, for nets that match, `grad_cam.png` when training has ended.
 
+    Ranks: all of them encode and search together; rank zero alone draws.
+
     Parameters
     ----------
     num_captions

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 class SeedPerRank(Callback):
     """Seeds torch with `seed + rank` when training starts: ranks draw their own dropout and masking.
 
+    Ranks: each for itself, no exchange.
+
     It also makes training independent of what building the model and validations have drawn. A run that goes on from a checkpoint
     goes on with its random states, if seed and number of processes are the same; else it seeds anew.
     """

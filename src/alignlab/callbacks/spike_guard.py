@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 class SpikeGuard(BeforeStep):
     """Keeps spikes out of the weights; events go to `spikes.jsonl` in the run directory.
 
+    Ranks: all of them act on the largest z of any, one exchange a step.
+
     After a skip everything is as if the batch had never been drawn: teacher, queues, random states, schedule, step. After a rollback
     everything is as if none of the batches since the snapshot had been; the run goes on behind the spike (PaLM did so by hand,
     arXiv:2204.02311, sec. 5.1). A loss that isn't finite is a spike. The decision needs the loss on the host: a GPU is waited for at every step.

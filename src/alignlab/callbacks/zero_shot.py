@@ -12,6 +12,8 @@ from alignlab.evaluation.zero_shot import class_embeddings, classification_score
 class ZeroShotEvaluator(Evaluator):
     """Accuracy at 1 and 5 and mean recall of the classes on every set of `datamodule.zero_shot_sets()`.
 
+    Ranks: as `Evaluator`; scores are gathered.
+
     `sets` names the ones to use, None all of them. A picture's class is the one whose prompts lie nearest; no matching head.
     """
 

@@ -1,7 +1,8 @@
-"""Ranks that die are noticed by the others: every rank keeps a connection to rank zero, and the kernel closes those of the dead.
+"""Ranks that die or leave are noticed by the others: every rank keeps a connection to rank zero, and the kernel closes those of the dead.
 
-A collective operation with a dead rank may wait for half an hour. A closed connection is seen at once, also by ranks deep in a kernel
-or in a long validation, because a thread of its own looks. Machines that vanish are found by TCP keep-alive within 40 s.
+A collective operation with a dead rank may wait for half an hour, one with a rank that has ended in order for ever. A closed connection is seen at
+once, also by ranks deep in a kernel or in a long validation, because a thread of its own looks. Machines that vanish are found by TCP keep-alive
+within 40 s.
 """
 
 import json
@@ -17,16 +18,24 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
+from alignlab.launch import stranded
+from alignlab.launch.stranded import Parting
+
 GRACE = 10.0  # seconds for a rank to end by itself after it was told
 CONNECT = 60.0  # seconds for a rank to reach rank zero
 PATIENCE = 600.0  # seconds that other ranks give rank zero for its last files
 LOOK = 0.5  # seconds between two looks at child processes
+STANDSTILL = 20.0  # seconds at one place, in a collective operation that others have left
 
 Children = Callable[[], Mapping[int, subprocess.Popen]]  # rank -> process, of the ranks that this one started
 
 
 class RankDied(Exception):
     """Another rank has gone, and the run with it; the message says which and how."""
+
+
+class RankLeft(RankDied):
+    """Another rank has ended in order while this one waits for it in a collective operation; the message says where."""
 
 
 class Address(NamedTuple):
@@ -42,7 +51,8 @@ class RankWatch:
 
     Rank zero calls `listen` and sends the address to the others, which call `join`. Whoever ends in order says so with `part`; a
     connection that ends without that is a death. Rank zero tells everybody, and each rank has `grace` seconds to fail at its own
-    collective operation; then `end` is called with the cause, from the watching thread, and should not return.
+    collective operation; then `end` is called with the cause, from the watching thread, and should not return. So it is if a rank has stood still
+    for `standstill` seconds in a collective operation that others have left.
     Before its process ends, a rank calls `leave`, which lets rank zero be the first: torchrun and srun may kill the others
     as soon as one has ended with a code that isn't 0, and rank zero has files to write.
 
@@ -51,8 +61,16 @@ class RankWatch:
         end: last words, e.g. result.json, and the process's end.
     """
 
-    def __init__(self, end: Callable[[str], None], children: Children = dict, grace: float = GRACE) -> None:
-        self._end, self._children, self._grace = end, children, grace
+    def __init__(
+        self,
+        end: Callable[[RankDied], None],
+        children: Children = dict,
+        grace: float = GRACE,
+        standstill: float = STANDSTILL,
+    ) -> None:
+        self._end, self._children, self._grace, self._standstill = end, children, grace, standstill
+        self._rank = 0
+        self._partings: list[Parting] = []
         self._cause: str | None = None
         self._known = threading.Event()
         self._left = threading.Event()
@@ -73,7 +91,7 @@ class RankWatch:
         link.settimeout(None)
         _say(link, {"word": address.word, "rank": rank, "pid": os.getpid(), "host": socket.gethostname()})
         self._rest.append(link)
-        self._zero = link
+        self._zero, self._rank = link, rank
         self._thread(lambda: self._listen_to_rank_zero(link))
 
     def watch_children(self) -> None:
@@ -81,10 +99,10 @@ class RankWatch:
         self._thread(self._look_at_children)
 
     def part(self) -> None:
-        """Training has ended in order: from here on no rank is missed."""
+        """Training has ended in order: from here on no rank is missed, and those that still need this one learn that it is gone."""
         self._left.set()
-        if self._zero is not None:
-            _say(self._zero, {"leaves": True})
+        for link in list(self._rest):
+            _say(link, {"parts": Parting(self._rank, stranded.counts())} | ({"leaves": True} if self._zero else {}))
 
     def leave(self) -> None:
         """The process is about to end, after `part`. Rank zero tells the others and waits for those that it started; they wait for its word."""
@@ -129,6 +147,11 @@ class RankWatch:
                     if message.get("word") == word:
                         who[link] = message
                         self._rest.append(link)
+                    if link in who and "parts" in message:
+                        self._parted(message["parts"])
+                        for other in self._rest:
+                            if other is not link:
+                                _say(other, {"parts": message["parts"]})
                 leaves = any("leaves" in message for message in messages)
                 if leaves or not data or (messages and link not in who):
                     selector.unregister(link)
@@ -142,6 +165,8 @@ class RankWatch:
         while data := _receive(link):
             *lines, rest = (rest + data).split(b"\n")
             for message in map(json.loads, lines):
+                if "parts" in message:
+                    self._parted(message["parts"])
                 if "leaves" in message:
                     self._zero_left.set()
                     return
@@ -156,6 +181,26 @@ class RankWatch:
             for rank, process in self._children().items():
                 if process.poll() not in (None, 0):
                     self._died(self._obituary(rank, process.pid, socket.gethostname()))
+
+    def _parted(self, message: list) -> None:
+        """Another rank has ended in order: this one must not wait for it."""
+        self._partings.append(Parting(*message))
+        if len(self._partings) == 1:
+            self._thread(self._look_at_ourselves)
+
+    def _look_at_ourselves(self) -> None:
+        stillness = stranded.Stillness()
+        while not self._left.wait(LOOK):
+            seconds, gone = stillness.seconds(), stranded.missing(self._partings, stranded.counts())
+            if gone and seconds >= self._standstill:
+                ranks = f"rank{'s' * (len(gone) > 1)} {', '.join(map(str, sorted(gone)))}"
+                self._end(
+                    RankLeft(
+                        f"rank {self._rank} has waited for {seconds:.0f} s at {stranded.place()} in a collective operation"
+                        f" for {ranks}, which ended in order before it"
+                    )
+                )
+                return
 
     def _obituary(self, rank: int, pid: int, host: str) -> str:
         process = self._children().get(rank)
@@ -174,7 +219,7 @@ class RankWatch:
         for link in list(self._rest):
             _say(link, {"died": cause})
         if not self._left.wait(self._grace):
-            self._end(cause)
+            self._end(RankDied(cause))
 
 
 def ended_how(code: int | None) -> str:

@@ -14,8 +14,8 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from torch.optim import Optimizer
 
+from alignlab.muon import MuonAdamW
 from alignlab.strategies import zero_state
-from alignlab.strategies.optimizer_state import refuse_whole_matrices
 
 Layout = Literal["whole", "sharded"]
 LARGEST_BUCKET = 50_000_000  # elements
@@ -116,7 +116,8 @@ class DeepSpeed(DeepSpeedStrategy):
 
     def _init_optimizers(self) -> tuple[Optimizer, Any]:
         optimizer, scheduler = super()._init_optimizers()
-        refuse_whole_matrices([optimizer], "deepspeed")
+        if isinstance(optimizer, MuonAdamW):
+            optimizer.assemble = lambda piece, update: zero_state.matrices(self._zero, piece, update)
         self.order = [list(group["params"]) for group in optimizer.param_groups]
         return optimizer, scheduler
 

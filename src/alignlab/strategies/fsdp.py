@@ -16,8 +16,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from alignlab.strategies.optimizer_state import named, numbered, refuse_whole_matrices
-from alignlab.strategies.sharding import shard
+from alignlab.muon import MuonAdamW
+from alignlab.strategies.optimizer_state import named, numbered
+from alignlab.strategies.sharding import shard, sharded_matrices
 
 Layout = Literal["whole", "sharded"]
 
@@ -68,7 +69,9 @@ class Fsdp(ModelParallelStrategy):
             offload=self.cpu_offload,
         )
         super().setup(trainer)
-        refuse_whole_matrices(self.optimizers, "fsdp")
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, MuonAdamW):
+                optimizer.assemble = sharded_matrices
 
     def model_to_device(self) -> None:
         """Moves what isn't sharded: with `cpu_offload` that is buffers only."""

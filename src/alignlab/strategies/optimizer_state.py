@@ -38,11 +38,3 @@ def check_groups(state: State, sizes: list[int]) -> None:
         raise ValueError(
             f"the checkpoint's optimizer has parameter groups of {found} tensors, this run's of {sizes}: model or optim differ"
         )
-
-
-def refuse_whole_matrices(optimizers: list[Optimizer], trainer: str) -> None:
-    """Raises ValueError for an optimizer that needs every matrix in one piece."""
-    if any(getattr(optimizer, "needs_whole_matrices", False) for optimizer in optimizers):
-        raise ValueError(
-            f"optim=muon orthogonalises whole matrices, which trainer={trainer} cuts into pieces: use optim=adamw, or trainer=ddp"
-        )

@@ -1,34 +1,52 @@
-"""A whole copy of a sharded system, for evaluation that each rank does at its own pace."""
+"""A whole copy of a sharded system: for evaluation that each rank does at its own pace, and for what one rank writes alone."""
 
-import copy
+from collections import OrderedDict
+from typing import Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
-from alignlab.distributed import is_sharded
+from alignlab.distributed import is_sharded, rank_zero
+from alignlab.random_states import preserved
+from alignlab.strategies.sharding import STEPS
+
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs")
 
 
-def whole(system: pl.LightningModule) -> pl.LightningModule:
-    """The system itself, or where its parameters are sharded a copy whose net and teacher hold every parameter whole, on this rank's device.
+def sharded(system: nn.Module) -> bool:
+    """Whether FSDP2 or ZeRO-3 has cut up parameters of this system."""
+    return any(is_sharded(p) for p in system.parameters())
 
-    A sharded forward is a collective: ranks with different numbers of batches would wait for each other for ever. The copy needs the memory
-    of all parameters while it lives; it shares buffers and everything that isn't a parameter. All ranks call this together.
+
+def whole(
+    system: pl.LightningModule, on: Literal["every rank", "rank zero"] = "every rank"
+) -> pl.LightningModule | None:
+    """The system itself, or where its parameters are sharded a copy that holds every parameter whole, on this rank's device.
+
+    A sharded forward is a collective: ranks with different numbers of batches, or one that works alone, would wait for the others for ever. The
+    copy needs the memory of all parameters while it lives; it shares everything that isn't a parameter. All ranks call this together; random states
+    stay as they were.
+
+    Returns:
+        None on ranks for which there is none: with on="rank zero", the others of a sharded system.
     """
-    if not any(is_sharded(p) for p in system.parameters()):
+    if not sharded(system):
         return system
-    replica = copy.copy(system)
-    replica._modules, replica._parameters, replica._buffers = {}, {}, {}
-    replica.net = None
-    replica.configure_model()
-    replica.to(device=system.device, dtype=next(system.parameters()).dtype)
-    parts = dict(replica.named_parameters(remove_duplicate=False))
+    device = next(system.parameters()).device
+    keep = on == "every rank" or rank_zero()
+    with preserved(device):
+        replica = _unsharded_twin(system) if keep else None
+    parts = dict(replica.named_parameters(remove_duplicate=False)) if keep else {}
     with torch.no_grad():
         for name, parameter in system.named_parameters(remove_duplicate=False):
-            parts[name].copy_(gathered(parameter))
-        for name, buffer in system.named_buffers(remove_duplicate=False):
+            value = gathered(parameter)
+            if keep:
+                parts[name].copy_(value)
+        for name, buffer in system.named_buffers(remove_duplicate=False) if keep else ():
             replica.get_buffer(name).copy_(buffer)
-    return replica.train(system.training)
+    return replica.train(system.training) if keep else None
 
 
 def gathered(parameter: nn.Parameter) -> Tensor:
@@ -41,3 +59,19 @@ def gathered(parameter: nn.Parameter) -> Tensor:
         with deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().clone()
     return parameter
+
+
+def _unsharded_twin(system: pl.LightningModule) -> pl.LightningModule:
+    """An object of the system's own class, with its attributes and a net built anew, and none of what sharding added.
+
+    `fully_shard` gives a module another class, whose constructor `copy.copy` can't call, forward hooks, and methods of its own for every step.
+    """
+    kind = next(c for c in type(system).__mro__ if not issubclass(c, FSDPModule))
+    twin = kind.__new__(kind)
+    twin.__dict__.update({key: value for key, value in system.__dict__.items() if key not in STEPS})
+    twin.__dict__.update({name: OrderedDict() for name in HOOKS})
+    twin._modules = {name: part for name, part in system._modules.items() if part is None or not sharded(part)}
+    twin._parameters, twin._buffers = {}, dict(system._buffers)
+    twin.net = None
+    twin.configure_model()
+    return twin.to(device=system.device, dtype=next(system.parameters()).dtype)

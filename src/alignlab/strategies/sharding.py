@@ -5,12 +5,17 @@ use parameters, none of which calls another. Blocks of `transformers` models are
 (embeddings, projections, heads, temperature) belongs to the system itself and is whole from the start of a step to the end of its backward pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 
 # Methods of a LightningModule whose calls count as its forward.
@@ -60,3 +65,15 @@ def check_sharded(module: nn.Module) -> None:
     if left:
         shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         raise ValueError(f"trainer=fsdp left {shown} unsharded, so no rank would learn of the others' gradients")
+
+
+def sharded_matrices(parameter: DTensor, update: DTensor) -> Iterator[tuple[Tensor, Callable[[Tensor], None]]]:
+    """`alignlab.muon.Assemble` for FSDP2: a parameter is one matrix, whose rows are spread over the ranks."""
+
+    def put(whole: Tensor) -> None:
+        own = whole.chunk(update.device_mesh.size())  # fewer chunks than ranks if there are fewer rows
+        rank = update.device_mesh.get_local_rank()
+        if rank < len(own):
+            update.to_local().copy_(own[rank])
+
+    yield update.full_tensor(), put

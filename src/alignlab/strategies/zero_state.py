@@ -4,8 +4,9 @@ Every function is a collective: all ranks call it in the same order. `optimizer`
 teacher) count as weights. DeepSpeed has functions of this kind that fail before the first step or where a tensor doesn't divide by the ranks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from alignlab.distributed import rank_zero
 from alignlab.strategies.optimizer_state import check_groups
+
+UPDATE = "update"  # a step's change, among the optimizer's states while it is put together
 
 
 def weights(module: nn.Module, optimizer: Any) -> dict[str, Tensor]:
@@ -103,6 +106,27 @@ def _gathered(parameter: nn.Parameter, **settings: int) -> AbstractContextManage
     import deepspeed
 
     return deepspeed.zero.GatheredParameters([parameter], **settings)
+
+
+def matrices(optimizer: Any, flat: Tensor, update: Tensor) -> Iterator[tuple[Tensor, Callable[[Tensor], None]]]:
+    """`alignlab.muon.Assemble` for ZeRO: a flat piece holds parts of many matrices, and each rank another one."""
+    state = optimizer.optimizer.state[flat]
+    state[UPDATE] = update
+    try:
+        for parameter in _parameters_of(optimizer, flat):
+            whole = _read(optimizer, parameter, UPDATE).view(_shape(parameter))
+            yield whole, partial(_write, optimizer, parameter, key=UPDATE)
+    finally:
+        del state[UPDATE]
+
+
+def _parameters_of(optimizer: Any, flat: Tensor) -> list[nn.Parameter]:
+    """All parameters of whose joint row `flat` is this rank's piece, in their order."""
+    if hasattr(optimizer, "fp32_partitioned_groups_flat"):
+        flats, groups = optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups
+    else:
+        flats, groups = optimizer.single_partition_of_fp32_groups, optimizer.bit16_groups
+    return next(list(group) for own, group in zip(flats, groups, strict=True) if own is flat)
 
 
 def _whole(optimizer: Any, parameter: nn.Parameter) -> Tensor:

@@ -1,0 +1,99 @@
+"""The card's matrix as a user types it: every model under every trainer, default callbacks and optimizer, through to export, resume and reload.
+
+A third of it belongs to the default run: all of fsdp, where most was wrong once, and one each of two other trainers; most of these don't resume there.
+The rest is slow, and so are those again, resumed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from alignlab.run import load_system
+from tiny_run import REPOSITORY
+
+SHORT = ("trainer.max_steps=3", "trainer.val_check_interval=3", "data.batch_size=8")
+VISION, LANGUAGE = ("clip", "siglip", "albef"), ("sft", "reward", "dpo")
+TRAINERS = ("cpu", "ddp", "fsdp", "deepspeed")
+USUAL = {(model, "fsdp") for model in VISION + LANGUAGE} | {("albef", "ddp"), ("dpo", "cpu")}
+RESUMED = {("sft", "fsdp"), ("albef", "ddp")}
+SECONDS = 180  # no run takes longer on two cores that have nothing else to do
+
+
+def cells() -> Iterator[object]:
+    """(model, trainer, whether it is resumed), with marks."""
+    for model in VISION + LANGUAGE:
+        for trainer in TRAINERS:
+            usual, resumed = (model, trainer) in USUAL, (model, trainer) in RESUMED
+            tier = [pytest.mark.deepspeed] if trainer == "deepspeed" else []
+            if usual:
+                yield pytest.param(model, trainer, resumed, marks=pytest.mark.distributed, id=f"{model}-{trainer}")
+            if not usual or not resumed:
+                marks = [pytest.mark.slow, *tier]
+                yield pytest.param(model, trainer, True, marks=marks, id=f"{model}-{trainer}-resumed")
+
+
+def typed(folder: Path, *overrides: str) -> dict:
+    """Runs train.py in a process of its own and returns result.json; what it printed is the error's text."""
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "RANK", "LOCAL_RANK", "WORLD_SIZE")
+    }
+    command = [sys.executable, "train.py", *overrides]
+    if not any(override.startswith("resume=") for override in overrides):
+        command.append(f"hydra.run.dir={folder}")
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=3 * SECONDS)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that DPO starts from, trained at its first use."""
+    folder = tmp_path_factory.mktemp("policy") / "sft"
+    typed(folder, "model=sft", "trainer=cpu", *SHORT)
+    return folder
+
+
+@pytest.mark.parametrize(("model", "trainer", "resumed"), cells())
+def test_runs_exports_resumes_and_reloads(
+    model: str, trainer: str, resumed: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    start = (f"model.net.path={request.getfixturevalue('policy')}",) if model == "dpo" else ()
+    folder = tmp_path / "run"
+    result = typed(folder, f"model={model}", f"trainer={trainer}", *start, *SHORT)
+    assert (result["status"], result["steps"]) == ("ok", 3), result["reason"]
+    assert result["world_size"] == (1 if trainer == "cpu" else 2)
+    assert (folder / "samples" / "curves.png").exists()
+    if model in VISION:
+        assert {"val/text_to_image_recall_at_1", "val/zero_shot_variants_accuracy_at_1"} <= result["metrics"].keys()
+        assert (folder / "samples" / "retrieval.png").exists()
+    else:
+        check_export(folder / "export", model)
+
+    if resumed:
+        again = typed(folder, f"resume={folder}", "trainer.max_steps=4")
+        assert (again["status"], again["steps"]) == ("ok", 4), again["reason"]
+    system, datamodule = load_system(folder)
+    assert all(p.isfinite().all() for p in system.parameters()) and datamodule.vocabulary.size > 0
+
+
+def check_export(folder: Path, model: str) -> None:
+    """What others read: plain transformers, and peft where there is an adapter."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = torch.tensor([tokenizer("a good film")["input_ids"]])
+    if (folder / "adapter_config.json").exists():
+        from peft import AutoPeftModelForCausalLM
+
+        net = AutoPeftModelForCausalLM.from_pretrained(folder)
+        assert any(p.abs().sum() > 0 for name, p in net.named_parameters() if "lora_B" in name), "an empty adapter"
+    else:
+        net = (AutoModel if model == "reward" else AutoModelForCausalLM).from_pretrained(folder)
+    with torch.no_grad():
+        out = net(input_ids=ids)
+    assert (out.last_hidden_state if model == "reward" else out.logits).isfinite().all()

@@ -1,0 +1,40 @@
+"""Every callback alone under fsdp with two processes: a collective that only some ranks call would hang, a forward of shards on one rank too."""
+
+import inspect
+import sys
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+import pytest
+from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
+
+import alignlab.callbacks
+
+sys.path.insert(0, str(Path(__file__).parent))
+import callback_ranks
+from test_strategies import start
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "callbacks"
+
+
+@pytest.mark.distributed
+def test_each_callback_alone_under_fsdp(tmp_path: Path) -> None:
+    start(tmp_path, list(callback_ranks.CALLBACKS), script=Path(callback_ranks.__file__), seconds=400)
+
+
+def test_every_callback_of_the_configs_is_tried() -> None:
+    known = {key for file in CONF.glob("*.yaml") for key in OmegaConf.load(file) if key != "defaults"}
+    assert known == set(callback_ranks.CALLBACKS) | callback_ranks.LEFT_OUT
+
+
+def test_every_callback_says_what_ranks_do_together() -> None:
+    silent = []
+    for module in iter_modules(alignlab.callbacks.__path__):
+        for name, thing in vars(import_module(f"alignlab.callbacks.{module.name}")).items():
+            home = f"alignlab.callbacks.{module.name}"
+            own = inspect.isclass(thing) and issubclass(thing, Callback) and thing.__module__ == home
+            if own and "\n    Ranks: " not in (thing.__doc__ or ""):
+                silent.append(f"{module.name}.{name}")
+    assert not silent, f"no line `Ranks: ...` in the docstring of {', '.join(silent)}"
