@@ -102,7 +102,7 @@ def test_a_tokenizer_from_a_folder(tmp_path, scenes):
         ({"batch_size": 0}, "data.batch_size is 0"),
         ({"num_workers": -1}, "data.num_workers is -1"),
         ({"num_val": 5000}, "data.num_val is 5000"),
-        ({"num_train": 100}, "100 training pairs don't fill one batch: data.batch_size=128 on 1 processes needs 128"),
+        ({"num_train": 100}, "100 training rows don't fill one batch: data.batch_size=128 on 1 processes needs 128"),
         ({"tokenizer": "no/such folder"}, "data.tokenizer="),
     ],
 )

@@ -5,7 +5,9 @@ Pictures travel as uint8 (B, 3, H, W) and are normalised on the device.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -81,17 +83,25 @@ class JointBatches(Sampler[list[int]]):
 
     Step s holds the numbers s B R + r B + (0 .. B-1) for rank r of R with B pairs per process, so that R ranks with B see in each step what one rank
     with R B sees. `last` says what happens to an incomplete last batch: "drop", or "share" it equally (fewer than R pairs are left out).
+    Batches beyond the last multiple of `multiple` are left out.
     """
 
     def __init__(
-        self, order: JointOrder, batch_size: int, rank: int, world_size: int, last: str = "drop", smallest: int = 2
+        self,
+        order: JointOrder,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        last: str = "drop",
+        smallest: int = 2,
+        multiple: int = 1,
     ) -> None:
         self.sampler = order  # the name under which trainers look for `set_epoch`
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.skip = 0  # batches already done in this epoch, after resuming
         full, rest = divmod(len(order), batch_size * world_size)
         self.last_size = rest // world_size if last == "share" and rest // world_size >= smallest else 0
-        self.num_batches = full + bool(self.last_size)
+        self.num_batches = (full + bool(self.last_size)) // multiple * multiple
 
     def __iter__(self) -> Iterator[list[int]]:
         start, joint = self.sampler.epoch * self.sampler.length, self.batch_size * self.world_size
@@ -116,15 +126,23 @@ class BatchLoader(DataLoader):
 
 
 class ResumableLoader(BatchLoader):
-    """A loader whose place in the epoch is saved in checkpoints; it makes workers at the first batch, after `set_epoch`."""
+    """A loader whose place in the epoch is saved in checkpoints; it makes workers at the first batch, after `set_epoch`.
+
+    It looks ahead: `step` holds all batches of the present optimizer step, on the host, so that a mean can know the count of the whole step.
+    """
 
     _handed_out = 0
+    step: Sequence[Any] = ()
+    step_length: Callable[[], int] = staticmethod(lambda: 1)  # batches from the next one on that belong to one step
 
     def __iter__(self) -> Iterator:
         self._handed_out = self.batch_sampler.skip
-        for batch in super().__iter__():
-            self._handed_out += 1
-            yield batch
+        batches = super().__iter__()
+        while step := list(islice(batches, self.step_length())):
+            self.step = step
+            for batch in step:
+                self._handed_out += 1
+                yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, number of batches handed out, and how many items one of them has over all ranks."""
@@ -150,6 +168,9 @@ class TrainPairs(Dataset):
 
     def __init__(self, source: PairSource, encode: CaptionEncoder) -> None:
         self.source, self.encode = source, encode
+
+    def __len__(self) -> int:
+        return self.source.num_train
 
     def __getitems__(self, serials: Sequence[int]) -> PairBatch:
         pairs = [self.source.train_pair(serial) for serial in serials]
@@ -207,6 +228,33 @@ class NormalisedBatches:
 
     def __len__(self) -> int:
         return len(self.loader)
+
+
+def training_batches(dataset: Dataset, batch_size: int, trainer: Any | None, *loader: int) -> ResumableLoader:
+    """The training loader of a data module: this rank's batches in the epoch's order, the incomplete last one dropped, looking ahead over a step.
+
+    A strategy that accumulates gradients by itself (DeepSpeed) counts steps across epochs; there an epoch ends with its last complete step.
+    `loader`: num_workers and prefetch_factor. Raises ValueError if there are too few rows.
+    """
+    rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    accumulated = trainer.accumulate_grad_batches if trainer else 1
+    multiple = accumulated if accumulated > 1 and trainer.strategy.handles_gradient_accumulation else 1
+    batches = JointBatches(JointOrder(len(dataset)), batch_size, rank, world_size, multiple=multiple)
+    if not len(batches):
+        needed, more = batch_size * world_size * multiple, f", {multiple} batches a step" if multiple > 1 else ""
+        raise ValueError(
+            f"{len(dataset)} training rows don't fill one batch: data.batch_size={batch_size} on {world_size} processes{more} needs {needed}"
+        )
+    found = whole_batches(dataset, batches, ResumableLoader, *loader)
+    if trainer is not None:
+        found.step_length = partial(_step_length, trainer)
+    return found
+
+
+def _step_length(trainer: Any) -> int:
+    """How many batches from the next one on the trainer takes for one optimizer step."""
+    done, accumulated = trainer.fit_loop.epoch_loop.batch_progress.current.ready, trainer.accumulate_grad_batches
+    return int(max(1, min(accumulated - done % accumulated, trainer.num_training_batches - done)))
 
 
 def keep_batch(batch: tuple) -> tuple:

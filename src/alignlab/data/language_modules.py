@@ -8,7 +8,7 @@ import numpy as np
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from alignlab.data.batches import JointBatches, JointOrder, ResumableLoader, whole_batches
+from alignlab.data.batches import JointBatches, JointOrder, training_batches, whole_batches
 from alignlab.data.dialogues import without_prompts
 from alignlab.data.language_batches import (
     ComparisonRows,
@@ -88,15 +88,10 @@ class LanguageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches in the epoch's order; incomplete ones are dropped."""
-        rank, world_size = self._ranks
         rows = self.rows["train"]
-        rows.joint_batch = self.batch_size * world_size
-        batches = JointBatches(JointOrder(len(rows)), self.batch_size, rank, world_size)
-        if not len(batches):
-            raise ValueError(
-                f"{len(rows)} training rows don't fill one batch: data.batch_size={self.batch_size} on {world_size} processes needs {rows.joint_batch}"
-            )
-        return whole_batches(rows, batches, ResumableLoader, self.num_workers)
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        rows.joint_batch = self.batch_size * self._ranks[1] * accumulated  # of a whole step
+        return training_batches(rows, self.batch_size, self.trainer, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
         """Held-out rows in a fixed order; the last batch may be smaller, equally on all ranks."""

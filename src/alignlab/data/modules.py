@@ -10,16 +10,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from alignlab.data.batches import (
-    BatchLoader,
     HeldOutPairs,
     JointBatches,
     JointOrder,
     LabelledPictures,
     NormalisedBatches,
     PairSource,
-    ResumableLoader,
     RetrievalPictures,
     TrainPairs,
+    training_batches,
     whole_batches,
 )
 from alignlab.data.emoji import EmojiPairs
@@ -115,19 +114,13 @@ class PairDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `PairBatch`; incomplete ones are dropped."""
-        rank, world_size = self._ranks
-        batches = JointBatches(JointOrder(self.source.num_train), self.batch_size, rank, world_size)
-        if not len(batches):
-            joint = self.batch_size * world_size
-            raise ValueError(
-                f"{self.source.num_train} training pairs don't fill one batch: data.batch_size={self.batch_size} on {world_size} processes needs {joint}"
-            )
-        return self._loader(TrainPairs(self.source, self._encode), batches, ResumableLoader, self.num_workers)
+        rows = TrainPairs(self.source, self._encode)
+        return training_batches(rows, self.batch_size, self.trainer, self.num_workers, self.prefetch_factor)
 
     def val_dataloader(self) -> DataLoader:
         """Held-out pairs, each picture with its first caption; the last batch may be smaller, equally on all ranks."""
         order = JointOrder(self.source.num_pictures("val"), repeats=True)
-        return self._loader(
+        return whole_batches(
             HeldOutPairs(self.source, "val", self._encode),
             JointBatches(order, self.batch_size, *self._ranks, last="share"),
         )
@@ -171,14 +164,9 @@ class PairDataModule(LightningDataModule):
             return batch._replace(image=self.normalise(batch.image))
         return batch
 
-    def _loader(
-        self, dataset: Any, batches: Any, kind: type[BatchLoader] = BatchLoader, num_workers: int = 0
-    ) -> DataLoader:
-        return whole_batches(dataset, batches, kind, num_workers, self.prefetch_factor)
-
     def _normalised(self, dataset: Any, shard: list[int]) -> NormalisedBatches:
         batches = [shard[start : start + self.batch_size] for start in range(0, len(shard), self.batch_size)]
-        return NormalisedBatches(self._loader(dataset, batches), self.normalise)
+        return NormalisedBatches(whole_batches(dataset, batches), self.normalise)
 
 
 class EmojiScenesModule(PairDataModule):

@@ -138,6 +138,17 @@ def hard_negatives(
     return HardNegatives(image, text, ~same.all(1))
 
 
+def partners(image_id: Tensor, text_id: Tensor, size: int, *, ignore_ids: bool = False) -> Tensor:
+    """(B,) which pairs have a hard negative at all: another id in their own group of `size` pairs. What `HardNegatives.valid` will be."""
+    own = Ids(image_id, text_id)
+    same = (
+        torch.eye(len(image_id), dtype=torch.bool, device=image_id.device)
+        if ignore_ids
+        else sameness(own, own, own).batch
+    )
+    return ~_own_groups(same, size).all(1)
+
+
 def _own_groups(matrix: Tensor, size: int) -> Tensor:
     """(B, B) -> (B, P): of each row the columns of its own group of P."""
     groups = len(matrix) // size

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from alignlab.losses.contrastive import PairIds
 from alignlab.models.block_settings import set_blocks
 from alignlab.models.clip import Clip, PairEmbeddings
+from alignlab.systems.accumulation import StepSums, divisor, for_backward, place_of, say_what_differs
 from alignlab.systems.averages import logged_means
 from alignlab.systems.cached_gradient import (
     backward_weight,
@@ -51,6 +52,7 @@ class ClipSystem(pl.LightningModule):
         self.micro_batch_size = micro_batch_size
         self.blocks = {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
         self.net: Clip | None = None
+        self._sums = StepSums()
 
     def configure_model(self) -> None:
         """Build the net, once."""
@@ -62,8 +64,12 @@ class ClipSystem(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse what can't work before anything is built."""
-        if self.micro_batch_size is not None and stage == "fit":
+        if stage != "fit":
+            return
+        if self.micro_batch_size is not None:
             check_strategy(self.trainer, "model.micro_batch_size")
+        joint = "data.batch_size times as large with model.micro_batch_size is the exact way"
+        say_what_differs(self.trainer, f"{joint} to the gradient of a larger batch")
 
     def encode_image(self, image: Tensor) -> ImageEncoding:
         """(B, 3, H, W) -> features (B, D)."""
@@ -75,18 +81,20 @@ class ClipSystem(pl.LightningModule):
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
         """Contrastive loss of one batch; ranks exchange their vectors inside the loss."""
-        if self.micro_batch_size is not None and batch_index % self.trainer.accumulate_grad_batches == 0:
+        place = place_of(self, batch_index)
+        if self.micro_batch_size is not None and place.index == 0:
             self.optimizers(use_pl_optimizer=False).zero_grad()
         parts, compare = self._parts(batch), partial(self._loss, batch, gather=True)
         if len(parts) == 1:
             loss = compare(*self._embed(batch))
         else:
-            weight = backward_weight(self.trainer)
+            weight = backward_weight(self.trainer) * divisor(self.trainer) / place.total
             with several_backward_passes(self):
                 loss = cached_gradient_loss(self._embed, parts, compare, num_rowwise=2, weight=weight)
-        self.log_dict(logged_means(self, {"train/loss": loss}), prog_bar=True, batch_size=len(batch.image))
+        sums = self._sums.add(place, {"train/loss": loss / place.total})
+        self.log_dict(logged_means(self, sums), prog_bar=True, batch_size=len(batch.image))
         self.log("train/temperature", (-self.net.temperature.detach()).exp().squeeze(), batch_size=len(batch.image))
-        return loss
+        return for_backward(self, loss / place.total)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Lightning's moment, after `training_step`, is too late for a step that has put gradients there: it does this itself."""

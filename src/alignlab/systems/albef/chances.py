@@ -32,15 +32,24 @@ DRAW = Chances()
 
 
 def joint_draws(
-    seed: int, step: int, pairs: int, *, width: int, pool: int, vocab_size: int, device: torch.device
+    seed: int,
+    step: int,
+    pairs: int,
+    *,
+    width: int,
+    pool: int,
+    vocab_size: int,
+    device: torch.device,
+    part: tuple[int, int] = (0, 1),
 ) -> Draws:
-    """This process's rows of the numbers that belong to the joint batch of one step.
+    """This process's rows of the numbers that belong to the joint batch of one step, of which this is the m-th of n parts (accumulated batches).
 
     Every process draws all R * B rows from (seed, step) and keeps its own: no state to save, and R processes with B pairs choose what one
-    process with R * B pairs chooses, with `pool` = B there.
+    process with R * B pairs chooses, with `pool` = B there; n parts with B choose what one step with n * B chooses.
     """
     generator = torch.Generator(device).manual_seed((seed * 1_000_003 + step) % 2**63)
-    rows, own = pairs * world_size(), slice(rank() * pairs, (rank() + 1) * pairs)
+    first = (part[0] * world_size() + rank()) * pairs
+    rows, own = pairs * world_size() * part[1], slice(first, first + pairs)
     hidden = torch.rand(rows, width, generator=generator, device=device)[own]
     words = torch.randint(vocab_size, (rows, width), generator=generator, device=device)[own]
     negatives = torch.empty(rows, 2, pool, device=device).exponential_(generator=generator)[own]

@@ -22,15 +22,19 @@ from alignlab.losses.albef import (
     hard_negatives,
     image_text_contrastive,
     image_text_matching,
+    partners,
     sameness,
 )
 from alignlab.losses.language import MaskedTokens, distilled_cross_entropy, mask_tokens
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.block_settings import set_blocks
 from alignlab.models.momentum import FeatureQueue, MomentumTwin
+from alignlab.systems.accumulation import Place, StepSums, batches_of_step, for_backward, place_of, say_what_differs
 from alignlab.systems.albef.chances import DRAW, Chances, Draws, joint_draws
 from alignlab.systems.averages import logged_means
 from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
+
+ALONE = Place(0, 1)  # a batch that is a whole step
 
 
 class Teaching(NamedTuple):
@@ -102,6 +106,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
         self.negative_pool, self.seed = negative_pool, seed
         self.net: Albef | None = None
         self._keys: tuple[Tensor, ...] | None = None
+        self._sums = StepSums()
+        self._counts: Tensor | None = None  # of the present step
 
     def configure_model(self) -> None:
         """Build student, teacher and queues, once."""
@@ -110,6 +116,14 @@ class AlbefPretrainingSystem(pl.LightningModule):
             set_blocks(self.net, **self.blocks)
             self.twin = MomentumTwin(self.net.encoder)
             self.queue = FeatureQueue(self.queue_size, self.net.encoder.image_projection.out_features)
+
+    def setup(self, stage: str) -> None:
+        """Say what accumulated batches change."""
+        if stage == "fit":
+            queues = (
+                "earlier batches are in the queues, and model.micro_batch_size is for model=clip and model=siglip only"
+            )
+            say_what_differs(self.trainer, f"ITM and MLM are those of the whole step; {queues}")
 
     def encode_image(self, image: Tensor) -> ImageEncoding:
         """(B, 3, H, W) -> features (B, D) and tokens."""
@@ -120,9 +134,19 @@ class AlbefPretrainingSystem(pl.LightningModule):
         return self.net.encode_text(ids, mask)
 
     def forward_losses(
-        self, batch: PairBatch, alpha: float, chances: Chances = DRAW, *, fuse: bool = True
+        self,
+        batch: PairBatch,
+        alpha: float,
+        chances: Chances = DRAW,
+        *,
+        fuse: bool = True,
+        counts: Tensor | None = None,
+        share: float = 1.0,
     ) -> StepOutput:
-        """All losses of one batch, or ITC alone where `fuse` is False; changes neither teacher nor queues."""
+        """All losses of one batch, or ITC alone where `fuse` is False; changes neither teacher nor queues.
+
+        counts (2,): what ITM and MLM are divided by instead of what this batch counts; share: of ITC. A batch's losses are then its parts of a step's.
+        """
         if len(batch.image) < 2:
             raise ValueError("data.batch_size=1 leaves ALBEF without a hard negative: use at least 2 pairs a process")
         student = self.net.encoder
@@ -130,7 +154,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         if not fuse:
             text = student.encode_text(batch.ids, batch.mask).features
             itc, _, keys = self._contrast(image.features, text, self._teach(batch, None, alpha), batch, alpha)
-            return StepOutput({"loss": itc.loss, "itc_loss": itc.loss}, keys)
+            return StepOutput({"loss": itc.loss * share, "itc_loss": itc.loss * share}, keys)
         masked, size = chances.masked or self._mask(batch, chances.draws), len(batch.image)
         # Masked and plain texts in one call.
         ids, mask = torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask])
@@ -149,15 +173,14 @@ class AlbefPretrainingSystem(pl.LightningModule):
             masked_rows=slice(0, size),
             masked_position=masked.position,
         )
-        counts = torch.stack([size + 2.0 * negatives.valid.sum(), masked.weight.sum()])
-        if not self.reference:  # a mean over the joint batch, not a mean of ranks' means
-            counts = reduce_mean(counts)
+        if counts is None:
+            counts = self._joint(torch.stack([size + 2.0 * negatives.valid.sum(), masked.weight.sum()]))
         itm = image_text_matching(self.net.matching_head(fused.matching), negatives.valid, counts[0])
         logits = student.language_logits(fused.masked)
         teacher_logits = logits.detach() if teacher is None else teacher.logits
         mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher_logits, alpha, counts[1])
-        losses = {"itc_loss": itc.loss, "itm_loss": itm.loss, "mlm_loss": mlm, "itm_accuracy": itm.accuracy}
-        total = itc.loss + self.itm_weight * itm.loss + self.mlm_weight * mlm
+        losses = {"itc_loss": itc.loss * share, "itm_loss": itm.loss, "mlm_loss": mlm, "itm_accuracy": itm.accuracy}
+        total = losses["itc_loss"] + self.itm_weight * itm.loss + self.mlm_weight * mlm
         return StepOutput({"loss": total, **losses}, keys)
 
     def _contrast(
@@ -209,14 +232,16 @@ class AlbefPretrainingSystem(pl.LightningModule):
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
         """The losses; the queues take the new features after the backward pass."""
-        fuse, accumulated = self.global_step >= self.fuse_from_step, self.trainer.accumulate_grad_batches
-        chances = self._chances(batch, self.global_step * accumulated + batch_index % accumulated)
-        output = self.forward_losses(batch, self._ramped(self.alpha, self.alpha_ramp_steps), chances, fuse=fuse)
+        fuse, place = self.global_step >= self.fuse_from_step, place_of(self, batch_index)
+        chances, alpha = self._chances(batch, self.global_step, place), self._ramped(self.alpha, self.alpha_ramp_steps)
+        counts = self._counts_of_step(batch, place) if fuse and place.total > 1 else None
+        output = self.forward_losses(batch, alpha, chances, fuse=fuse, counts=counts, share=1 / place.total)
         self._keys = output.keys
-        logged = logged_means(self, {f"train/{name}": value for name, value in output.losses.items()})
-        self.log_dict(logged, batch_size=len(batch.image))
+        sums = self._sums.add(place, {f"train/{name}": value for name, value in output.losses.items()})
+        self.log_dict(logged_means(self, sums), batch_size=len(batch.image))
         self.log("train/temperature", self.net.temperature.detach().squeeze())
-        return output.losses["loss"] if fuse else output.losses["loss"] + self._no_gradient()
+        loss = for_backward(self, output.losses["loss"])
+        return loss if fuse else loss + self._no_gradient()
 
     def on_after_backward(self) -> None:
         """Push the teacher's features of all ranks; not earlier, since the backward pass still reads the queues."""
@@ -241,6 +266,26 @@ class AlbefPretrainingSystem(pl.LightningModule):
         optim = partial(self.optim, decay="reference") if self.reference else self.optim
         return optim(self.net, total_steps=int(self.trainer.estimated_stepping_batches))
 
+    @torch.no_grad()
+    def _counts_of_step(self, batch: PairBatch, place: Place) -> Tensor:
+        """(2,) rows of ITM and masked tokens of all batches of the present step, as a mean over ranks; the device isn't waited for."""
+        if place.index == 0 or self._counts is None:
+            found = []
+            for index, each in enumerate(batches_of_step(self, batch)):
+                each = each._replace(
+                    image=batch.image,
+                    **{name: getattr(each, name).to(self.device, non_blocking=True) for name in each._fields[1:]},
+                )
+                draws = self._chances(each, self.global_step, place._replace(index=index)).draws
+                valid = partners(each.image_id, each.text_id, draws.negatives.shape[2], ignore_ids=self.reference)
+                found.append(torch.stack([len(each.ids) + 2.0 * valid.sum(), self._mask(each, draws).weight.sum()]))
+            self._counts = self._joint(torch.stack(found).sum(0))
+        return self._counts
+
+    def _joint(self, counts: Tensor) -> Tensor:
+        """For a mean over the joint batch; the reference has a mean of ranks' means."""
+        return counts if self.reference else reduce_mean(counts)
+
     def _ramped(self, value: float, steps: int) -> float:
         return value if steps <= 0 else value * min(1.0, self.global_step / steps)
 
@@ -254,8 +299,8 @@ class AlbefPretrainingSystem(pl.LightningModule):
         parts = (encoder.fusion, encoder.language_head, self.net.matching_head)
         return [p for part in parts for p in part.parameters()]
 
-    def _chances(self, batch: PairBatch, step: int) -> Chances:
-        pairs = len(batch.image)
+    def _chances(self, batch: PairBatch, step: int, place: Place = ALONE) -> Chances:
+        pairs = len(batch.ids)
         pool = self.negative_pool if self.training and self.negative_pool else pairs
         if pairs % pool:
             raise ValueError(f"model.negative_pool={pool} must divide data.batch_size={pairs}")
@@ -267,6 +312,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
             pool=pool,
             vocab_size=self.vocabulary.size,
             device=batch.ids.device,
+            part=place,
         )
         return Chances(draws=draws)
 

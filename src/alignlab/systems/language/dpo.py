@@ -16,6 +16,7 @@ from alignlab.losses.language_modelling import token_log_probs
 from alignlab.losses.preference import DpoKind, dpo
 from alignlab.models.language import head_of, hidden_states
 from alignlab.models.lora import has_adapters, reference
+from alignlab.systems.accumulation import StepSums, for_backward, place_of, share_of_step
 from alignlab.systems.averages import logged_means
 from alignlab.systems.language.export import Exports, build_net
 from alignlab.types import LanguageVocabulary, PreferenceBatch
@@ -64,6 +65,7 @@ class DpoSystem(Exports, pl.LightningModule):
         self._frozen: list[nn.Module] = []  # in a list: no part of the system, its checkpoint or its optimizer
         self._known: dict[tuple[str, int], float] = {}
         self._validated: list[Tensor] = []
+        self._sums = StepSums()
 
     def configure_model(self) -> None:
         """Build policy and reference, once."""
@@ -101,17 +103,20 @@ class DpoSystem(Exports, pl.LightningModule):
         return found
 
     def training_step(self, batch: PreferenceBatch, batch_index: int) -> Tensor:
-        """Mean over the pairs of this rank; all ranks have equally many."""
+        """Mean over the pairs of the whole step, on all ranks."""
         loss, first, second = self._terms(batch, "train")
-        logged = {
+        share = share_of_step(self, batch, lambda each: len(each.first), equal_on_ranks=True)
+        parts = {
             "train/loss": loss.mean(),
             "train/accuracy": (first > second).float().mean(),
             "train/reward_margin": (first - second).mean(),
             "train/chosen_reward": first.mean(),
             "train/rejected_reward": second.mean(),
         }
-        self.log_dict(logged_means(self, logged), batch_size=len(batch.ids))
-        return loss.mean()
+        parts = {name: value * share for name, value in parts.items()}
+        sums = self._sums.add(place_of(self, batch_index), parts)
+        self.log_dict(logged_means(self, sums), batch_size=len(batch.ids))
+        return for_backward(self, parts["train/loss"])
 
     def validation_step(self, batch: PreferenceBatch, batch_index: int) -> None:
         """Keeps loss and rewards of all pairs."""

@@ -15,6 +15,7 @@ from alignlab.evaluation.preference import fitted_scale, pair_metrics
 from alignlab.losses.preference import bradley_terry
 from alignlab.models.reward import RewardModel
 from alignlab.models.value_head import Pool
+from alignlab.systems.accumulation import StepSums, for_backward, place_of, share_of_step
 from alignlab.systems.averages import logged_means
 from alignlab.systems.language.export import build_net, export_model
 from alignlab.types import LanguageVocabulary, PreferenceBatch
@@ -54,6 +55,7 @@ class RewardSystem(pl.LightningModule):
         self.margin_weight, self.centering = margin_weight, centering
         self.net: RewardModel | None = None
         self._validated: list[Tensor] = []
+        self._sums = StepSums()
 
     def configure_model(self) -> None:
         """Build the net, once."""
@@ -61,14 +63,16 @@ class RewardSystem(pl.LightningModule):
             self.net = RewardModel(build_net(self.build, self.peft, self.vocabulary), self.pool)
 
     def training_step(self, batch: PreferenceBatch, batch_index: int) -> Tensor:
-        """Mean over the pairs of this rank; all ranks have equally many."""
+        """Mean over the pairs of the whole step, on all ranks."""
         first, second = self._rewards(batch)
         loss = bradley_terry(first, second, self._target(batch), margin=self._margin(batch), centering=self.centering)
         with torch.no_grad():
             accuracy = ((first > second).float() + 0.5 * (first == second).float()).mean()
-        logged = logged_means(self, {"train/loss": loss, "train/accuracy": accuracy})
+        share = share_of_step(self, batch, lambda each: len(each.first), equal_on_ranks=True)
+        parts = {"train/loss": loss * share, "train/accuracy": accuracy * share}
+        logged = logged_means(self, self._sums.add(place_of(self, batch_index), parts))
         self.log_dict(logged, prog_bar=True, batch_size=len(batch.ids))
-        return loss
+        return for_backward(self, parts["train/loss"])
 
     def validation_step(self, batch: PreferenceBatch, batch_index: int) -> None:
         """Keeps r_1, r_2, share and margin of all pairs."""

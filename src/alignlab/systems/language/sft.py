@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from alignlab.distributed import all_gather
 from alignlab.losses.language_modelling import next_token_loss, token_log_probs
 from alignlab.models.language import head_of, hidden_states
+from alignlab.systems.accumulation import StepSums, for_backward, place_of, share_of_step
 from alignlab.systems.averages import logged_means
 from alignlab.systems.language.export import Exports, build_net
 from alignlab.types import LanguageVocabulary, TokenBatch
@@ -37,6 +38,7 @@ class SftSystem(Exports, pl.LightningModule):
         self.build, self.peft, self.vocabulary, self.optim = net, peft, vocabulary, optim
         self.net: nn.Module | None = None
         self._validated: list[Tensor] = []
+        self._sums = StepSums()
 
     def configure_model(self) -> None:
         """Build the net, once."""
@@ -50,10 +52,13 @@ class SftSystem(Exports, pl.LightningModule):
         return token_log_probs(hidden[batch.target - 1], head_of(self.net), batch.ids.flatten()[batch.target])
 
     def training_step(self, batch: TokenBatch, batch_index: int) -> Tensor:
-        """Mean over the predicted tokens of all ranks."""
-        loss = next_token_loss(self.log_probs(batch))
-        self.log_dict(logged_means(self, {"train/loss": loss}), prog_bar=True, batch_size=len(batch.ids))
-        return loss
+        """Mean over the predicted tokens of the whole step, on all ranks."""
+        log_probs = self.log_probs(batch)
+        share = share_of_step(self, batch, lambda each: len(each.target))
+        part = next_token_loss(log_probs, across_ranks=False) * share
+        sums = self._sums.add(place_of(self, batch_index), {"train/loss": part})
+        self.log_dict(logged_means(self, sums), prog_bar=True, batch_size=len(batch.ids))
+        return for_backward(self, part)
 
     def validation_step(self, batch: TokenBatch, batch_index: int) -> None:
         """Sum of -log p and number of tokens, for an exact mean."""

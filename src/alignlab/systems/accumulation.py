@@ -1,0 +1,108 @@
+"""One optimizer step over several batches (`trainer.accumulate_grad_batches`): k batches of B give the loss and the gradient of one of k B.
+
+A mean over a count that varies is the sum over the step divided by the count of the whole step, over its batches and over ranks, which is
+known before the first batch's backward pass because the loader looks ahead. Then sums of gradients are right as they are: clipping, scalers of
+float16, sharded gradients and callbacks see nothing unusual.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from alignlab.distributed import reduce_mean
+
+log = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """Of a batch in its optimizer step."""
+
+    index: int
+    total: int  # batches of the step; fewer than trainer.accumulate_grad_batches at the end of an epoch
+
+    @property
+    def last(self) -> bool:
+        """Whether the optimizer steps after this batch."""
+        return self.index == self.total - 1
+
+
+def place_of(system: pl.LightningModule, batch_index: int) -> Place:
+    """Where batch `batch_index` of the epoch stands in its step."""
+    accumulated = system.trainer.accumulate_grad_batches
+    index = batch_index % accumulated
+    return Place(index, int(min(accumulated, system.trainer.num_training_batches - batch_index + index)))
+
+
+def batches_of_step(system: pl.LightningModule, batch: Any) -> Sequence[Any]:
+    """All batches of this process in the present step, on the host but for `batch` itself where it is the only one.
+
+    Raises ValueError for a loader that doesn't look ahead.
+    """
+    if system.trainer.accumulate_grad_batches == 1:
+        return (batch,)
+    step = getattr(system.trainer.train_dataloader, "step", None)
+    if not step:
+        raise ValueError(
+            f"trainer.accumulate_grad_batches={system.trainer.accumulate_grad_batches}: the training loader doesn't look ahead, so nobody knows "
+            "what the whole step counts; make it with alignlab.data.batches.training_batches"
+        )
+    return step
+
+
+def share_of_step(
+    system: pl.LightningModule, batch: Any, count: Callable[[Any], int], *, equal_on_ranks: bool = False
+) -> Tensor | float:
+    """This batch's part in a mean over the whole step: what it counts over what the step counts, the latter a mean over ranks.
+
+    count: a batch -> how many the mean runs over, from sizes alone. The sum of share x mean over the batches of a step is then, averaged over
+    ranks, the mean over all.
+    """
+    own, step = count(batch), sum(count(each) for each in batches_of_step(system, batch))
+    if equal_on_ranks:
+        return own / max(step, 1)
+    return own / reduce_mean(torch.full((), float(step), device=system.device)).clamp_min(1.0)
+
+
+def for_backward(system: pl.LightningModule, part: Tensor) -> Tensor:
+    """A batch's part of the step's loss, times what the trainer divides it by.
+
+    Lightning divides every loss by accumulate_grad_batches, also at the end of an epoch where fewer are summed; DeepSpeed does so once more.
+    """
+    return part * divisor(system.trainer)
+
+
+def divisor(trainer: pl.Trainer) -> int:
+    """What the trainer divides a loss by before its gradients are summed."""
+    accumulated = trainer.accumulate_grad_batches
+    return accumulated**2 if trainer.strategy.handles_gradient_accumulation else accumulated
+
+
+class StepSums:
+    """Sums what the batches of a step add to its statistics, on the device."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, place: Place, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The sums of this step so far."""
+        parts = {name: part.detach() for name, part in parts.items()}
+        if place.index:
+            parts = {name: part + self._sums[name] for name, part in parts.items() if name in self._sums}
+        self._sums = parts
+        return parts
+
+
+@rank_zero_only
+def say_what_differs(trainer: pl.Trainer, instead: str) -> None:
+    """Says that a contrastive loss over accumulated batches isn't that of one large batch; `instead`: what would be."""
+    if trainer.accumulate_grad_batches > 1:
+        log.warning(
+            "trainer.accumulate_grad_batches=%d: the contrastive loss compares within each batch of data.batch_size pairs, not within the whole step; %s",
+            trainer.accumulate_grad_batches,
+            instead,
+        )

@@ -1,0 +1,50 @@
+"""Two processes with accumulated batches, under DDP, FSDP2 or ZeRO, train as one process with all rows of a step in one batch."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+sys.path.insert(0, str(Path(__file__).parent))  # the started processes must find the modules by name too
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import accumulation_ranks
+
+
+def check(folder: Path, *names: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.start_processes(accumulation_ranks.start, args=(2, port, folder, names), nprocs=2, start_method="spawn")
+    for case in accumulation_ranks.CASES:
+        _, logged, system = accumulation_ranks.alone(case)
+        wanted = {key: p.detach() for key, p in system.net.named_parameters()}
+        for name in names:
+            for rank in (0, 1):
+                if not (file := folder / f"{name} {case} {rank}.pt").exists():
+                    assert name == "deepspeed" and "incomplete" in case
+                    continue
+                weights, ours = torch.load(file)
+                part = ("fusion", "matching_head", "language_head") if case == "albef" else ("",)
+                compared = [key for key in wanted if any(p in key for p in part)]
+                assert compared
+                for key in compared:
+                    torch.testing.assert_close(
+                        weights[key], wanted[key], rtol=1e-4, atol=1e-5, msg=f"{name} {case} {key}"
+                    )
+                key = "train/mlm_loss" if case == "albef" else "train/loss"
+                assert [row[key] for row in ours] == pytest.approx([row[key] for row in logged], rel=1e-4)
+
+
+@pytest.mark.distributed
+def test_two_ranks_accumulate_as_one_takes_it_all(tmp_path):
+    check(tmp_path, "ddp", "fsdp")
+
+
+@pytest.mark.distributed
+@pytest.mark.deepspeed
+def test_two_ranks_under_zero_too(tmp_path):
+    pytest.importorskip("deepspeed")
+    check(tmp_path, "deepspeed")

@@ -1,0 +1,206 @@
+"""k accumulated batches of B rows give the loss and the update of one batch of k B, whatever the rows count, in every system."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from alignlab.data.batches import training_batches
+from alignlab.losses.contrastive import InfoNce, SigLip
+from alignlab.models.albef import Albef, AlbefEncoder
+from alignlab.models.clip import Clip
+from alignlab.models.text import TextTower
+from alignlab.models.vision import vision_transformer
+from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
+from alignlab.systems.clip import ClipSystem
+from alignlab.systems.language.dpo import DpoSystem
+from alignlab.systems.language.reward import RewardSystem
+from alignlab.systems.language.sft import SftSystem
+from alignlab.types import PairBatch
+from tiny_language import NET, preference_batch, token_batch
+from tiny_language import WORDS as LANGUAGE
+from tiny_training import WORDS, pairs
+
+LENGTHS = (5, 6, 7, 60, 9, 4, 30, 12)  # of which all but 4 tokens are predicted: 1, 2, 3, 56, ...
+
+
+class Rows(Dataset):
+    """Batches of given rows, in their order."""
+
+    def __init__(self, make: Callable[[Sequence[int]], tuple], length: int) -> None:
+        self.make, self.length = make, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitems__(self, serials: Sequence[int]) -> tuple:
+        return self.make([serial % self.length for serial in serials])
+
+
+class Data(pl.LightningDataModule):
+    def __init__(self, rows: Rows, batch_size: int) -> None:
+        super().__init__()
+        self.rows, self.batch_size = rows, batch_size
+
+    def train_dataloader(self) -> DataLoader:
+        return training_batches(self.rows, self.batch_size, self.trainer)
+
+
+class Losses(pl.Callback):
+    """What a step logs, after its last batch."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
+        if trainer.global_step > len(self.found):
+            self.found.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def sgd(module: torch.nn.Module, *, total_steps: int) -> dict:
+    """Steps as large as the gradient says."""
+    return {"optimizer": torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1)}
+
+
+def texts(rows: Sequence[int]) -> tuple:
+    """SFT rows whose first 4 tokens are a prompt."""
+    batch = token_batch([LENGTHS[row] for row in rows], seed=0)
+    whole = token_batch(list(LENGTHS), seed=0)
+    ids = whole.ids[list(rows), : batch.ids.shape[1]]
+    target = ((batch.document > 0) & (batch.position > 3)).flatten().nonzero().squeeze(1)
+    return batch._replace(ids=ids, target=target)
+
+
+def comparisons(rows: Sequence[int]) -> tuple:
+    lengths = [5 + 3 * row for row in rows] + [20 - row for row in rows]
+    size, whole = len(rows), preference_batch([5 + 3 * i for i in range(8)] + [20 - i for i in range(8)])
+    batch = preference_batch(lengths)
+    ids = whole.ids[[*rows, *(8 + row for row in rows)], : batch.ids.shape[1]]
+    share = torch.tensor([0.5 + 0.05 * row for row in rows])
+    return batch._replace(ids=ids, share=share, index=torch.tensor([*rows, *(100 + row for row in rows)])[: 2 * size])
+
+
+def scenes(rows: Sequence[int]) -> PairBatch:
+    """Rows 2 and 3 show the same picture: no hard negative within two, so ITM counts vary; captions are of 3 to 7 tokens."""
+    batch = pairs(8, 3)
+    ids = batch.image_id.clone()
+    ids[3] = ids[2]
+    return PairBatch(*(x[list(rows)] for x in batch._replace(image_id=ids)))
+
+
+def albef() -> AlbefPretrainingSystem:
+    vision = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=1, heads=2)
+    encoder = partial(
+        AlbefEncoder, vision, text_width=16, heads=2, text_layers=1, fusion_layers=2, max_positions=12, embed_dim=8,
+        dropout=0.0, attention_dropout=0.0,
+    )  # fmt: skip
+    settings = {"queue_size": 16, "negative_pool": 2, "mask_probability": 0.3}
+    return AlbefPretrainingSystem(partial(Albef, encoder), vocabulary=WORDS, optim=sgd, **settings)
+
+
+def clip(loss: torch.nn.Module, **settings) -> ClipSystem:
+    vision = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=1, heads=2)
+    text = partial(TextTower, context_length=7, width=16, depth=1, heads=2)
+    net = partial(Clip, vision, text, embed_dim=8, logit_bias=-3.0 if isinstance(loss, SigLip) else None)
+    return ClipSystem(net, loss, vocabulary=WORDS, optim=sgd, **settings)
+
+
+LANGUAGE_SYSTEMS = {
+    "sft": (lambda: SftSystem(NET, vocabulary=LANGUAGE, optim=sgd), texts),
+    "reward": (lambda: RewardSystem(NET, vocabulary=LANGUAGE, optim=sgd, centering=0.1), comparisons),
+    "dpo": (lambda: DpoSystem(NET, vocabulary=LANGUAGE, optim=sgd, beta=1.0), comparisons),
+    "ipo": (lambda: DpoSystem(NET, vocabulary=LANGUAGE, optim=sgd, kind="ipo", beta=1.0), comparisons),
+}
+SYSTEMS = LANGUAGE_SYSTEMS | {"albef": (albef, scenes)}
+
+
+def trained(make: Callable, rows: Callable, size: int, accumulate: int, batches: int, **settings) -> tuple:
+    """The movement of every weight, what each step logged, and the system."""
+    torch.manual_seed(0)
+    system, losses = make(), Losses()
+    system.configure_model()
+    before = {name: p.detach().clone() for name, p in system.net.named_parameters()}
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, callbacks=[losses], limit_train_batches=batches,
+        accumulate_grad_batches=accumulate, limit_val_batches=0, use_distributed_sampler=False, **{"devices": 1, **settings},
+    )  # fmt: skip
+    trainer.fit(system, datamodule=Data(Rows(rows, 8), size))
+    after = {} if "strategy" in settings else {name: p.detach() for name, p in system.net.named_parameters()}
+    return {name: p - before[name] for name, p in after.items()}, losses.found, system
+
+
+def compare(name: str, small: tuple, large: tuple) -> None:
+    assert len(small[1]) == len(large[1]) > 0
+    for ours, wanted in zip(small[1], large[1], strict=True):
+        for key, value in wanted.items():
+            # the contrast, and so what it is part of, sees other keys
+            if name != "albef" or key in ("train/mlm_loss", "train/itm_loss", "train/itm_accuracy"):
+                assert ours[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
+    only_contrast = ("vision", "image_projection", "text_projection", "temperature", "embeddings", "encoder.text.")
+    compared = 0
+    for key, wanted in large[0].items():
+        if name == "albef" and any(part in key for part in only_contrast):
+            continue
+        torch.testing.assert_close(small[0][key], wanted, rtol=1e-3, atol=2e-6, msg=key)
+        compared += bool(wanted.abs().sum() > 1e-6)
+    assert compared > 3
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_accumulated_equals_large(name: str) -> None:
+    make, rows = SYSTEMS[name]
+    size = 2 if name == "albef" else 1
+    small, large = trained(make, rows, size, 4 // size, 4 // size), trained(make, rows, 4, 1, 1)
+    compare(name, small, large)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_incomplete_last_step_is_that_of_its_batches(name: str) -> None:
+    """Two batches of two where four were asked for: one step of four rows, not half of it."""
+    make, rows = SYSTEMS[name]
+    compare(name, trained(make, rows, 2, 4, 2), trained(make, rows, 4, 1, 1))
+
+
+@pytest.mark.parametrize("name", LANGUAGE_SYSTEMS)
+def test_several_steps_and_a_clipped_gradient(name: str) -> None:
+    make, rows = SYSTEMS[name]
+    settings = {"gradient_clip_val": 0.05}
+    compare(name, trained(make, rows, 2, 2, 4, **settings), trained(make, rows, 4, 1, 2, **settings))
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (partial(clip, InfoNce()), "model.micro_batch_size"),
+        (partial(clip, SigLip(), micro_batch_size=2), "model.micro_batch_size"),
+        (albef, "model.micro_batch_size"),
+    ],
+)
+def test_a_contrast_says_once_that_it_compares_within_a_batch(make: Callable, names: str, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        accumulated = trained(make, scenes, 4, 2, 2)
+    said = [record.getMessage() for record in caplog.records if "accumulate_grad_batches=2" in record.getMessage()]
+    assert len(said) == 1 and names in said[0] and "within each batch" in said[0]
+    assert len(accumulated[1]) == 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 2}])
+def test_a_contrasts_step_is_the_mean_of_its_batches_at_the_end_of_an_epoch_too(settings: dict) -> None:
+    make = partial(clip, InfoNce(), **settings)
+    one, asked_for_more = trained(make, scenes, 4, 1, 1), trained(make, scenes, 4, 4, 1)
+    compare("clip", asked_for_more, one)
+
+
+def test_a_loader_that_does_not_look_ahead_is_refused() -> None:
+    system = LANGUAGE_SYSTEMS["sft"][0]()
+    trainer = pl.Trainer(
+        max_steps=1, accelerator="cpu", accumulate_grad_batches=2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="accumulate_grad_batches=2: the training loader doesn't look ahead"):
+        trainer.fit(system, DataLoader([texts([0]), texts([1])], batch_size=None))
