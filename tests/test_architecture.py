@@ -27,6 +27,7 @@ LAYERS = [
         "results",
         "random_states",
         "checkpoint_folder",
+        "weight_reader",
     },
     {"models", "losses", "data"},
     {"evaluation", "prompting", "inference", "sweeps"},

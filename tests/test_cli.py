@@ -10,7 +10,7 @@ from alignlab import cli
 
 def test_convert_refuses_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     torch.save({"nothing": torch.zeros(1)}, tmp_path / "a.pth")
-    for direction, expected in (("from-albef", "not a published ALBEF"), ("to-albef", "has no state_dict")):
+    for direction, expected in (("from-albef", "not a published ALBEF"), ("to-albef", "not an entry of ALBEF")):
         assert cli.main(["convert", direction, str(tmp_path / "a.pth"), str(tmp_path / "b.pth")]) == 2
         assert expected in capsys.readouterr().err
     assert cli.main(["convert", "to-albef", str(tmp_path / "none.ckpt"), str(tmp_path / "b.pth")]) == 2

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import lightning
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -30,7 +29,7 @@ from alignlab.callbacks.rank_death import RankDeath
 from alignlab.callbacks.seeding import SeedPerRank
 from alignlab.callbacks.spike_guard import SpikeGuard
 from alignlab.callbacks.throughput import Throughput
-from alignlab.checkpoint_folder import damage, newest_readable
+from alignlab.checkpoint_folder import newest_readable
 from alignlab.launch import disk, run_lock, stranded
 from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.signals import UNHEARD, Inbox, Interrupted
@@ -45,6 +44,7 @@ from alignlab.results import (
     write_folder,
     write_text,
 )
+from alignlab.weight_reader import load_into, read_file, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,9 @@ def load_system(run_dir: str | Path) -> tuple[lightning.LightningModule, lightni
         raise ValueError(f"{run_dir} is no run directory with a checkpoint (config.yaml, checkpoints/last.ckpt)")
     datamodule, system = build(OmegaConf.load(run_dir / "config.yaml"))
     system.configure_model()
-    system.load_state_dict(torch.load(found[0], map_location="cpu", weights_only=True)["state_dict"])
+    load_into(
+        system, weights_of(read_file(found[0], "run directory"), found[0], "run directory"), found[0], "run directory"
+    )
     return system.eval(), datamodule
 
 
@@ -166,18 +168,22 @@ def _checkpoint(
         raise ValueError(f"ckpt_path: there is no checkpoint {file}")
     if file.is_dir():  # of a sharding strategy
         return file
-    if complaint := damage(file):
-        raise ValueError(f"ckpt_path: {file} {complaint}")
-    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    if "state_dict" not in content:
-        raise ValueError(f"ckpt_path: {file} has no state_dict; `alignlab convert` translates published checkpoints")
-    if "optimizer_states" in content:
-        return file
+    content = read_file(file, "ckpt_path")
+    weights = weights_of(content, file, "ckpt_path")
     system.configure_model()
-    try:
-        system.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
-        raise ValueError(f"ckpt_path: {file} doesn't fit the model: {error}") from error
+    before = {name: value.shape for name, value in system.state_dict().items()}
+    load_into(system, weights, file, "ckpt_path")
+    if not (
+        isinstance(content.get("config"), dict) and content.get("optimizer_states")
+    ):  # none of ours, or weights alone
+        return None
+    saved, target = content["config"].get("optim", {}).get("_target_"), cfg.optim.get("_target_")
+    other = [name for name, value in weights.items() if name in before and value.shape != before[name]]
+    why = f"{', '.join(other)} had another shape" if other else f"it was {saved}" if saved != target else None
+    if why is None:
+        return file
+    result.notes.append(f"ckpt_path: the weights of {file} alone are taken, the optimizer begins anew: {why}")
+    log.warning(result.notes[-1])
     return None
 
 

@@ -237,7 +237,7 @@ def training_batches(dataset: Dataset, batch_size: int, trainer: Any | None, *lo
     `loader`: num_workers and prefetch_factor. Raises ValueError if there are too few rows.
     """
     rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-    accumulated = trainer.accumulate_grad_batches if trainer else 1
+    accumulated = accumulated_batches(trainer)
     multiple = accumulated if accumulated > 1 and trainer.strategy.handles_gradient_accumulation else 1
     batches = JointBatches(JointOrder(len(dataset)), batch_size, rank, world_size, multiple=multiple)
     if not len(batches):
@@ -246,9 +246,14 @@ def training_batches(dataset: Dataset, batch_size: int, trainer: Any | None, *lo
             f"{len(dataset)} training rows don't fill one batch: data.batch_size={batch_size} on {world_size} processes{more} needs {needed}"
         )
     found = whole_batches(dataset, batches, ResumableLoader, *loader)
-    if trainer is not None:
+    if accumulated > 1:
         found.step_length = partial(_step_length, trainer)
     return found
+
+
+def accumulated_batches(trainer: Any | None) -> int:
+    """How many batches an optimizer step takes; 1 without a trainer, and for whoever stands in for one and doesn't say."""
+    return getattr(trainer, "accumulate_grad_batches", 1)
 
 
 def _step_length(trainer: Any) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from alignlab.data.batches import JointBatches, JointOrder, training_batches, whole_batches
+from alignlab.data.batches import JointBatches, JointOrder, accumulated_batches, training_batches, whole_batches
 from alignlab.data.dialogues import without_prompts
 from alignlab.data.language_batches import (
     ComparisonRows,
@@ -89,8 +89,7 @@ class LanguageDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches in the epoch's order; incomplete ones are dropped."""
         rows = self.rows["train"]
-        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
-        rows.joint_batch = self.batch_size * self._ranks[1] * accumulated  # of a whole step
+        rows.joint_batch = self.batch_size * self._ranks[1] * accumulated_batches(self.trainer)  # of a whole step
         return training_batches(rows, self.batch_size, self.trainer, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:

@@ -11,6 +11,7 @@ from lightning.fabric.utilities.load import _load_distributed_checkpoint
 
 from alignlab.models.albef_checkpoint import AlbefState, from_official, to_official
 from alignlab.strategies.optimizer_state import numbered
+from alignlab.weight_reader import read_file, weights_of
 
 
 def checkpoint_of(source: Path) -> Path:
@@ -27,7 +28,8 @@ def read(path: Path) -> dict[str, Any]:
     DeepSpeed's own folders give weights, without the optimizer. Raises ValueError for anything else.
     """
     if path.is_file():
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = read_file(path, "convert")
+        return {**content, "state_dict": weights_of(content, path, "convert")}
     if (path / ".metadata").exists():
         content = _load_distributed_checkpoint(path)
         states = [content.pop(key) for key in sorted(key for key in content if key.startswith("optimizer_"))]
@@ -48,7 +50,7 @@ def _of_zero(path: Path) -> dict[str, torch.Tensor]:
 
 def whole(source: Path, target: Path) -> int:
     """Writes one file that every strategy goes on from; returns the number of weights' tensors."""
-    content = _with_weights(read(checkpoint_of(source)), source)
+    content = read(checkpoint_of(source))
     _write(target, lambda file: torch.save(content, file))
     return len(content["state_dict"])
 
@@ -57,7 +59,7 @@ def safetensors(source: Path, target: Path) -> int:
     """Writes the weights alone (net, teacher, queues: all that `state_dict` has); returns the number of tensors."""
     from safetensors.torch import save_file
 
-    state = _with_weights(read(checkpoint_of(source)), source)["state_dict"]
+    state = read(checkpoint_of(source))["state_dict"]
     # tensors that share memory are written out one by one
     tensors = {name: value.contiguous().clone() for name, value in state.items()}
     _write(target, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
@@ -66,22 +68,20 @@ def safetensors(source: Path, target: Path) -> int:
 
 def from_albef(source: Path, target: Path, grid: tuple[int, int] | None = None) -> int:
     """From the published pre-training layout to weights for `ckpt_path=`; returns the number of tensors."""
-    state = from_official(torch.load(source, map_location="cpu", weights_only=True, mmap=True), grid=grid).of_system()
+    official = weights_of(read_file(source, "convert"), source, "convert")
+    try:
+        state = from_official(official, grid=grid).of_system()
+    except ValueError as error:
+        raise ValueError(f"convert: {source}: {error}") from error
     _write(target, lambda file: torch.save({"state_dict": state}, file))
     return len(state)
 
 
 def to_albef(source: Path, target: Path) -> int:
     """From a run's checkpoint to the published layout; returns the number of tensors."""
-    state = to_official(AlbefState.from_system(_with_weights(read(checkpoint_of(source)), source)["state_dict"]))
+    state = to_official(AlbefState.from_system(read(checkpoint_of(source))["state_dict"]))
     _write(target, lambda file: torch.save({"model": state}, file))
     return len(state)
-
-
-def _with_weights(content: dict[str, Any], source: Path) -> dict[str, Any]:
-    if "state_dict" not in content:
-        raise ValueError(f"{source} is no checkpoint of a run: it has no state_dict")
-    return content
 
 
 def _write(target: Path, save: Callable[[Path], Any]) -> None:

@@ -1,0 +1,290 @@
+"""One reader of weights for every door: what a file is, by its content; what of it are weights, safely; which names wrappers have added.
+
+Nothing in a file is ever run: pickles are read with torch's `weights_only`, and classes it doesn't know become empty placeholders.
+"""
+
+import json
+import logging
+import pickle
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+_TORCH_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch's files before 1.6 begin with
+_OTHERS = (
+    (b"\x89HDF", "an HDF5 file, as Keras writes it; save the weights with torch.save or as safetensors"),
+    (b"GGUF", "a GGUF file; language models read it by its path (model.net.path, model=)"),
+    (b"\x93NUMPY", "a NumPy array; save the weights with torch.save or as safetensors"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
+    (b"version https://git-lfs", "a Git LFS pointer and not the file itself; fetch it with `git lfs pull`"),
+    (b"<", "a web page and not weights: a download that went wrong"),
+    (b"{", "a text file and not weights"),
+)
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.")
+_NAMES = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "net",
+    "module",
+    "network",
+    "weights",
+    "params",
+)  # most usual first
+_LAYOUTS = (
+    ("visual_encoder.blocks.", "these are names of ALBEF's published checkpoints: `alignlab convert from-albef` first"),
+    ("vision_model.", "these are names of transformers' CLIP or SigLIP: model/net=pretrained reads its folder"),
+    (
+        "visual.",
+        "these are names of open_clip's nets, which aren't read; take the same weights in transformers' format",
+    ),
+    (".lora_A.", "this is a LoRA adapter: language models read its folder (model.net.path, model=)"),
+    ("lm_head.", "this is a language model: give its folder, with config.json, as model.net.path"),
+)
+
+
+def read_file(path: Path, what: str) -> dict[str, Any]:
+    """The content of a file of weights, on the host; of safetensors as {"state_dict": ...}.
+
+    what: the key or command that the file was given to, for messages. Raises ValueError, one line, for what can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise ValueError(f"{what}: {path} can't be read ({error.strerror})") from error
+    if zipfile.is_zipfile(path):
+        return _unpickled(path, what, mapped=_is_of_torch(path, what))
+    if head.startswith(_TORCH_PICKLE):
+        return _unpickled(path, what, mapped=False)
+    if head[8:9] == b"{":
+        return {"state_dict": _safetensors(path, what)}
+    raise ValueError(f"{what}: {path} {_kind(path, head)}")
+
+
+def weights_of(content: Any, path: Path, what: str) -> dict[str, Tensor]:
+    """The state dict within a file's content, under the names that its module gave: without what DDP, FSDP, torch.compile have put before.
+
+    Raises ValueError if there is none, or several of which none has a usual name.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"{what}: {path} holds a whole {type(content).__name__} and not its weights; save its state_dict()"
+        )
+    found = dict(_candidates(content, ()))
+    if not found:
+        keys = ", ".join(map(str, list(content)[:8])) or "nothing"
+        raise ValueError(f"{what}: {path} has no state_dict and no other weights in it (there is: {keys})")
+    chosen = min(found, key=lambda place: (len(place), _rank_of(place), place))
+    others = [place for place in found if place != chosen]
+    if others and _rank_of(chosen) == len(_NAMES):
+        raise ValueError(
+            f"{what}: {path} has weights under several names ({', '.join(map(_dotted, found))}); save the wanted one alone"
+        )
+    if chosen not in ((), ("state_dict",)) or others:
+        left = f"; left out: {', '.join(map(_dotted, others))}" if others else ""
+        log.info("%s: the weights of %s are those under %s%s", what, path, _dotted(chosen) or "its top level", left)
+    return without_wrappers(found[chosen])
+
+
+def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what wrappers of modules add: `module.` where all have it, torch.compile's and FSDP's anywhere."""
+    plain = dict(state)
+    for wrapper in _WRAPPERS:
+        plain = {name.replace(wrapper, ""): value for name, value in plain.items()}
+    while plain and all(name.startswith("module.") for name in plain):
+        plain = {name.removeprefix("module."): value for name, value in plain.items()}
+    return plain if len(plain) == len(state) else dict(state)
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path, what: str) -> None:
+    """Loads weights of a system, or of its net alone, strictly.
+
+    Raises ValueError, one line: what is missing, unexpected, of another shape, and whose names these look like.
+    """
+    wanted = module.state_dict()
+    forms = (dict(state), {f"net.{name}": value for name, value in state.items()})
+    chosen = max(forms, key=lambda form: len(form.keys() & wanted.keys()))  # the first of equals
+    try:
+        module.load_state_dict(chosen)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{what}: {path} doesn't fit the model: {difference(chosen, wanted) or _line(error)}"
+        ) from error
+
+
+def difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """How some weights differ from those of a model, in one line; empty where names and shapes are equal."""
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    ]
+    parts = {
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [name for name in state if name not in wanted],
+        "of another shape": shapes,
+    }
+    said = [f"{kind}: {_few(names)}" for kind, names in parts.items() if names]
+    said += [
+        hint
+        for part, hint in _LAYOUTS
+        if any(part in f".{name}" or name.startswith(part) for name in parts["unexpected"])
+    ][:1]
+    return "; ".join(said)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _line(error: BaseException) -> str:
+    """An exception's text in one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _dotted(place: tuple[str, ...]) -> str:
+    return ".".join(place)
+
+
+def _rank_of(place: tuple[str, ...]) -> int:
+    return _NAMES.index(place[-1]) if place and place[-1] in _NAMES else 0 if not place else len(_NAMES)
+
+
+def _candidates(content: Mapping, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """State dicts in a file by their place: dicts from strings to tensors alone; those of optimizers are none."""
+    if "param_groups" in content or len(place) > 3 or not all(isinstance(key, str) for key in content):
+        return
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if tensors and all(isinstance(v, Tensor) or key.endswith("_extra_state") for key, v in content.items()):
+        yield place, tensors
+        return
+    for key, value in content.items():
+        if isinstance(value, Mapping) and not key.startswith(
+            ("optim", "lr_sched", "scheduler", "random", "callbacks", "loops")
+        ):
+            yield from _candidates(value, (*place, key))
+    if tensors and place == () and any("." in key for key in tensors):  # weights beside an epoch's number, say
+        yield place, tensors
+
+
+def _is_of_torch(path: Path, what: str) -> bool:
+    """True for torch's zip files, whole ones. Raises ValueError for other ones."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names, broken = archive.namelist(), archive.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, zipfile.zlib.error) as error:
+        raise ValueError(f"{what}: {path} is damaged ({_line(error)}); fetch or write it again") from error
+    if broken:
+        raise ValueError(f"{what}: {path} is damaged in {broken}; fetch or write it again")
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        raise ValueError(
+            f"{what}: {path} is a TorchScript archive, a program with weights; save torch.jit.load(FILE).state_dict() where you trust it"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise ValueError(f"{what}: {path} is a zip archive that torch didn't write ({_few(names)}); unpack it first")
+    return True
+
+
+class _Unknown:
+    """What an object of a class that isn't torch's becomes: nothing of it is kept."""
+
+    def __new__(cls, *_: Any, **__: Any) -> "_Unknown":
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+def _unpickled(path: Path, what: str, *, mapped: bool) -> Any:
+    """A torch file; objects beside the weights, such as an argparse.Namespace, are left empty."""
+    unknown: dict[str, type] = {}
+    for _ in range(200):
+        try:
+            with torch.serialization.safe_globals([(kind, name) for name, kind in unknown.items()]):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except pickle.UnpicklingError as error:
+            refused = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
+            if refused is None or refused[1] in unknown:
+                reason = re.search(r"WeightsUnpickler error: (.*)", str(error))
+                blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
+                why = f"it wants {blocked[1]} to be called" if blocked else (reason[1] if reason else _line(error))
+                raise ValueError(
+                    f"{what}: {path} can't be read without running code that is in it ({why}); save its state_dict() where you trust it"
+                ) from error
+            unknown[refused[1]] = type(refused[1].rpartition(".")[2], (_Unknown,), {"__module__": refused[1]})
+        except Exception as error:  # whatever a damaged pickle leads to
+            raise ValueError(f"{what}: {path} is damaged ({_line(error)}); fetch or write it again") from error
+    raise ValueError(f"{what}: {path} names more than 200 unknown classes; save its state_dict() where you trust it")
+
+
+def _safetensors(path: Path, what: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{what}: {path} is a damaged safetensors file ({_line(error)}); fetch or write it again"
+        ) from error
+
+
+def _kind(path: Path, head: bytes) -> str:
+    """What a file is that holds no weights, or none that are read here."""
+    if not head:
+        return "is empty"
+    if head.startswith(b"PK"):
+        return "is cut off: the end of a zip archive, and so of a torch file, is missing; fetch or write it again"
+    if head[257:262] == b"ustar" or _is_tar(path):
+        with tarfile.open(path) as archive:
+            names = archive.getnames()
+        if {"pickle", "storages", "tensors"} <= set(names):
+            return "is a tar file of torch before 0.1.10, which can't be read without running code that is in it; save it again with torch.save"
+        return f"is a tar archive ({_few(names)}); unpack it first"
+    for start, kind in _OTHERS:
+        if head.lstrip()[: len(start)] == start:
+            return f"is {kind}"
+    if head[:1] == b"\x80":
+        return "is a pickle that torch.save didn't write; reading it could run code: save the weights with torch.save or as safetensors"
+    return "is neither a torch file nor safetensors: it is damaged, or something else"
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except Exception:  # tarfile takes many things for tar files before it fails
+        return False
+
+
+def safetensors_header(path: Path) -> tuple[int, dict[str, dict]]:
+    """Where the tensors of a safetensors file begin, and name -> {dtype, shape, data_offsets}, checked against the file's size.
+
+    Raises ValueError, one line, for a damaged file.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= size - 8:
+                raise ValueError("its header is longer than the file")
+            entries = json.loads(file.read(length))
+        entries.pop("__metadata__", None)
+        for name, entry in entries.items():
+            first, last = entry["data_offsets"]
+            if not (isinstance(entry["shape"], list) and all(isinstance(n, int) and n >= 0 for n in entry["shape"])):
+                raise ValueError(f"{name} has no shape")
+            if not 0 <= first <= last <= size - 8 - length:
+                raise ValueError(f"{name} lies outside of it: it was not copied completely")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is a damaged safetensors file ({_line(error)}); fetch or write it again") from error
+    return 8 + length, entries
