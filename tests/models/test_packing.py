@@ -50,7 +50,10 @@ REFUSED = [
 
 def make(name: str, changes: dict, attention: str | None = None) -> nn.Module:
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**(changes if name == "GPT2" else SIZES | changes))
+    settings = changes if name == "GPT2" else SIZES | changes
+    if name == "Falcon":  # works it out by itself
+        settings = {key: value for key, value in settings.items() if key not in ("head_dim", "num_key_value_heads")}
+    config = getattr(transformers, f"{name}Config")(**settings)
     options = {} if attention is None else {"attn_implementation": attention}
     found = transformers.AutoModelForCausalLM.from_config(config, **options).eval()
     with torch.no_grad():
@@ -66,7 +69,7 @@ def test_packed_texts_are_what_they_are_alone(name, changes, attention):
     try:
         model = make(name, changes, attention)
     except ValueError as error:
-        if attention not in str(error):
+        if "does not support an attention implementation" not in str(error):
             raise
         pytest.skip(f"{name} has no {attention} attention")
     lengths = [30, 20, 12]

@@ -33,11 +33,11 @@ def described(ends: dict[int, list[str]], tokenizer: Any) -> str:
 
 
 def write_ends(folder: Path, ends: Iterable[int]) -> None:
-    """Puts the ends into config.json (where there is one) and generation_config.json of an export; an adapter gets the latter alone."""
-    ids = list(ends)
+    """Puts the ends into config.json and generation_config.json of an export; an adapter has no config, and gets the latter."""
+    ids, whole = list(ends), (folder / "config.json").exists()
     for name in ("config.json", "generation_config.json"):
         file = folder / name
-        if not ids or (name == "config.json" and not file.exists()):
+        if not ids or (not file.exists() and (whole or name == "config.json")):
             continue
         content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         content["eos_token_id"] = ids[0] if len(ids) == 1 else ids
