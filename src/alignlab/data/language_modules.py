@@ -21,7 +21,7 @@ from alignlab.data.language_batches import (
 )
 from alignlab.data.language_rows import example, normalised, preference, prompt, read_hub, read_jsonl
 from alignlab.data.language_tokenizer import built_in_tokenizer, vocabulary_of
-from alignlab.data.preference_texts import comparisons_of, examples_of, opening
+from alignlab.data.preference_texts import comparisons_of, examples_of, opening, prompts_of
 from alignlab.data.rated_reviews import RatedTexts, in_validation, rated_reviews
 from alignlab.data.rendering import Renderer
 from alignlab.types import LanguageVocabulary
@@ -65,6 +65,7 @@ class LanguageDataModule(LightningDataModule):
         self._tokenizer_path, self._vocab_size = tokenizer, vocab_size
         self.vocabulary: LanguageVocabulary | None = None
         self.rows: dict[str, Shuffled] = {}
+        self._warned = False
 
     def make_rows(self, split: Split) -> Shuffled:
         """The rows of a split; called once for each, by `setup`."""
@@ -83,20 +84,49 @@ class LanguageDataModule(LightningDataModule):
         self.vocabulary = vocabulary_of(self.tokenizer)
         self.renderer = Renderer(self.tokenizer, self.max_length)
         self.rows = {split: self.make_rows(split) for split in ("train", "val")}
+        if self.renderer.num_controls:
+            log.warning(
+                "%d texts hold strings of control tokens: they are read as text; give chats as messages",
+                self.renderer.num_controls,
+            )
         if self.renderer.cut:
             log.warning("%d texts are longer than data.max_length=%d and were cut", self.renderer.cut, self.max_length)
 
     def train_dataloader(self) -> DataLoader:
-        """Batches in the epoch's order; incomplete ones are dropped."""
+        """Batches in the epoch's order; incomplete ones are dropped. Raises ValueError where a text is too long for the model."""
+        self._check_context()
         rows = self.rows["train"]
         rows.joint_batch = self.batch_size * self._ranks[1] * accumulated_batches(self.trainer)  # of a whole step
         return training_batches(rows, self.batch_size, self.trainer, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
         """Held-out rows in a fixed order; the last batch may be smaller, equally on all ranks."""
+        self._check_context()
         order = JointOrder(len(self.rows["val"]), repeats=True)
         batches = JointBatches(order, self.batch_size, *self._ranks, last="share", smallest=1)
         return whole_batches(self.rows["val"], batches)
+
+    def _check_context(self) -> None:
+        """Raises ValueError, or warns where positions are rotations, if a text has more tokens than the model that trains has positions."""
+        system = getattr(self.trainer, "lightning_module", None)
+        if getattr(system, "net", None) is None:
+            return
+        from alignlab.models.context import net_context
+
+        limit, ends = net_context(system.net)
+        response = getattr(getattr(system, "sampling", None), "max_new_tokens", 0)
+        if limit is None or self.renderer.longest + response <= limit:
+            return
+        kind, room = ("text", "") if not response else ("prompt", f" and model.response_length={response}")
+        message = (
+            f"the longest {kind} has {self.renderer.longest} tokens{room} (data.max_length={self.max_length}), the model {limit} positions: "
+            f"set data.max_length={max(limit - response, 2)}"
+        )
+        if ends or response:
+            raise ValueError(message)
+        if not self._warned:
+            log.warning("%s; it goes on beyond what the model was trained for", message)
+        self._warned = True
 
     @property
     def _ranks(self) -> tuple[int, int]:
@@ -283,7 +313,7 @@ class RowsModule(LanguageDataModule):
                 f"data.path={self._path}: no rows for {split}; set data.val_path or another data.val_share"
             )
         if self._kind == "prompt":
-            return PromptRows([self.renderer.prompt(text) for text in found], seed)
+            return PromptRows(prompts_of(found, self.renderer), seed)
         if self._kind == "preference":
             return comparisons_of(found, self.renderer, seed)
         return TextRows(
@@ -314,5 +344,4 @@ class RowsModule(LanguageDataModule):
 
     def _key(self, row: object) -> str:
         """What decides about the split: the prompt, so that no prompt is in both; the whole row where there is none."""
-        shown = row if self._kind == "prompt" else (row.prompt or tuple(row))
-        return str(shown)
+        return str(row.prompt or (row.prompt if self._kind == "prompt" else tuple(row)[:-1]))  # without its place
