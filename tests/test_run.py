@@ -76,6 +76,12 @@ def test_a_run_its_directory_and_its_repetition(
     assert all(torch.equal(value, best[name]) for name, value in system.state_dict().items())
     assert datamodule.vocabulary.size > 0
 
+    saved = json.loads((first / "tokenizer" / "tokenizer.json").read_text())
+    ids = saved["model"]["vocab"]
+    ids["bee"], ids["cow"] = ids["cow"], ids["bee"]  # as if tokenizers had been trained otherwise then
+    (first / "tokenizer" / "tokenizer.json").write_text(json.dumps(saved))
+    assert run.load_system(first)[1].tokenizer.get_vocab() == ids
+
 
 def test_resume_goes_on_in_the_same_directory(prepared: Prepare, tmp_path: Path) -> None:
     run.train(prepared(tmp_path, *TINY, "trainer.max_steps=3"))
