@@ -94,6 +94,12 @@ def kind_of(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
+def flaw(text: str) -> str | None:
+    """What makes a text from JSON unfit for files and tokenizers, for messages; None: nothing."""
+    half = next((place for place, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
+    return None if half is None else f"half a letter (the lone surrogate {text[half]!a} at {half})"
+
+
 def shown(text: str, length: int = 60) -> str:
     """A text for messages: quoted, on one line, cut."""
     return repr(text[:length]) + "..." * (len(text) > length)

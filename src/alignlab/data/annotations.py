@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignlab.data.tables import SUFFIXES, read_table
-from alignlab.text_files import json_lines, kind_of, parse_json, read_text
+from alignlab.text_files import flaw, json_lines, kind_of, parse_json, read_text
 
 log = logging.getLogger(__name__)
 _IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "path")
@@ -155,8 +155,8 @@ def _karpathy_entry(entry: dict[str, Any], where: str) -> _Row:
 def _text(value: object, where: str, key: str, wanted: str = "a text") -> str:
     if not isinstance(value, str):
         raise ValueError(f"{where}: {key} is {kind_of(value)}; it must be {wanted}")
-    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError(f"{where}: {key} holds a zero byte or half a letter (a lone surrogate): {value[:60]!a}")
+    if found := "a zero byte" if "\0" in value else flaw(value):
+        raise ValueError(f"{where}: {key} holds {found}")
     return value
 
 

@@ -80,10 +80,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"data.tokenizer={name!r} can't be loaded as hub id or folder: {str(error).splitlines()[0]}"
-        ) from error
+    except Exception as error:  # of the network, the hub, and whatever a damaged tokenizer.json makes of the readers
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"data.tokenizer={name!r} can't be loaded as hub id or folder: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"data.tokenizer={name!r} has no fast version (tokenizer.json)")
     missing = [token for token in SPECIAL_TOKENS if token != "unk_token" and getattr(tokenizer, token) is None]
