@@ -78,8 +78,7 @@ def train(cfg: DictConfig) -> Result:
         trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks])
         ranks.attach(trainer)
         checkpoint = _checkpoint(cfg, system, trainer, result)
-        if rank_zero_only.rank == 0 and getattr(datamodule, "tokenizer", None) is not None:
-            write_folder(run_dir / "tokenizer", datamodule.tokenizer.save_pretrained)
+        _save_tokenizer(datamodule, run_dir / "tokenizer")
         with ranks.together():
             try:
                 trainer.fit(system, datamodule=datamodule, ckpt_path=checkpoint)
@@ -142,6 +141,14 @@ def load_system(run_dir: str | Path) -> tuple[lightning.LightningModule, lightni
         system, weights_of(read_file(found[0], "run directory"), found[0], "run directory"), found[0], "run directory"
     )
     return system.eval(), datamodule
+
+
+def _save_tokenizer(datamodule: lightning.LightningDataModule, folder: Path) -> None:
+    """Writes the tokenizer to the run directory, unless it comes from there: another rank may be reading it."""
+    tokenizer = getattr(datamodule, "tokenizer", None)
+    if rank_zero_only.rank == 0 and tokenizer is not None:
+        if Path(getattr(tokenizer, "name_or_path", "")).resolve() != folder.resolve():
+            write_folder(folder, tokenizer.save_pretrained)
 
 
 def _prepare(cfg: DictConfig, run_dir: Path) -> None:

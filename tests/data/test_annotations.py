@@ -283,7 +283,8 @@ def test_the_same_picture_in_training_and_validation_is_said(tmp_path, caplog):
         (tmp_path / f"{name}.png").write_bytes(content)
     splits = {"a": "train", "a ": "val", "copy": "val", "b": "val", "c": "train", "d": "test", "./b": "test"}
     lines = "".join(f"{name.strip()}.png,one,{split}\n" for name, split in splits.items())
-    found = read_annotations(write(tmp_path / "list.csv", f"image,caption,split\n{lines}"))
+    listed = read_annotations(write(tmp_path / "list.csv", f"image,caption,split\n{lines}"))
+    found = {split: check_files(pictures) for split, pictures in listed.items()}
     assert [[p.name for p in pair] for pair in same_files(found["train"], found["val"])] == [
         ["a.png", "a.png"],
         ["a.png", "copy.png"],

@@ -72,9 +72,7 @@ class ImageTextPairs:
         self.augment_operations, self.augment_magnitude = augment_operations, augment_magnitude
         self.clean_captions, self.on_error = clean_captions, on_error
         self.splits = _read_splits(annotations, image_dir, val_annotations, val_share)
-        for pictures in self.splits.values():
-            check_files(pictures)
-        say_shared(self.splits)
+        say_shared({split: check_files(pictures) for split, pictures in self.splits.items()})
         if on_error == "skip":
             self.splits |= {split: self._readable(split) for split in self.splits if split != "train"}
         log.info("pictures: %s", ", ".join(f"{len(found)} {split}" for split, found in self.splits.items()))

@@ -5,27 +5,38 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from stat import S_ISREG
+from typing import NamedTuple
 
 from alignlab.data.annotations import CaptionedPicture
 
 log = logging.getLogger(__name__)
-_ENDS = 4096  # bytes of a file's beginning that are compared before all of it is
+_BEGINNING = 4096  # bytes of a file's beginning that are compared before all of it is
 
 
-def check_files(pictures: Sequence[CaptionedPicture]) -> None:
-    """Raises a ValueError for the first picture whose file is missing, empty or no file."""
+class Sized(NamedTuple):
+    """A picture with its file's size in bytes: a list of a million pictures asks the disk once for each."""
+
+    picture: CaptionedPicture
+    size: int
+
+
+def check_files(pictures: Sequence[CaptionedPicture]) -> list[Sized]:
+    """The pictures with the sizes of their files. Raises a ValueError for the first whose file is missing, empty or no file."""
+    found = []
     for picture in pictures:
         try:
-            found = picture.path.stat()
+            file = picture.path.stat()
         except OSError:
             raise ValueError(f"{picture.where}: there is no picture {picture.path}") from None
-        if not S_ISREG(found.st_mode):
+        if not S_ISREG(file.st_mode):
             raise ValueError(f"{picture.where}: {picture.path} is a folder or a device, not a picture")
-        if found.st_size == 0:
+        if file.st_size == 0:
             raise ValueError(f"{picture.where}: the picture {picture.path} is empty (0 bytes)")
+        found.append(Sized(picture, file.st_size))
+    return found
 
 
-def say_shared(splits: Mapping[str, Sequence[CaptionedPicture]]) -> int:
+def say_shared(splits: Mapping[str, Sequence[Sized]]) -> int:
     """Warns of held-out pictures that are trained on as well, under the same or another name; returns their number."""
     shared = 0
     for split, pictures in splits.items():
@@ -44,21 +55,18 @@ def say_shared(splits: Mapping[str, Sequence[CaptionedPicture]]) -> int:
     return shared
 
 
-def same_files(
-    first: Sequence[CaptionedPicture], second: Sequence[CaptionedPicture]
-) -> list[tuple[CaptionedPicture, CaptionedPicture]]:
+def same_files(first: Sequence[Sized], second: Sequence[Sized]) -> list[tuple[CaptionedPicture, CaptionedPicture]]:
     """Pictures of `second` whose file has the bytes of one of `first`, with that one. Only files of equal size are opened."""
-    sizes = {picture.path.stat().st_size for picture in second}
+    sizes = {size for _, size in second}
     by_size: dict[int, list[CaptionedPicture]] = {}
-    for picture in first:
-        size = picture.path.stat().st_size
+    for picture, size in first:
         if size in sizes:
             by_size.setdefault(size, []).append(picture)
     digests: dict[tuple[Path, int | None], bytes] = {}
     found = []
-    for picture in second:
-        candidates = by_size.get(picture.path.stat().st_size, [])
-        for part in (_ENDS, None):
+    for picture, size in second:
+        candidates = by_size.get(size, [])
+        for part in (_BEGINNING, None):
             own = _digest(picture.path, part, digests) if candidates else b""
             candidates = [other for other in candidates if _digest(other.path, part, digests) == own]
         if candidates:
