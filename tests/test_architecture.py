@@ -26,6 +26,7 @@ LAYERS = [
         "torchvision_ops",
         "signatures",
         "results",
+        "text_files",
         "random_states",
         "checkpoint_folder",
         "weight_reader",

@@ -76,10 +76,16 @@ def test_a_run_its_directory_and_its_repetition(
     assert all(torch.equal(value, best[name]) for name, value in system.state_dict().items())
     assert datamodule.vocabulary.size > 0
 
+    saved = json.loads((first / "tokenizer" / "tokenizer.json").read_text())
+    ids = saved["model"]["vocab"]
+    ids["bee"], ids["cow"] = ids["cow"], ids["bee"]  # as if tokenizers had been trained otherwise then
+    (first / "tokenizer" / "tokenizer.json").write_text(json.dumps(saved))
+    assert run.load_system(first)[1].tokenizer.get_vocab() == ids
+
 
 def test_resume_goes_on_in_the_same_directory(prepared: Prepare, tmp_path: Path) -> None:
     run.train(prepared(tmp_path, *TINY, "trainer.max_steps=3"))
-    rows = rows_of(tmp_path)
+    rows, tokenizer = rows_of(tmp_path), (tmp_path / "tokenizer").stat().st_ino
     assert rows[-1]["val/loss"], "the last step ends with a validation, whatever the interval"
     with (tmp_path / "metrics.csv").open(
         "a", newline=""
@@ -90,6 +96,7 @@ def test_resume_goes_on_in_the_same_directory(prepared: Prepare, tmp_path: Path)
     assert [row["train/loss"] for row in rows_of(tmp_path)][:3] == [row["train/loss"] for row in rows]
     assert "99.0" not in [row["train/loss"] for row in rows_of(tmp_path)]
     assert result_of(tmp_path)["steps"] == 5
+    assert (tmp_path / "tokenizer").stat().st_ino == tokenizer, "another rank may be reading it"
 
 
 def test_bare_weights_to_start_from(prepared: Prepare, tmp_path: Path) -> None:

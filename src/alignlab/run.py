@@ -72,14 +72,13 @@ def train(cfg: DictConfig) -> Result:
     unheard = partial(_unheard, result=result, run_dir=run_dir)
     with _alone(run_dir), Inbox(_say, unheard) as inbox, ExitStack() as recorded, _recorded(result, run_dir):
         _prepare(cfg, run_dir)
-        datamodule, system = build(cfg)
+        datamodule, system = build(cfg, None if cfg.resume is None else Path(cfg.resume))
         ranks = RankDeath(lambda cause: _last_words(cause, result, trainer.global_step, run_dir))
         recorded.callback(ranks.leave)
         trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks])
         ranks.attach(trainer)
         checkpoint = _checkpoint(cfg, system, trainer, result)
-        if rank_zero_only.rank == 0 and getattr(datamodule, "tokenizer", None) is not None:
-            write_folder(run_dir / "tokenizer", datamodule.tokenizer.save_pretrained)
+        _save_tokenizer(datamodule, run_dir / "tokenizer")
         with ranks.together():
             try:
                 trainer.fit(system, datamodule=datamodule, ckpt_path=checkpoint)
@@ -94,9 +93,13 @@ def train(cfg: DictConfig) -> Result:
     return result
 
 
-def build(cfg: DictConfig) -> tuple[lightning.LightningDataModule, lightning.LightningModule]:
-    """The data module, set up, and the system that fits it."""
+def build(
+    cfg: DictConfig, trained_in: Path | None = None
+) -> tuple[lightning.LightningDataModule, lightning.LightningModule]:
+    """The data module, set up, and the system that fits it; a run directory that weights come from gives the tokenizer that it trained."""
     datamodule = instantiate(cfg.data, _convert_="all")
+    if trained_in is not None and hasattr(datamodule, "reuse_tokenizer"):
+        datamodule.reuse_tokenizer(trained_in / "tokenizer")
     datamodule.prepare_data()
     datamodule.setup("fit")
     optim = instantiate(cfg.optim, _convert_="all")
@@ -132,12 +135,20 @@ def load_system(run_dir: str | Path) -> tuple[lightning.LightningModule, lightni
     found = [file for name in ("best", "last") if (file := run_dir / "checkpoints" / f"{name}.ckpt").exists()]
     if not found or not (run_dir / "config.yaml").exists():
         raise ValueError(f"{run_dir} is no run directory with a checkpoint (config.yaml, checkpoints/last.ckpt)")
-    datamodule, system = build(OmegaConf.load(run_dir / "config.yaml"))
+    datamodule, system = build(OmegaConf.load(run_dir / "config.yaml"), run_dir)
     system.configure_model()
     load_into(
         system, weights_of(read_file(found[0], "run directory"), found[0], "run directory"), found[0], "run directory"
     )
     return system.eval(), datamodule
+
+
+def _save_tokenizer(datamodule: lightning.LightningDataModule, folder: Path) -> None:
+    """Writes the tokenizer to the run directory, unless it comes from there: another rank may be reading it."""
+    tokenizer = getattr(datamodule, "tokenizer", None)
+    if rank_zero_only.rank == 0 and tokenizer is not None:
+        if Path(getattr(tokenizer, "name_or_path", "")).resolve() != folder.resolve():
+            write_folder(folder, tokenizer.save_pretrained)
 
 
 def _prepare(cfg: DictConfig, run_dir: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_broken_picture_stops_or_is_skipped(listing, caplog):
     broken.write_bytes(broken.read_bytes()[:60])
     source = pairs(listing, val_share=0.01, val_annotations=str(listing))
     with pytest.raises(
-        ValueError, match=r"list.csv, row 10: the picture .*4.png can't be read: .*on_error=skip"
+        ValueError, match=r"list.csv, line 10: the picture .*4.png can't be read: .*on_error=skip"
     ) as caught:
         [source.train_pair(i) for i in range(source.num_train)]
     assert "\n" not in str(caught.value)
@@ -99,7 +99,33 @@ def test_a_broken_picture_stops_or_is_skipped(listing, caplog):
     with caplog.at_level(logging.WARNING):
         found = [source.train_pair(i) for i in range(2 * source.num_train)]
     assert sum(pair is None for pair in found) == 2 and source.skipped == {4}
-    assert len(caplog.records) == 1 and "skipped, number 1" in caplog.text
+    assert caplog.text.count("skipped, number") == 1 and "skipped, number 1" in caplog.text
+
+
+def test_broken_held_out_pictures_are_left_out_of_their_split(listing, caplog):
+    held_out = "".join(f"{number}.png,one,{split}\n" for number, split in ((4, "val"), (6, "val"), (8, "test")))
+    (listing.parent / "held_out.csv").write_text(f"image,caption,split\n0.png,two,train\n{held_out}")
+    (listing.parent / "4.png").write_bytes(b"no picture")
+    module = ImageTextModule(
+        annotations=str(listing.parent / "held_out.csv"),
+        image_size=24,
+        batch_size=1,
+        num_workers=0,
+        on_error="skip",
+        cache_gb=0,
+    )
+    module.setup()
+    assert "held_out.csv, line 3: the picture" in caplog.text and "left out of the split val" in caplog.text
+    assert [len(batch.image) for batch in module.val_dataloader()] == [1]
+    assert [batch.image_index.tolist() for batch in module.retrieval_dataloader()] == [[0]]
+    with pytest.raises(
+        ValueError, match=r"line 3: the picture .*4.png can't be read: .*\(data.on_error=skip leaves it out\)"
+    ):
+        source = pairs(listing.parent / "held_out.csv")
+        [source.picture(i, "val") for i in range(2)]
+    (listing.parent / "6.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="every picture of the split 'val' is broken"):
+        pairs(listing.parent / "held_out.csv", on_error="skip")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -120,7 +146,7 @@ def test_batches_with_a_skipped_picture_stay_whole(listing, workers):
     assert 4 not in {i for batch in batches for i in batch.image_id.tolist()}
     module.source.on_error = "raise"
     module.source.skipped.clear()
-    with pytest.raises(ValueError, match=r"^.*list.csv, row 10: the picture .*4.png can't be read") as caught:
+    with pytest.raises(ValueError, match=r"^.*list.csv, line 10: the picture .*4.png can't be read") as caught:
         list(module.train_dataloader())
     assert "\n" not in str(caught.value)
 

@@ -1,12 +1,16 @@
 """Tokenizers: the same in every process, saved and loaded, long captions cut and counted."""
 
+import hashlib
 import json
 import logging
 import subprocess
 import sys
 
 import pytest
+from tokenizers import normalizers
 
+from alignlab.data.emoji import EmojiPairs
+from alignlab.data.emoji_scene_pairs import EmojiScenePairs
 from alignlab.data.emoji_scenes import EmojiScenes
 from alignlab.data.vocabulary import (
     CaptionEncoder,
@@ -87,9 +91,53 @@ def test_long_captions_are_cut_and_counted(caplog):
     assert ids.shape == (2, 5) and mask[1].all() and ids[1, -1] == encode.vocabulary.sep_id
     assert (encode.num_long, encode.num_seen) == (1, 2)
     with caplog.at_level(logging.WARNING):
-        assert encode.warn_if_long(TEXTS) == 3
-        assert encode.warn_if_long(["a dog"]) == 0
+        assert encode.warn_of_losses(TEXTS).cut == 3
+        assert encode.warn_of_losses(["a dog"]).cut == 0
     assert len(caplog.records) == 1 and "3 of 3 captions (100.0 %) are longer than data.context_length=5" in caplog.text
+
+
+def test_a_trained_tokenizer_strips_nothing():
+    words = ["ハーブ", "ハープ", "piñata", "pinata", "إوَزة", "إوزة", "cocô", "coco"]
+    for kind in ("word", "wordpiece"):
+        tokenizer = train_tokenizer(words, kind, 200)
+        assert len({tuple(tokenizer.encode(word)) for word in words}) == len(words)
+        assert tokenizer.encode("pin\u0303ata PIÑATA") == tokenizer.encode(
+            "piñata pi\u00f1ata"
+        )  # however it is composed
+
+
+def test_every_caption_of_the_emoji_has_ids_of_its_own():
+    for language in ("en", "ja", "zh"):
+        source = EmojiPairs(24, language)
+        texts = [*source.vocabulary_texts(), *source.held_out_texts()]
+        tokenizer = train_tokenizer(source.vocabulary_texts(), "wordpiece", 2048, source.held_out_texts())
+        assert len(tokenizer) <= 2048
+        assert CaptionEncoder(tokenizer, 100).warn_of_losses(texts) == (0, 0, 0)
+
+
+def test_ids_of_the_default_scenes_are_those_of_the_first_release():
+    source = EmojiScenePairs(EmojiScenes(48), 1000, 500)
+    ids = sorted(train_tokenizer(source.vocabulary_texts()).get_vocab().items())
+    assert hashlib.md5(json.dumps(ids).encode()).hexdigest() == "09e007b4f943df42fcf1702697727840"
+
+
+def test_chinese_characters_take_one_id_and_too_many_letters_are_refused():
+    characters = [chr(0x4E00 + i) for i in range(100)]
+    assert len(train_tokenizer(["ab", *characters], "wordpiece", 109)) == 109  # 5 special, 102 letters, ##a and ##b
+    with pytest.raises(ValueError, match=r"data.vocab_size is 108; the captions' 102 letters need 109"):
+        train_tokenizer(["ab", *characters], "wordpiece", 108)
+
+
+def test_captions_that_collide_are_counted_and_said(caplog):
+    encode = CaptionEncoder(train_tokenizer(TEXTS), 6)
+    captions = ["a dog", "A  dog", "a cat", "a bird", "two dogs left of a house", "two dogs left of a dog"]
+    assert encode.warn_of_losses(captions) == (2, 2, 4)
+    assert "2 of 6 captions have words that the tokenizer doesn't know ([UNK]), such as 'a cat'" in caplog.text
+    assert "4 of 5 different captions have the same ids as another one" in caplog.text
+    assert "such as 'a cat' and 'a bird'" in caplog.text
+    stripping = train_tokenizer(["pinata", "piñata"])
+    stripping.backend_tokenizer.normalizer = normalizers.BertNormalizer()
+    assert CaptionEncoder(stripping, 6).warn_of_losses(["pinata", "piñata"]).equal == 2
 
 
 def test_bad_names_and_settings(tmp_path):

@@ -63,7 +63,7 @@ def test_demonstrations_are_chosen() -> None:
 
 def test_demonstrations_from_a_file(tmp_path) -> None:
     (tmp_path / "shots.jsonl").write_text('{"question": "q1", "answer": 7}\n\n{"question": "q2", "anser": 8}\n')
-    with pytest.raises(ValueError, match=r"shots.jsonl, line 2: a demonstration lacks answer"):
+    with pytest.raises(ValueError, match=r"shots.jsonl, line 3: a demonstration lacks answer"):
         FewShot(demonstrations_file=str(tmp_path / "shots.jsonl"))
     (tmp_path / "shots.jsonl").write_text('{"question": "q1", "answer": 7}\n')
     assert "q1\nAnswer: 7\n\n" in solved(FewShot(demonstrations_file=str(tmp_path / "shots.jsonl")), ["5"])[1][0]

@@ -1,6 +1,7 @@
 """What a run is asked, and what is wrong with it."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,27 @@ def test_objects(tmp_path: Path) -> None:
     assert read_items(None, str(file), Terminal()) == [Item("7", "one", {"target": "1"}), Item("1", "two", {})]
 
 
+def test_odd_letters_end_no_line(tmp_path: Path) -> None:
+    text = "a\u2028b\x85c\x0cd"
+    (tmp_path / "a.txt").write_text(f"\ufeff{text}\r\ntwo\n", encoding="utf-8")
+    assert read_items(None, str(tmp_path / "a.txt"), Terminal()) == [Item("0", text, {}), Item("1", "two", {})]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}, ensure_ascii=False), encoding="utf-8")
+    assert read_items(None, str(tmp_path / "a.jsonl"), Terminal()) == [Item("0", text, {})]
+    piped = io.TextIOWrapper(io.BytesIO(f"{text}\n".encode()), encoding="utf-8")
+    assert read_items(None, None, piped) == [Item("0", text, {})]
+    with pytest.raises(ValueError, match="the pipe holds what is no UTF-8 text"):
+        read_items(None, None, io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"text": "a"}\n{"text"', r"input=.*a.jsonl, line 2: is no JSON"),
-        ('["a"]', "line 1: is no object"),
+        ('{"text": "a"}\n{"text"', r"input=.*a.jsonl, line 2: no JSON"),
+        ('["a"]', "line 1: a row must be an object"),
         ('{"id": 1, "text": "a"}\n{"text": "b"}', "two lines have the id 1"),
+        ('{"text": 3}', "line 1: text is the number 3; it must be text"),
+        ('{"txt": "a"}', "line 1: has none of the fields prompt, question, text, only txt"),
+        ('{"text": "a", "text": "b"}', "the key 'text' stands there twice"),
         ("\n", "holds no text"),
     ],
 )

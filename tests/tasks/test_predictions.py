@@ -39,6 +39,15 @@ def test_an_interrupted_file_goes_on(tmp_path: Path) -> None:
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 3
 
 
+def test_replies_with_odd_line_ends_are_read_again(tmp_path: Path) -> None:
+    held = Predictions(tmp_path)
+    held.add(row("a", reply="x\u2028y\x85z"))
+    assert held.settle() == 1
+    with held.file.open("ab") as file:
+        file.write('{"id": "b", "reply": "é'.encode()[:-1])  # killed within a letter
+    assert list(Predictions(tmp_path, resumed=True).rows.values()) == [row("a", reply="x\u2028y\x85z")]
+
+
 def test_other_runs_are_left_alone(tmp_path: Path) -> None:
     Predictions(tmp_path).add(row("a"))
     with pytest.raises(ValueError, match="holds predictions already; go on with resume="):

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from alignlab.callbacks.evaluator import read_by, untouched
 from alignlab.callbacks.metrics_csv import MetricsCsv, Row
 from alignlab.results import write_text
+from alignlab.text_files import json_lines
 
 Answers = list[dict[str, Any]]
 
@@ -41,7 +42,7 @@ class ResponseTable(Callback):
         if not trainer.is_global_zero or trainer.global_step == 0:
             return
         folder = _folder(trainer)
-        before = [json.loads(line) for line in (folder / "responses_before.jsonl").read_text().splitlines()]
+        before = [row for _, _, row in json_lines(folder / "responses_before.jsonl")]
         after = self._answers(trainer, pl_module)
         pairs = [
             {"prompt": old["prompt"], "before": _without_prompt(old), "after": _without_prompt(new)}
@@ -50,7 +51,7 @@ class ResponseTable(Callback):
         write_text(folder / "responses.jsonl", _lines(pairs))
         rows = next((logger.rows for logger in trainer.loggers if isinstance(logger, MetricsCsv)), [])
         baseline = folder / "best_of_n.jsonl"
-        best = [json.loads(line) for line in baseline.read_text().splitlines()] if baseline.exists() else []
+        best = [row for _, _, row in json_lines(baseline)] if baseline.exists() else []
         drawn = draw_reward_against_kl(rows, best, folder / "reward_against_kl.png")
         write_text(folder / "responses.html", page(pairs, drawn))
         print_table(pairs)

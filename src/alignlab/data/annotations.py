@@ -1,15 +1,24 @@
 """Reads lists of pictures and captions: JSONL, JSON, CSV, TSV, and the "Karpathy" JSON of COCO and Flickr30k."""
 
-import csv
 import hashlib
-import json
+import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignlab.data.tables import SUFFIXES, read_table
+from alignlab.text_files import flaw, json_lines, kind_of, parse_json, read_text
+
+log = logging.getLogger(__name__)
 _IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "path")
 _CAPTION_KEYS = ("caption", "captions", "title", "text")
-_KARPATHY_SPLITS = {"restval": "train"}
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "restval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_KEY = "data.annotations"
 
 
 class CaptionedPicture(NamedTuple):
@@ -17,114 +26,156 @@ class CaptionedPicture(NamedTuple):
 
     path: Path
     captions: tuple[str, ...]
-    where: str  # "captions.jsonl, row 3", for messages
+    where: str  # "data.annotations=captions.jsonl, line 3", for messages
+    name: str  # its path below the folder of the pictures, which decides about the split
 
 
-def read_annotations(file: str | Path, image_dir: str | Path | None = None) -> dict[str, list[CaptionedPicture]]:
+class _Row(NamedTuple):
+    where: str
+    split: str
+    name: str
+    captions: list[str]
+
+
+def read_annotations(
+    file: str | Path, image_dir: str | Path | None = None, key: str = _KEY
+) -> dict[str, list[CaptionedPicture]]:
     """Pictures by split, in the file's order; rows of one picture are joined. Rows without a split are under "".
 
-    `image_dir` is where relative paths start; None: the folder of the file.
+    `image_dir` is where relative paths start; None: the folder of the file. `key`: what gave the file, for messages.
 
     Raises
     ------
     ValueError
-        naming file and row: no such file, unreadable, no key for image or caption, no caption.
+        naming file, row and key: no such file, no text, no image or caption, a value of another kind.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise ValueError(f"there is no file {file} (data.annotations)")
-    folder = Path(image_dir) if image_dir is not None else file.parent
+    file = Path(file).expanduser()
+    folder = Path(image_dir).expanduser() if image_dir is not None else file.parent
     pictures: dict[tuple[str, Path], CaptionedPicture] = {}
-    for row, split, name, captions in _rows(file):
-        where = f"{file}, row {row}"
-        captions = tuple(caption.strip() for caption in captions if caption and caption.strip())
+    for row in _rows(file, key):
+        captions = tuple(caption.strip() for caption in row.captions if caption.strip())
         if not captions:
-            raise ValueError(f"{where}: the picture {name} has no caption")
-        key = (split, folder / name)
-        known = pictures.get(key)
-        pictures[key] = (
-            known._replace(captions=known.captions + captions) if known else CaptionedPicture(key[1], captions, where)
+            raise ValueError(f"{row.where}: the picture {row.name} has no caption")
+        place = (row.split, folder / row.name)
+        known = pictures.get(place)
+        pictures[place] = (
+            known._replace(captions=known.captions + captions)
+            if known
+            else CaptionedPicture(place[1], captions, row.where, _below(folder, place[1]))
         )
     if not pictures:
-        raise ValueError(f"{file} lists no picture")
+        raise ValueError(f"{key}={file} lists no picture")
     splits: dict[str, list[CaptionedPicture]] = {}
     for (split, _), picture in pictures.items():
         splits.setdefault(split, []).append(picture)
+    _say_unused(splits, f"{key}={file}")
     return splits
 
 
 def split_by_hash(
     pictures: list[CaptionedPicture], share: float
 ) -> tuple[list[CaptionedPicture], list[CaptionedPicture]]:
-    """Divides pictures into training and held-out ones by a hash of the file's name: stable when others are added."""
-    held_out = [picture for picture in pictures if _hash(picture.path.name) < share]
-    return [picture for picture in pictures if _hash(picture.path.name) >= share], held_out
+    """Divides pictures into training and held-out ones by a hash of their names: stable when others are added or all are moved."""
+    held_out = [picture for picture in pictures if _hash(picture.name) < share]
+    return [picture for picture in pictures if _hash(picture.name) >= share], held_out
 
 
-def check_files(pictures: list[CaptionedPicture]) -> None:
-    """Raises a ValueError for the first picture whose file is missing or empty."""
-    for picture in pictures:
-        try:
-            size = picture.path.stat().st_size
-        except OSError:
-            raise ValueError(f"{picture.where}: there is no picture {picture.path}") from None
-        if size == 0:
-            raise ValueError(f"{picture.where}: the picture {picture.path} is empty (0 bytes)")
+def _rows(file: Path, key: str) -> Iterator[_Row]:
+    suffix = file.suffix.lower()
+    if suffix in SUFFIXES:
+        for _, where, entry in read_table(file, key, _understood, f"it must name {_wanted()}"):
+            yield _entry(entry, where)
+    elif suffix == ".jsonl":
+        for _, where, entry in json_lines(file, key):
+            yield _entry(entry, where)
+    elif suffix == ".json":
+        content = parse_json(read_text(file, key), f"{key}={file}")
+        karpathy = isinstance(content, dict) and "images" in content
+        entries = content["images"] if karpathy else content
+        if not isinstance(entries, list):
+            raise ValueError(
+                f'{key}={file} holds neither a list of pictures nor a "Karpathy" file with the key images, but {kind_of(entries)}'
+            )
+        for number, entry in enumerate(entries, start=1):
+            where = f"{key}={file}, row {number}"
+            if not isinstance(entry, dict):
+                raise ValueError(f"{where}: a row must be an object with keys, not {kind_of(entry)}")
+            yield _karpathy_entry(entry, where) if karpathy else _entry(entry, where)
+    else:
+        raise ValueError(f"{key}={file}: captions come as .jsonl, .json, .csv or .tsv")
 
 
-def _rows(file: Path) -> Iterator[tuple[int, str, str, list[str]]]:
-    """Row number from 1, split, path of the picture, captions."""
-    try:
-        if file.suffix in (".csv", ".tsv"):
-            with file.open(encoding="utf-8-sig", newline="") as lines:
-                for row, entry in enumerate(
-                    csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ","), start=2
-                ):
-                    yield (row, *_entry(entry, f"{file}, row {row}"))
-        elif file.suffix == ".jsonl":
-            with file.open(encoding="utf-8") as lines:
-                for row, line in enumerate(lines, start=1):
-                    if line.strip():
-                        yield (row, *_entry(_parse(line, f"{file}, row {row}"), f"{file}, row {row}"))
-        elif file.suffix == ".json":
-            content = _parse(file.read_text(encoding="utf-8"), str(file))
-            karpathy = isinstance(content, dict) and "images" in content
-            entries = content["images"] if karpathy else content
-            if not isinstance(entries, list):
-                raise ValueError(f'{file} holds neither a list of pictures nor a "Karpathy" file with the key images')
-            for row, entry in enumerate(entries, start=1):
-                where = f"{file}, row {row}"
-                yield (row, *(_karpathy_entry(entry, where) if karpathy else _entry(entry, where)))
-        else:
-            raise ValueError(f"{file}: captions come as .jsonl, .json, .csv or .tsv (data.annotations)")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error}") from None
+def _understood(header: list[str]) -> bool:
+    return any(key in header for key in _IMAGE_KEYS) and any(key in header for key in _CAPTION_KEYS)
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from None
+def _wanted() -> str:
+    return f"the picture ({', '.join(_IMAGE_KEYS)}) and its caption ({', '.join(_CAPTION_KEYS)})"
 
 
-def _entry(entry: dict, where: str) -> tuple[str, str, list[str]]:
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where} is not an object with keys")
-    image = next((entry[key] for key in _IMAGE_KEYS if entry.get(key)), None)
+def _entry(entry: dict[str, Any], where: str) -> _Row:
+    """A row; the first of the keys that holds something counts. Capitals and spaces around keys don't matter."""
+    names = {name.strip().lower(): name for name in entry}
+    if len(names) < len(entry):
+        raise ValueError(f"{where}: two keys differ only in capitals or spaces: {', '.join(entry)}")
+    filled = {key: names[key] for key in names if entry[names[key]] not in (None, "", [])}
+    image, caption = (
+        next((filled[key] for key in keys if key in filled), None) for keys in (_IMAGE_KEYS, _CAPTION_KEYS)
+    )
     if image is None:
-        raise ValueError(f"{where} has none of the keys {', '.join(_IMAGE_KEYS)}")
-    captions = next((entry[key] for key in _CAPTION_KEYS if entry.get(key) is not None), [])
-    return entry.get("split") or "", str(image), [captions] if isinstance(captions, str) else list(captions)
+        raise ValueError(f"{where} has none of the keys {', '.join(_IMAGE_KEYS)}, only {', '.join(entry) or 'nothing'}")
+    name = _text(entry[image], where, image)
+    if caption is None:
+        raise ValueError(f"{where}: the picture {name} has no caption ({', '.join(_CAPTION_KEYS)})")
+    return _Row(where, _split(entry.get(names.get("split")), where), name, _captions(entry[caption], where, caption))
 
 
-def _karpathy_entry(entry: dict, where: str) -> tuple[str, str, list[str]]:
-    try:
-        name = str(Path(entry.get("filepath", "")) / entry["filename"])
-        split = _KARPATHY_SPLITS.get(entry["split"], entry["split"])
-        return split, name, [sentence["raw"] for sentence in entry["sentences"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f'{where} is no entry of a "Karpathy" file: {error!r} is missing') from None
+def _captions(value: object, where: str, key: str) -> list[str]:
+    if isinstance(value, list):
+        return [_text(one, where, f"{key}[{number}]") for number, one in enumerate(value)]
+    wanted = "a text or a list of texts"
+    if isinstance(value, dict):
+        wanted += ", such as the value of one of its keys"
+    return [_text(value, where, key, wanted)]
+
+
+def _karpathy_entry(entry: dict[str, Any], where: str) -> _Row:
+    sentences = entry.get("sentences")
+    missing = [key for key in ("filename", "split", "sentences") if entry.get(key) is None]
+    if missing:
+        raise ValueError(f'{where} is no entry of a "Karpathy" file: {", ".join(missing)} is missing')
+    if not isinstance(sentences, list) or not all(isinstance(one, dict) and "raw" in one for one in sentences):
+        raise ValueError(f"{where}: sentences is {kind_of(sentences)}; it must be a list of objects with the key raw")
+    folder = _text(entry["filepath"], where, "filepath") if entry.get("filepath") else ""
+    captions = [_text(one["raw"], where, f"sentences[{number}].raw") for number, one in enumerate(sentences)]
+    name = str(Path(folder) / _text(entry["filename"], where, "filename"))
+    return _Row(where, _split(entry["split"], where), name, captions)
+
+
+def _text(value: object, where: str, key: str, wanted: str = "a text") -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {key} is {kind_of(value)}; it must be {wanted}")
+    if found := "a zero byte" if "\0" in value else flaw(value):
+        raise ValueError(f"{where}: {key} holds {found}")
+    return value
+
+
+def _split(value: object, where: str) -> str:
+    if value is None:
+        return ""
+    name = _text(value, where, "split", "train, val, test or empty").strip()
+    return _SPLITS.get(name.lower(), name)
+
+
+def _say_unused(splits: dict[str, list[CaptionedPicture]], name: str) -> None:
+    others = Counter({split: len(found) for split, found in splits.items() if split not in ("", *_SPLITS.values())})
+    if others:
+        told = ", ".join(f"{split!r} ({number})" for split, number in others.items())
+        log.warning("%s: pictures of the splits %s are neither trained on nor validated with", name, told)
+
+
+def _below(folder: Path, path: Path) -> str:
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
 def _hash(name: str) -> float:

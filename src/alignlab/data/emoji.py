@@ -82,6 +82,9 @@ class EmojiPairs:
         for named in self.train:
             yield from named.names
 
+    def held_out_texts(self) -> Iterator[str]:
+        return (name for named in self.held_out for name in named.names)
+
     def zero_shot_pictures(self) -> dict[str, ZeroShotPictures]:
         """ "unseen": all drawings of the held-out concepts, named among these."""
         names = [named.names[0] for named in self.val]

@@ -57,6 +57,9 @@ class EmojiScenePairs:
             yield f"{singular(concept.name)} and two {plural(concept.name)}"
         yield from map(on_background, COLOUR_NAMES)
 
+    def held_out_texts(self) -> Iterator[str]:
+        return (self.scenes.caption(index, "val") for index in range(self.num_val))
+
     def zero_shot_pictures(self) -> dict[str, ZeroShotPictures]:
         """Single drawings named among all concepts: "variants" has drawings that training never shows, "known" those of the training."""
         known = [(label, drawing) for label, concept in enumerate(self.scenes.concepts) for drawing in concept.drawings]

@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from alignlab.data.annotations import CaptionedPicture, check_files, read_annotations, split_by_hash
+from alignlab.data.annotations import CaptionedPicture, read_annotations, split_by_hash
 from alignlab.data.augmentation import random_augment, random_resized_crop
 from alignlab.data.batches import Pair, ZeroShotPictures
 from alignlab.data.picture_cache import PictureCache, read_picture
+from alignlab.data.picture_files import check_files, say_shared
 from alignlab.data.vocabulary import clean_caption
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ class ImageTextPairs:
     clean_captions
         cleans captions as the ALBEF reference does.
     on_error
-        what a broken picture in training does: "raise", or "skip" with a warning (another pair of the batch takes its place).
+        what a broken picture does: "raise", or "skip" with a warning: in training another pair of the batch takes its place; pictures of other
+        splits are all decoded at the start, so that every rank leaves the same ones out.
     cache_gb
         gigabytes for decoded training pictures.
     """
@@ -70,8 +72,10 @@ class ImageTextPairs:
         self.augment_operations, self.augment_magnitude = augment_operations, augment_magnitude
         self.clean_captions, self.on_error = clean_captions, on_error
         self.splits = _read_splits(annotations, image_dir, val_annotations, val_share)
-        for pictures in self.splits.values():
-            check_files(pictures)
+        say_shared({split: check_files(pictures) for split, pictures in self.splits.items()})
+        if on_error == "skip":
+            self.splits |= {split: self._readable(split) for split in self.splits if split != "train"}
+        log.info("pictures: %s", ", ".join(f"{len(found)} {split}" for split, found in self.splits.items()))
         self.num_train = len(self.splits["train"])
         self._cache = PictureCache(self.num_train, round(_CACHE_SIDE * image_size), int(cache_gb * 1e9))
         self._order = (-1, np.empty(0))  # epoch and its permutation
@@ -106,11 +110,7 @@ class ImageTextPairs:
         return len(self._split(split))
 
     def picture(self, index: int, split: str) -> np.ndarray:
-        entry = self._split(split)[index]
-        try:
-            picture = read_picture(entry.path, (4 * self.image_size) ** 2)
-        except ValueError as error:
-            raise ValueError(f"{entry.where}: {error}") from None
+        picture = self._decoded(self._split(split)[index])
         size = (self.image_size, self.image_size)
         return np.asarray(picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
 
@@ -119,11 +119,38 @@ class ImageTextPairs:
 
     def vocabulary_texts(self) -> Iterator[str]:
         """All training captions."""
-        return (self._clean(caption) for entry in self.splits["train"] for caption in entry.captions)
+        return self._captions("train")
+
+    def held_out_texts(self) -> Iterator[str]:
+        """The captions of all other splits."""
+        return (caption for split in self.splits if split != "train" for caption in self._captions(split))
 
     def zero_shot_pictures(self) -> dict[str, ZeroShotPictures]:
         """None: such a list has no classes."""
         return {}
+
+    def _captions(self, split: str) -> Iterator[str]:
+        return (self._clean(caption) for entry in self.splits[split] for caption in entry.captions)
+
+    def _decoded(self, entry: CaptionedPicture) -> Image.Image:
+        try:
+            return read_picture(entry.path, (4 * self.image_size) ** 2)
+        except ValueError as error:
+            hint = " (data.on_error=skip leaves it out)" if self.on_error == "raise" else ""
+            raise ValueError(f"{entry.where}: {error}{hint}") from None
+
+    def _readable(self, split: str) -> list[CaptionedPicture]:
+        """The pictures of a split that can be decoded; the others are said."""
+        found = []
+        for entry in self.splits[split]:
+            try:
+                self._decoded(entry)
+                found.append(entry)
+            except ValueError as error:
+                log.warning("%s; left out of the split %s", error, split)
+        if not found:
+            raise ValueError(f"every picture of the split {split!r} is broken; the first: {self.splits[split][0].path}")
+        return found
 
     def _clean(self, caption: str) -> str:
         return clean_caption(caption) if self.clean_captions else caption
@@ -142,7 +169,9 @@ def _read_splits(
     if val_annotations is not None:
         splits.setdefault("train", []).extend(rest)
         splits["val"] = [
-            picture for pictures in read_annotations(val_annotations, image_dir).values() for picture in pictures
+            picture
+            for pictures in read_annotations(val_annotations, image_dir, "data.val_annotations").values()
+            for picture in pictures
         ]
     elif "val" not in splits:
         if not 0 < val_share < 1:

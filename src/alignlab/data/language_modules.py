@@ -336,7 +336,7 @@ class RowsModule(LanguageDataModule):
             if self._source == "hub":
                 rows = read_hub(self._path, val_path or self._split, self._config)
             else:
-                rows = read_jsonl(val_path or self._path)
+                rows = read_jsonl(val_path, "data.val_path") if val_path else read_jsonl(self._path)
             found = normalised(rows, read)
             columns = {"sft": ("response",), "preference": ("chosen", "rejected"), "prompt": ()}[self._kind]
             self._read[val_path] = without_prompts(found, columns, val_path or self._path) if columns else found

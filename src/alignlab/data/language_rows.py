@@ -1,13 +1,16 @@
 """Rows of users' files in the usual formats, brought to one form: prompt and response, or prompt with a preferred and a rejected response."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignlab.data.dialogues import answers
-from alignlab.data.rendering import Content
+from alignlab.data.rendering import Content, Messages
+from alignlab.text_files import flaw, json_lines, kind_of
+
+_ROLES = {"human": "user", "gpt": "assistant"}
+_CHAT = "a list of messages with role and content"
 
 
 class Example(NamedTuple):
@@ -42,16 +45,17 @@ def example(row: Mapping[str, Any]) -> Example:
     Raises:
         ValueError: none of these columns, or a value that is neither text nor a chat.
     """
-    if "messages" in row:
-        chat = content(row["messages"], "messages")
+    if _given(row, "messages"):
+        chat = messages(row["messages"], "messages")
         return Example(list(takewhile(lambda message: message["role"] != "assistant", chat)), _rest(chat))
     for name in ("completion", "response"):
-        if name in row:
-            before, (response,) = answers(content(row.get("prompt", ""), "prompt"), {name: content(row[name], name)})
+        if _given(row, name):
+            before = content(row["prompt"], "prompt") if _given(row, "prompt") else ""
+            before, (response,) = answers(before, {name: content(row[name], name)})
             return Example(before, response)
-    if "text" in row:
+    if _given(row, "text"):
         return Example("", content(row["text"], "text"))
-    raise ValueError(f"no column messages, completion, response or text; there are {', '.join(row)}")
+    raise ValueError(f"no column messages, completion, response or text; there are {_columns(row)}")
 
 
 def preference(row: Mapping[str, Any]) -> Preference:
@@ -62,18 +66,18 @@ def preference(row: Mapping[str, Any]) -> Preference:
     Raises:
         ValueError: a column is missing, or chosen and rejected are of different kinds.
     """
-    missing = [name for name in ("chosen", "rejected") if name not in row]
+    missing = [name for name in ("chosen", "rejected") if not _given(row, name)]
     if missing:
-        raise ValueError(f"no column {' and '.join(missing)}; there are {', '.join(row)}")
+        raise ValueError(f"no column {' and '.join(missing)}; there are {_columns(row)}")
     chosen, rejected = content(row["chosen"], "chosen"), content(row["rejected"], "rejected")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("chosen and rejected must both be plain text or both be chats")
-    if row.get("prompt") is not None:
+    if _given(row, "prompt"):
         prompt, (chosen, rejected) = answers(content(row["prompt"], "prompt"), {"chosen": chosen, "rejected": rejected})
     else:
         cut = common_start(chosen, rejected)
         prompt, chosen, rejected = chosen[:cut], chosen[cut:], rejected[cut:]
-    share, margin = float(row.get("share", 1.0)), float(row.get("margin") or 0.0)
+    share, margin = _number(row, "share", 1.0), _number(row, "margin", 0.0)
     if not 0 <= share <= 1:
         raise ValueError(f"share is {share}; it is a part of the raters, 0 to 1")
     return Preference(prompt, chosen, rejected, share, margin)
@@ -85,12 +89,15 @@ def prompt(row: Mapping[str, Any]) -> Prompt:
     Raises:
         ValueError: there is no such column.
     """
-    if "prompt" in row:
+    if _given(row, "prompt"):
         return Prompt(content(row["prompt"], "prompt"))
-    if "messages" in row:
-        chat = content(row["messages"], "messages")
-        return Prompt(chat[:-1] if chat and chat[-1]["role"] == "assistant" else chat)
-    raise ValueError(f"no column prompt or messages; there are {', '.join(row)}")
+    if _given(row, "messages"):
+        chat = messages(row["messages"], "messages")
+        asked = chat[:-1] if chat[-1]["role"] == "assistant" else chat
+        if not asked:
+            raise ValueError("messages has only a turn of the assistant: nothing to answer")
+        return Prompt(asked)
+    raise ValueError(f"no column prompt or messages; there are {_columns(row)}")
 
 
 def common_start(first: Content, second: Content) -> int:
@@ -100,36 +107,43 @@ def common_start(first: Content, second: Content) -> int:
 
 
 def content(value: object, name: str) -> Content:
-    """A column's value as plain text or as a chat with `role` and `content` (or `from` and `value`)."""
+    """A column's value as plain text or as a chat (`messages`)."""
     if isinstance(value, str):
+        if found := flaw(value):
+            raise ValueError(f"{name} holds {found}")
         return value
-    if isinstance(value, list) and all(isinstance(turn, Mapping) for turn in value):
-        roles = {"human": "user", "gpt": "assistant"}
-        turns = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in value]
-        if all(isinstance(role, str) and isinstance(text, str) for role, text in turns):
-            return [{"role": roles.get(role, role), "content": text} for role, text in turns]
-    raise ValueError(f"{name} must be text or a list of messages with role and content, not {str(value)[:60]!r}")
+    if isinstance(value, list):
+        return messages(value, name)
+    raise ValueError(f"{name} is {kind_of(value)}; it must be text or {_CHAT}")
 
 
-def read_jsonl(file: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place (`file:line`) and row of every line that isn't blank.
+def messages(value: object, name: str) -> Messages:
+    """A column's value as a chat: turns with `role` and `content` (or `from` and `value`); capitals in roles don't matter."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name} is {kind_of(value)}; it must be {_CHAT}")
+    turns = []
+    for number, turn in enumerate(value):
+        where = f"{name}[{number}]"
+        if not isinstance(turn, Mapping):
+            raise ValueError(f"{where} is {kind_of(turn)}; it must be a message with role and content")
+        role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        for key, part in (("role", role), ("content", text)):
+            if not isinstance(part, str):
+                raise ValueError(f"{where}: {key} is {kind_of(part)}; it must be text (there are {', '.join(turn)})")
+            if found := flaw(part):
+                raise ValueError(f"{where}: {key} holds {found}")
+        role = role.strip().lower()
+        turns.append({"role": _ROLES.get(role, role), "content": text})
+    return turns
+
+
+def read_jsonl(file: str | Path, key: str = "data.path") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and row of every line that isn't blank; `key` is what gave the file, for messages.
 
     Raises:
-        ValueError: there is no such file, or a line is no JSON object.
+        ValueError: there is no such file, it is no text, or a line is no JSON object.
     """
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise ValueError(f"data.path={file}: there is no such file")
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file}:{number}: no JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{file}:{number}: a row must be an object, not {type(row).__name__}")
-        yield f"{file}:{number}", row
+    return ((where, row) for _, where, row in json_lines(file, key))
 
 
 def read_hub(name: str, split: str, config: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -145,7 +159,7 @@ def read_hub(name: str, split: str, config: str | None = None) -> Iterator[tuple
     try:
         loaded = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # of the network, the hub, the file formats
-        raise ValueError(f"data.path={name}: {str(error).strip().splitlines()[0]}") from error
+        raise ValueError(f"data.path={name}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
     return ((f"{name}[{number}]", row) for number, row in enumerate(loaded))
 
 
@@ -158,6 +172,24 @@ def normalised(rows: Iterable[tuple[str, Mapping[str, Any]]], read: Any) -> list
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
     return found
+
+
+def _given(row: Mapping[str, Any], name: str) -> bool:
+    """Whether a column has a value; data sets of several kinds of rows fill the others up with null."""
+    return row.get(name) is not None
+
+
+def _columns(row: Mapping[str, Any]) -> str:
+    return ", ".join(name if value is not None else f"{name} (null)" for name, value in row.items()) or "none"
+
+
+def _number(row: Mapping[str, Any], name: str, default: float) -> float:
+    value = row.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e308 < value < 1e308:
+        raise ValueError(f"{name} is {kind_of(value)}; it must be a finite number")
+    return float(value)
 
 
 def _rest(chat: list[dict[str, str]]) -> list[dict[str, str]]:

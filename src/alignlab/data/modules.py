@@ -1,5 +1,7 @@
 """LightningDataModules: what all image-text data sets share, and one small class for each data set."""
 
+import itertools
+from pathlib import Path
 from typing import Any, Literal
 
 import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
@@ -99,13 +101,20 @@ class PairDataModule(LightningDataModule):
             return
         source = self.make_source()
         if self._tokenizer_name is None:
-            self.tokenizer = train_tokenizer(source.vocabulary_texts(), self._tokenizer_kind, self._vocab_size)
+            self.tokenizer = train_tokenizer(
+                source.vocabulary_texts(), self._tokenizer_kind, self._vocab_size, source.held_out_texts()
+            )
         else:
             self.tokenizer = load_tokenizer(self._tokenizer_name)
         self._encode = CaptionEncoder(self.tokenizer, self.context_length, self._append_sep, self._pad_to_multiple)
-        self._encode.warn_if_long(source.vocabulary_texts())
+        self._encode.warn_of_losses(itertools.chain(source.vocabulary_texts(), source.held_out_texts()))
         self.vocabulary = vocabulary_of(self.tokenizer)
         self.source = source
+
+    def reuse_tokenizer(self, folder: Path) -> None:
+        """Takes a run's tokenizer, if it is there, instead of training one: its ids belong to the run's weights, whatever a new one would be."""
+        if self._tokenizer_name is None and folder.is_dir():
+            self._tokenizer_name = str(folder)
 
     @property
     def _ranks(self) -> tuple[int, int]:

@@ -3,11 +3,16 @@
 import math
 import shutil
 import tempfile
+import warnings
 import weakref
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from alignlab.data.picture_modes import as_rgb
+
+_BICUBIC = Image.Resampling.BICUBIC
 
 
 class PictureCache:
@@ -25,7 +30,7 @@ class PictureCache:
         if self.num_slots:
             with (self._folder / "pixels").open("wb") as pixels, (self._folder / "sizes").open("wb") as sizes:
                 pixels.truncate(self.num_slots * 3 * self.area)  # sparse: takes room only where it is filled
-                sizes.truncate(self.num_slots * 4)
+                sizes.truncate(self.num_slots * 8)
         self._maps: tuple[np.memmap, np.memmap] | None = None
 
     def get(self, index: int, path: Path) -> Image.Image:
@@ -53,7 +58,7 @@ class PictureCache:
     def _open(self) -> tuple[np.memmap, np.memmap]:
         if self._maps is None:
             pixels = np.memmap(self._folder / "pixels", np.uint8, "r+", shape=(self.num_slots, 3 * self.area))
-            self._maps = pixels, np.memmap(self._folder / "sizes", np.uint16, "r+", shape=(self.num_slots, 2))
+            self._maps = pixels, np.memmap(self._folder / "sizes", np.uint32, "r+", shape=(self.num_slots, 2))
         return self._maps
 
     def __getstate__(self) -> dict:
@@ -61,35 +66,40 @@ class PictureCache:
 
 
 def read_picture(path: Path, area: int) -> Image.Image:
-    """Decodes a picture file as RGB, turned upright, reduced to `area` pixels if it is larger.
+    """Decodes a picture file as RGB, turned upright, reduced to `area` pixels if it is larger; transparent parts are white.
 
     JPEG files are decoded at a half, quarter or eighth where that is enough.
 
     Raises
     ------
     ValueError
-        naming the file, if it is missing, empty or no picture.
+        naming the file, if it is missing, empty, no picture, or one whose values have no shade of their own (32-bit numbers).
     """
     try:
-        with Image.open(path) as picture:
-            factor = math.sqrt(area / (picture.width * picture.height))
-            if factor < 1:
-                picture.draft("RGB", (max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))
-            orientation = picture.getexif().get(0x0112, 1)
-            if picture.mode in ("P", "LA", "RGBA"):
-                picture = picture.convert("RGBA")
-                white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-                picture = Image.alpha_composite(white, picture)
-            picture = picture.convert("RGB")
-            if orientation in _TURNS:
-                picture = picture.transpose(_TURNS[orientation])
-            factor = math.sqrt(area / (picture.width * picture.height))
-            if factor < 1:
-                size = max(1, int(picture.width * factor)), max(1, int(picture.height * factor))
-                picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-            return picture
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the picture {path} can't be read: {error}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            with Image.open(path) as picture:
+                factor = math.sqrt(area / (picture.width * picture.height))
+                if factor < 1:
+                    picture.draft("RGB", (max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))
+                orientation = picture.getexif().get(0x0112, 1)
+                picture = as_rgb(picture)
+                if orientation in _TURNS:
+                    picture = picture.transpose(_TURNS[orientation])
+                size = _reduced_size(picture.size, area)
+                return picture if size == picture.size else picture.resize(size, _BICUBIC, reducing_gap=2.0)
+    except Exception as error:  # whatever the many readers of PIL do with a broken file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"the picture {path} can't be read: {reason}") from None
+
+
+def _reduced_size(size: tuple[int, int], area: int) -> tuple[int, int]:
+    """Width and height with at most `area` pixels, at about the same ratio; at least one pixel each."""
+    factor = math.sqrt(area / (size[0] * size[1]))
+    if factor >= 1:
+        return size
+    width, height = (max(1, int(side * factor)) for side in size)
+    return (min(width, area), 1) if height == 1 else (1, min(height, area)) if width == 1 else (width, height)
 
 
 _TURNS = {

@@ -56,7 +56,7 @@ def in_validation(text: str, seed: int, val_share: float) -> bool:
 def rated_reviews(name: str = "movie_reviews") -> RatedTexts:
     """The built-in file `name` ("movie_reviews" or "product_reviews"); see NOTICE.md for where it comes from."""
     content = gzip.decompress(files("alignlab.data").joinpath(f"{name}.tsv.gz").read_bytes()).decode()
-    rows = [line.split("\t") for line in content.splitlines()]
+    rows = [line.split("\t") for line in content.removesuffix("\n").split("\n")]
     counts = np.array([np.bincount(np.frombuffer(r.encode(), np.uint8) - ord("0"), minlength=LEVELS) for r, _ in rows])
     # Two typewriter apostrophes are a quotation mark.
     texts = [text.replace("''", '"') for _, text in rows]

@@ -3,8 +3,10 @@
 import hashlib
 import logging
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +26,14 @@ SPECIAL_TOKENS = {
 }
 
 
-def train_tokenizer(texts: Iterable[str], kind: str = "word", size: int = 4096) -> PreTrainedTokenizerFast:
-    """Trains a lower-casing tokenizer on captions; the same texts give the same ids.
+def train_tokenizer(
+    texts: Iterable[str], kind: str = "word", size: int = 4096, more_letters: Iterable[str] = ()
+) -> PreTrainedTokenizerFast:
+    """Trains a lower-casing tokenizer on captions; the same texts give the same ids. Accents and voiced marks are kept.
 
     `kind` is "word" (one id for each word, for captions from a small grammar) or "wordpiece" (BERT's, for natural language). `size` is
-    the largest number of ids, special tokens included.
+    the largest number of ids, special tokens included. A word piece vocabulary can spell whatever is written with the letters of `texts` and
+    `more_letters` (held-out captions).
     """
     if kind not in ("word", "wordpiece"):
         raise ValueError(f"data.tokenizer_kind is {kind!r}; it must be 'word' or 'wordpiece'")
@@ -38,12 +43,18 @@ def train_tokenizer(texts: Iterable[str], kind: str = "word", size: int = 4096) 
         trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=special, show_progress=False)
         tokenizer.train_from_iterator(texts, trainer)
     else:
-        texts = list(texts)
+        texts, more_letters = list(texts), "".join(more_letters)
+        normalise = tokenizer.normalizer.normalize_str
+        alphabet = {letter for text in (*texts, more_letters) for letter in normalise(text)} - {" "}
         # The trainer numbers inner letters in the order of a hash table, which differs between processes, and breaks ties between merges by
         # number. Given first and sorted, they have the same numbers everywhere.
-        letters = sorted({letter for text in texts for letter in tokenizer.normalizer.normalize_str(text)} - {" "})
-        special += [f"##{letter}" for letter in letters]
-        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+        # Chinese characters get spaces around them and so are never inside a word.
+        special += [f"##{letter}" for letter in sorted(alphabet) if " " not in normalise(f"a{letter}a")]
+        if (least := len(special) + len(alphabet)) > size:
+            raise ValueError(f"data.vocab_size is {size}; the captions' {len(alphabet)} letters need {least}")
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=special, initial_alphabet=sorted(alphabet), show_progress=False
+        )
         tokenizer.train_from_iterator(texts, trainer)
         tokenizer = _untrained(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]", max_input_chars_per_word=64))
         tokenizer.decoder = decoders.WordPiece()
@@ -52,7 +63,9 @@ def train_tokenizer(texts: Iterable[str], kind: str = "word", size: int = 4096) 
 
 def _untrained(model: models.Model) -> Tokenizer:
     tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    # Accents become letters of their own, so that both spellings of one (composed or not) have the same ids; nothing is stripped.
+    bert = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    tokenizer.normalizer = normalizers.Sequence([bert, normalizers.NFD()])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
 
@@ -67,10 +80,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"data.tokenizer={name!r} can't be loaded as hub id or folder: {str(error).splitlines()[0]}"
-        ) from error
+    except Exception as error:  # of the network, the hub, and whatever a damaged tokenizer.json makes of the readers
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"data.tokenizer={name!r} can't be loaded as hub id or folder: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"data.tokenizer={name!r} has no fast version (tokenizer.json)")
     missing = [token for token in SPECIAL_TOKENS if token != "unk_token" and getattr(tokenizer, token) is None]
@@ -84,6 +96,14 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
     return Vocabulary(
         len(tokenizer), tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id
     )
+
+
+class Losses(NamedTuple):
+    """What token ids lose of captions, as numbers of captions."""
+
+    cut: int
+    unknown: int
+    equal: int
 
 
 class CaptionEncoder:
@@ -131,26 +151,44 @@ class CaptionEncoder:
             mask[number, : len(row)] = True
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
-    def warn_if_long(self, captions: Iterable[str], key: str = "data.context_length") -> int:
-        """Counts the captions that will be cut and warns once with their share; returns their number."""
-        room = self.context_length - 1 - self.append_sep
-        lengths = [
-            len(encoding.ids) for encoding in self._rust.encode_batch_fast(list(captions), add_special_tokens=False)
-        ]
-        num_long = sum(length > room for length in lengths)
-        if num_long:
-            longest = max(lengths) + 1 + self.append_sep
-            share = 100 * num_long / len(lengths)
+    def warn_of_losses(self, captions: Iterable[str], key: str = "data.context_length") -> Losses:
+        """Counts captions that will be cut, that have unknown words, or that get the ids of another caption, and warns of each once."""
+        captions, room = list(captions), self.context_length - 1 - self.append_sep
+        rows = [encoding.ids for encoding in self._rust.encode_batch_fast(captions, add_special_tokens=False)]
+        long = [len(row) for row in rows if len(row) > room]
+        if long:
+            share, longest = 100 * len(long) / len(rows), max(long) + 1 + self.append_sep
             log.warning(
                 "%d of %d captions (%.1f %%) are longer than %s=%d and are cut; the longest has %d",
-                num_long,
-                len(lengths),
+                len(long),
+                len(rows),
                 share,
                 key,
                 self.context_length,
                 longest,
             )
-        return num_long
+        unknown = [text for text, row in zip(captions, rows, strict=True) if self.tokenizer.unk_token_id in row]
+        if unknown:
+            log.warning(
+                "%d of %d captions have words that the tokenizer doesn't know (%s), such as %r",
+                len(unknown),
+                len(rows),
+                self.tokenizer.unk_token,
+                unknown[0],
+            )
+        alike: dict[tuple[int, ...], dict[str, str]] = {}  # ids -> captions, each spelling of one once
+        for text, row in zip(captions, rows, strict=True):
+            alike.setdefault(tuple(row[:room]), {}).setdefault(_spelling(text), text)
+        equal = [list(texts.values()) for texts in alike.values() if len(texts) > 1]
+        num_equal = sum(map(len, equal))
+        if equal:
+            log.warning(
+                "%d of %d different captions have the same ids as another one, so no model can tell them apart, such as %r and %r",
+                num_equal,
+                sum(map(len, alike.values())),
+                *equal[0][:2],
+            )
+        return Losses(len(long), len(unknown), num_equal)
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer where `load_tokenizer` finds it."""
@@ -169,7 +207,12 @@ def clean_caption(caption: str, max_words: int = 30) -> str:
     return " ".join(caption.split()[:max_words])
 
 
+def _spelling(caption: str) -> str:
+    """A caption without what nobody calls a difference: case, spaces, whether accents are composed."""
+    return " ".join(unicodedata.normalize("NFC", caption.lower()).split())
+
+
 def text_id(caption: str) -> int:
     """A number in [0, 2^63) that is equal for captions which differ only in case and spaces."""
-    digest = hashlib.blake2b(" ".join(caption.lower().split()).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(_spelling(caption).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

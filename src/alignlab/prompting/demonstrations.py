@@ -1,13 +1,12 @@
 """Solved examples for few-shot prompts: where they come from, which are shown, in which order."""
 
-import json
 import random
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from alignlab.prompting.technique import Question
+from alignlab.text_files import json_lines
 
 Selection = Literal["first", "random", "nearest"]
 
@@ -29,11 +28,7 @@ def read_demonstrations(
     """
     rows = [("prompt.demonstrations", dict(row)) for row in given or ()]
     if file is not None:
-        path = Path(file)
-        if not path.exists():
-            raise ValueError(f"prompt.demonstrations_file={file}: there is no such file")
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        rows += [(f"{file}, line {number}", json.loads(line)) for number, line in enumerate(lines, start=1)]
+        rows += [(where, row) for _, where, row in json_lines(file, "prompt.demonstrations_file")]
     if not rows:
         raise ValueError("there are no demonstrations: give prompt.demonstrations=[...] or prompt.demonstrations_file")
     for where, row in rows:

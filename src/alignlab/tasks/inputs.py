@@ -1,9 +1,10 @@
 """What an inference run is asked: one prompt, a file of them, or a pipe."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
+
+from alignlab.text_files import json_lines, kind_of, read_lines
 
 TEXT_FIELDS = ("prompt", "question", "text")
 
@@ -28,13 +29,10 @@ def read_items(prompt_text: object, file: str | None, pipe: TextIO) -> list[Item
     if prompt_text is not None:
         return [Item("0", str(prompt_text), {})]
     if file is not None:
-        path = Path(file)
-        if not path.is_file():
-            raise ValueError(f"input={file}: there is no such file")
-        lines: Iterable[str] = path.read_text(encoding="utf-8").splitlines()
-        items = list(_objects(lines, file) if path.suffix in (".jsonl", ".json") else _lines(lines))
+        objects = Path(file).suffix.lower() in (".jsonl", ".json")
+        items = list(_objects(file) if objects else _lines(read_lines(file, "input")))
     elif not pipe.isatty():
-        items = list(_lines(pipe))
+        items = list(_lines(_piped(pipe)))
     else:
         raise ValueError("nothing to work on: give prompt_text=..., input=FILE or pipe texts in, a line each")
     if not items:
@@ -47,23 +45,26 @@ def read_items(prompt_text: object, file: str | None, pipe: TextIO) -> list[Item
     return items
 
 
-def _lines(lines: Iterable[str]) -> Iterable[Item]:
+def _lines(lines: Iterable[str]) -> Iterator[Item]:
     for number, line in enumerate(lines):
         if line.strip():
-            yield Item(str(number), line.rstrip("\r\n"), {})
+            yield Item(str(number), line, {})
 
 
-def _objects(lines: Iterable[str], file: str) -> Iterable[Item]:
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        where = f"input={file}, line {number + 1}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: is no JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: is no object with one of the fields {', '.join(TEXT_FIELDS)}")
-        text = next((row[name] for name in TEXT_FIELDS if isinstance(row.get(name), str)), None)
-        fields = {name: value for name, value in row.items() if name != "id" and row[name] is not text}
-        yield Item(str(row.get("id", number)), text or "", fields)
+def _piped(pipe: TextIO) -> Iterator[str]:
+    try:
+        for line in pipe:
+            yield line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the pipe holds what is no {error.encoding.upper()} text ({error.reason})") from None
+
+
+def _objects(file: str) -> Iterator[Item]:
+    for line, where, row in json_lines(file, "input"):
+        key = next((name for name in TEXT_FIELDS if row.get(name) is not None), None)
+        if key is None:
+            raise ValueError(f"{where}: has none of the fields {', '.join(TEXT_FIELDS)}, only {', '.join(row)}")
+        if not isinstance(row[key], str):
+            raise ValueError(f"{where}: {key} is {kind_of(row[key])}; it must be text")
+        fields = {name: value for name, value in row.items() if name not in ("id", key)}
+        yield Item(str(row.get("id", line - 1)), row[key], fields)

@@ -61,7 +61,8 @@ class Predictions:
     def _read(self) -> Iterable[Row]:
         if not self.file.exists():
             return
-        lines = self.file.read_text(encoding="utf-8").splitlines()
+        # Not str.splitlines: replies may hold U+2028. The last line may end within a letter.
+        lines = self.file.read_bytes().decode(errors="replace").removesuffix("\n").split("\n")
         for number, line in enumerate(lines, start=1):
             try:
                 yield json.loads(line)

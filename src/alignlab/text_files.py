@@ -1,0 +1,139 @@
+"""Reads the text files that users give: encodings, lines, JSON lines; what can't be read is named with file and line.
+
+A line ends at \\n, \\r\\n or \\r and nowhere else: U+2028, U+0085 and form feeds are letters of a text (`str.splitlines` cuts at them).
+"""
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+# The longer marks first: that of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def read_lines(file: str | Path, key: str | None = None) -> Iterator[str]:
+    """Lines of a text file without their ends: UTF-8, or what a byte order mark says; `key` is what gave the file, for messages.
+
+    Raises:
+        ValueError: there is no such file, it can't be opened, or a line is no text (file and line are named).
+    """
+    path, name = Path(file).expanduser(), named(file, key)
+    with _opened(path, name) as text:
+        number = 0
+        try:
+            for number, line in enumerate(text, 1):
+                if "\0" in line:
+                    raise ValueError(f"{name}, line {number}: a zero byte, so this is no UTF-8 text (is it UTF-16?)")
+                yield line.removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(_undecodable(path, name, text.encoding, error)) from None
+        except OSError as error:
+            raise ValueError(f"{name}, line {number + 1}: can't be read ({error.strerror})") from None
+
+
+def read_text(file: str | Path, key: str | None = None) -> str:
+    """A text file as a whole, with \\n as line ends; errors as in `read_lines`."""
+    return "\n".join(read_lines(file, key))
+
+
+def json_lines(file: str | Path, key: str | None = None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Number from 1, place for messages and object of every line that isn't blank.
+
+    Raises:
+        ValueError: as in `read_lines`, or a line is no JSON object.
+    """
+    for number, line in enumerate(read_lines(file, key), 1):
+        if line.strip():
+            where = f"{named(file, key)}, line {number}"
+            row = parse_json(line, where)
+            if not isinstance(row, dict):
+                raise ValueError(f"{where}: a row must be an object with keys, not {kind_of(row)}")
+            yield number, where, row
+
+
+def named(file: str | Path, key: str | None = None) -> str:
+    """A file for messages, with the key that gave it."""
+    return f"{key}={file}" if key else str(file)
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value that a JSON text stands for.
+
+    Raises:
+        ValueError: the text is no JSON, is nested too deeply, or an object has a key twice; `where` begins the message.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:  # too many digits are a ValueError as well
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(f"{where}: no JSON ({reason})") from None
+
+
+def kind_of(value: object) -> str:
+    """What a JSON value is, for messages: `the number 3`, `a list`, `an object with the keys en, zh`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return f"the truth value {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"the number {str(value)[:20]}"
+    if isinstance(value, str):
+        return f"the text {shown(value)}" if value else "an empty text"
+    if isinstance(value, dict):
+        return f"an object with the keys {shown(', '.join(map(str, value)))[1:-1]}" if value else "an empty object"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)} (first: {kind_of(value[0])})" if value else "an empty list"
+    return f"a {type(value).__name__}"
+
+
+def flaw(text: str) -> str | None:
+    """What makes a text from JSON unfit for files and tokenizers, for messages; None: nothing."""
+    half = next((place for place, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
+    return None if half is None else f"half a letter (the lone surrogate {text[half]!a} at {half})"
+
+
+def shown(text: str, length: int = 60) -> str:
+    """A text for messages: quoted, on one line, cut."""
+    return repr(text[:length]) + "..." * (len(text) > length)
+
+
+def _opened(file: Path, name: str) -> TextIO:
+    try:
+        if not file.is_file():
+            raise ValueError(f"{name}: {'that is no file' if file.exists() else 'there is no such file'}")
+        with file.open("rb") as start:
+            head = start.read(4)
+        encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
+        return file.open(encoding=encoding)
+    except OSError as error:
+        raise ValueError(f"{name}: can't be read ({error.strerror})") from None
+
+
+def _undecodable(file: Path, name: str, encoding: str, error: UnicodeDecodeError) -> str:
+    """The message about a file that isn't what it is taken for; the line is looked for once more."""
+    if not encoding.startswith("utf-8"):
+        return f"{name}: begins like {encoding.upper()}, but isn't ({error.reason})"
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as found:
+                byte = line[found.start]
+                return f"{name}, line {number}: byte 0x{byte:02x} is no UTF-8; save the file as UTF-8 (perhaps it is Latin-1)"
+    return f"{name}: is no UTF-8 ({error.reason})"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return found
