@@ -132,7 +132,7 @@ def test_no_buffer_and_no_weight_ever_moves(monkeypatch: pytest.MonkeyPatch) -> 
         backend.generate(requests([s._replace(max_new_tokens=n) for n, s in zip(lengths, SETTINGS, strict=True)], seed))
     assert len(seen) > 100 and all(each == seen[0] for each in seen)
     (batch,) = backend._steps.batches.values()
-    assert {rows for rows, *_ in batch._steps} == {8, 4, 2, 1}, "shapes are few"
+    assert {8, 1} < {rows for rows, *_ in batch._steps} <= {8, 4, 2, 1}, "shapes are few"
 
 
 def test_memory_grows_with_the_largest_batch_only() -> None:

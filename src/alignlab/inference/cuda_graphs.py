@@ -20,13 +20,12 @@ class Recorder:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.graphs = 0
-        self.usable = device.type == "cuda"
-        self.streams = False  # whether the device works behind the host
-        if self.usable:
+        self.usable = self.streams = False  # streams: whether the device works behind the host
+        if device.type == "cuda":
             try:
-                self._side, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
-                self.streams = True
-            except (RuntimeError, AttributeError) as error:
+                self._side, self.streams = torch.cuda.Stream(device), True
+                self._pool, self.usable = torch.cuda.graph_pool_handle(), True
+            except RuntimeError as error:
                 self._give_up(error)
 
     def warm_up(self, step: Callable[[], None]) -> None:

@@ -64,13 +64,14 @@ class NativeBackend:
         with torch.inference_mode():
             self.decoder = self.build(reader)
         self.opened = opened
-        self._make_steps()
         if source.model is not None:
             self._adapters = live_adapters(source.model, architecture)
             self._set(getattr(source.model, "active_adapter", None) if self._adapters else None)
         if opened.adapter is not None:
             self._adapters[ADAPTER] = read_adapter(opened.adapter, architecture, self.decoder.device)
             self._set(ADAPTER)
+        if source.model is None and opened.adapter is None:
+            self._make_steps()
         peak = max(0, peak_bytes() - before)
         seconds = time.perf_counter() - started
         return LoadReport(seconds, self.memory()["weights"], peak, self.decoder.device.type)
