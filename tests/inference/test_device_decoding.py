@@ -1,5 +1,8 @@
 """Decoding on the pretend CUDA device: backends use it, give a CPU's tokens, and wait for it once every few tokens."""
 
+import os
+from pathlib import Path
+
 import pytest
 from tiny_models import ARCHITECTURES
 
@@ -16,7 +19,9 @@ JOBS = (
 @pytest.fixture(scope="session")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
     """What the jobs found, of one process for all of them."""
-    return results(JOBS, tmp_path_factory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+        return results(JOBS, tmp_path_factory)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
