@@ -80,6 +80,8 @@ def test_every_technique_runs_on_every_config(infer: Callable[..., dict], model:
         (["prompt_text=a", "template=chat"], "this model has no chat template"),
         (["prompt=self_consistency"], "use sampling=varied"),
         (["sampling.temperature=-1", "prompt_text=a"], "temperature"),
+        (["sampling.temperature=1e-38"], "sampling.temperature=1e-38 must be 0 (greedy) or at least 1e-30"),
+        (["sampling.stop=['']"], "without the empty text"),
         (["batch_size=0"], "batch_size is 0"),
         (["prompt_text=null", "input=nowhere.txt"], "input=nowhere.txt: there is no such file"),
         (["prompt=few_shot", "prompt.number=9"], "prompt.number=9 must lie in 1..3"),

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.context import context_length
 from alignlab.inference.resident import resident_bytes
+from alignlab.inference.sampling import check
 from alignlab.launch.signals import Inbox, Interrupted
 from alignlab.models.language import load_tokenizer
 from alignlab.prompting.asking import Asker
@@ -84,6 +85,7 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
     technique: Technique = ZeroShot() if cfg.get("prompt") is None else _instantiated(cfg, "prompt")
     sampling = Sampling() if cfg.get("sampling") is None else _instantiated(cfg, "sampling")
     sampling = sampling._replace(stop=tuple(sampling.stop), stop_ids=tuple(sampling.stop_ids))
+    check(sampling)
     if technique.needs_sampling and sampling.temperature == 0:
         raise ValueError(
             "this prompt technique draws several replies, and sampling.temperature=0 makes them equal: use sampling=varied"

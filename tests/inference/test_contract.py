@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from contract import check_adapter, check_failures, check_greedy, check_sampling, check_score
-from tiny_models import ARCHITECTURES, CONTEXT, adapted_model, save_adapter, save_model, tiny_model
+from tiny_models import ARCHITECTURES, CONTEXT, PROMPTS, adapted_model, save_adapter, save_model, tiny_model
 
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
@@ -105,21 +105,14 @@ def test_interruption_keeps_what_is_finished(folders: dict[str, Path]) -> None:
     assert len(done) == 2 and all(len(c.ids) == 3 for c in done.values())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["llama", "bloom"])
-def test_compiled_step(kind: str, folders: dict[str, Path]) -> None:
-    """torch.compile over a static cache: the same tokens, also when rows end one by one."""
-    backend, model = CompiledBackend(compile_step=True), tiny_model(kind)
-    backend.load(ModelSource(str(folders[kind])))
-    check_greedy(backend, model)
-    check_failures(backend, model)
-
-
+@pytest.mark.parametrize("compile_step", [False, True])
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_static_cache(kind: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step that is compiled on a GPU, uncompiled."""
-    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
-    backend, model = CompiledBackend(compile_step=True), tiny_model(kind)
-    backend.load(ModelSource(str(folders[kind])))
+def test_a_trainers_autocast_is_left(kind: str, compile_step: bool) -> None:
+    """As in a rollout under bf16-mixed: a float32 model decodes in float32."""
+    model, backend = tiny_model(kind), CompiledBackend(compile_step=compile_step)
+    backend.load(ModelSource("", model=model))
+    with torch.autocast("cpu", torch.bfloat16):
+        requests = [Request(p, sampling=Sampling(max_new_tokens=12)) for p in PROMPTS]
+        found, scores = backend.generate(requests), backend.score(PROMPTS)
+    assert found == backend.generate(requests) and scores == backend.score(PROMPTS)
     check_greedy(backend, model)
-    check_failures(backend, model)

@@ -26,14 +26,13 @@ def steps(backend: NativeBackend, rows: int, fused: bool, count: int = 6) -> tor
     generator = torch.Generator().manual_seed(rows)
     prompts = [torch.randint(1, VOCABULARY, (1 + 3 * row % 7,), generator=generator).tolist() for row in range(rows)]
     ids, starts = left_padded(prompts)
-    cache = decoder.cache(rows, ids.shape[1] + count)
-    cache.pad(starts)
+    cache = decoder.cache(starts, ids.shape[1] + count)
     found = [last_logits(decoder, ids, cache)]
     for index in range(count):
         ids = torch.randint(1, VOCABULARY, (rows, 1), generator=generator)[-len(found[-1]) :]
         if index == 3 and rows > 1:
             kept = torch.arange(rows // 2, rows)
-            cache.keep(kept)
+            cache.keep(kept.tolist(), kept)
             ids = ids[kept]
         found.append(last_logits(decoder, ids, cache) if step is None else step(ids, cache))
     return torch.stack([logits[-1] for logits in found])

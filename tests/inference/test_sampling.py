@@ -73,7 +73,7 @@ def test_a_row_keeps_its_numbers_when_others_leave() -> None:
     first = [sampler.choose(logits)[0].tolist() for sampler in (whole, shrinking)]
     assert first[0] == first[1]
     kept = torch.tensor([1, 3])
-    shrinking.keep(kept)
+    shrinking.keep(kept.tolist(), kept)
     for _ in range(4):
         assert whole.choose(logits)[0][kept].tolist() == shrinking.choose(logits[kept])[0].tolist()
 
@@ -90,11 +90,22 @@ def test_longer_requests_beside_it_do_not_change_a_row() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"temperature": -1.0}, r"sampling.temperature=-1.0 must be at least 0"),
+        ({"temperature": -1.0}, r"sampling.temperature=-1.0 must be 0 \(greedy\) or at least 1e-30"),
         ({"top_p": 0.0}, r"sampling.top_p=0.0 must be above 0 and at most 1"),
         ({"max_new_tokens": 0}, r"sampling.max_new_tokens=0 must be at least 1"),
+        ({"temperature": 1e-38}, r"sampling.temperature=1e-38 must be 0 \(greedy\) or at least 1e-30"),
+        ({"temperature": float("nan")}, r"sampling.temperature=nan must be 0"),
+        ({"repetition_penalty": float("inf")}, r"sampling.repetition_penalty=inf must be between 1e-6 and 1e6"),
+        ({"stop": ("end", "")}, r"sampling.stop=\('end', ''\) must be without the empty text"),
     ],
 )
 def test_values_without_meaning(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check(Sampling(**wrong))
+
+
+def test_the_coldest_temperature_is_greedy() -> None:
+    logits = 30 * torch.randn(4, V, generator=torch.Generator().manual_seed(4))
+    requests = [Request([1], seed, Sampling(temperature=1e-30)) for seed in range(4)]
+    chosen, logprobs = Sampler(requests, V).choose(logits)
+    assert chosen.tolist() == logits.argmax(-1).tolist() and logprobs.tolist() == [0.0] * 4

@@ -1,5 +1,6 @@
 """A dialogue through a pipe: the model sees all turns so far, an error ends a turn only."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from language_job import job_of, printed, subject_of
@@ -35,3 +36,14 @@ def test_a_real_model(chat_model: Path, tmp_path: Path) -> None:
     assert found == {"turns": 3.0, "failed": 1.0}
     assert "512" in rows[1]["error"] and "512" in printed(job)
     assert [row["error"] is None for row in rows] == [True, False, True]
+
+
+def test_a_turn_shows_no_part_of_a_stop_string(chat_model: Path, tmp_path: Path) -> None:
+    job, subject = (
+        job_of(tmp_path, pipe="Hi\nwhat?\n"),
+        subject_of(chat_model, backend=ScriptedBackend(["Ho<|x|>a", "Ho<|"])),
+    )
+    sampling = subject.asker.sampling._replace(stop=("<|x|>",))
+    Chat().run(subject._replace(asker=replace(subject.asker, sampling=sampling)), job)
+    assert [row["reply"] for row in job.predictions.rows.values()] == ["Ho", "Ho<|"]
+    assert printed(job).splitlines() == ["Ho", "Ho<|"]

@@ -1,6 +1,7 @@
 """Answers of a real tiny model: the same alone and in company, judged, streamed, gone on with."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,15 @@ def test_streaming(language_model: Path, tmp_path: Path) -> None:
     backend = ScriptedBackend(["Käse 🧀!"])
     Generate(stream=True).run(subject_of(language_model, backend=backend), job)
     assert printed(job) == "Käse 🧀!\n"
+
+
+def test_a_stop_string_of_several_tokens_is_never_shown(language_model: Path, tmp_path: Path) -> None:
+    """The scripted backend speaks in bytes and goes on behind a stop string, as a token may that holds more than its end."""
+    for number, (said, shown) in enumerate({"aaa\n\nHo": "aaa", "aaa\nHo": "aaa\nHo", "aaa\n": "aaa\n"}.items()):
+        job = job_of(tmp_path / str(number), "Hello")
+        subject = subject_of(language_model, backend=ScriptedBackend([said]))
+        sampling = subject.asker.sampling._replace(stop=("\n\n", "\nHome"))
+        subject = subject._replace(asker=replace(subject.asker, sampling=sampling))
+        Generate(stream=True).run(subject, job)
+        (row,) = job.predictions.rows.values()
+        assert row["reply"] == shown and printed(job) == shown + "\n"

@@ -61,6 +61,7 @@ class LoadReport(NamedTuple):
     seconds: float
     weight_bytes: int
     peak_bytes: int
+    device: str = "cpu"  # that computes: cpu or cuda
 
 
 class Availability(NamedTuple):

@@ -6,7 +6,7 @@ V vocabulary. Rows end at the same column, so shorter prompts begin later: all r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignlab.inference.architecture import Architecture, Shard, alibi_slopes, group_map
+from alignlab.inference.devices import sent
 from alignlab.inference.linears import Embedding, Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -64,58 +65,72 @@ class Layer:
 
 
 class Cache:
-    """Keys and values of all layers, (L, B, K, S, D) each, allocated once; `column` is the next one to write.
+    """Keys and values of all layers, (L, B, K, S, D) each; `column` is the next one to write.
 
     Args:
-        like: a tensor of the same type and device.
-        static: keep every shape the same from step to step, as compiled code wants it: attention then spans all S columns under a mask.
+        starts: the first column of each row that is not padding, on the host.
     """
 
-    def __init__(
-        self, layers: int, rows: int, heads: int, columns: int, width: int, like: Tensor, static: bool = False
-    ) -> None:
-        new = like.new_zeros if static else like.new_empty  # what the mask hides must still be a number
-        self.keys, self.values = (new(layers, rows, heads, columns, width) for _ in range(2))
-        self.starts = torch.zeros(rows, dtype=torch.long, device=like.device)  # first column that is not padding
-        self.padded = False
-        self.static = static
-        self.column = 0
-        self.at = torch.zeros(1, dtype=torch.long, device=like.device)  # the column, where compiled code reads it
+    def __init__(self, keys: Tensor, values: Tensor, starts: Sequence[int]) -> None:
+        self.keys, self.values, self.column = keys, values, 0
+        self._first = list(starts)
+        self.starts = sent(torch.tensor(self._first), keys.device)  # (B,)
 
-    def pad(self, starts: Tensor) -> None:
-        """Say where each row begins."""
-        self.starts, self.padded = starts.to(self.keys.device), bool(starts.any())
+    @property
+    def padded(self) -> bool:
+        """Whether any row begins later than the others."""
+        return any(self._first)
+
+    def columns(self, count: int) -> Tensor:
+        """Those of the next `count` positions: (T,)."""
+        return torch.arange(self.column, self.column + count, device=self.keys.device)
 
     def advance(self, count: int) -> None:
         """Go on by as many columns."""
         self.column += count
-        self.at.fill_(self.column)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Appends (B, T, K, D) each and gives what attention looks at: (B, K, S, D)."""
         key, value = key.transpose(1, 2), value.transpose(1, 2)
-        if self.static and key.shape[2] == 1:
-            self.keys[layer].index_copy_(2, self.at, key)
-            self.values[layer].index_copy_(2, self.at, value)
-            return self.keys[layer], self.values[layer]
         end = self.column + key.shape[2]
         self.keys[layer][:, :, self.column : end] = key
         self.values[layer][:, :, self.column : end] = value
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these, and the columns that are padding in all of them."""
-        rows = rows.to(self.keys.device)
-        self.starts = self.starts[rows]
-        first = int(self.starts.min()) if self.padded and not self.static else 0
-        self.starts = self.starts - first
-        self.padded = bool(self.starts.any())
-        self.keys, self.values = self.keys[:, rows, :, first:], self.values[:, rows, :, first:]
+    def keep(self, rows: Sequence[int], index: Tensor) -> None:
+        """Drop all rows but these, and the columns that are padding in all of them; `index` holds the rows on the device."""
+        first = min(self._first[row] for row in rows)
+        self._first = [self._first[row] - first for row in rows]
+        self.starts = self.starts[index] - first
+        self.keys, self.values = self.keys[:, index, :, first:], self.values[:, index, :, first:]
         self.advance(-first)
 
     def bytes(self) -> int:
         """Size of both tensors."""
         return self.keys.nbytes + self.values.nbytes
+
+
+class FixedCache:
+    """The same for steps of one token whose shapes and addresses never change: attention spans all S columns under a mask.
+
+    Args:
+        starts: (B,) on the device.
+        at: (1,) the column that a step writes, on the device.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, starts: Tensor, at: Tensor) -> None:
+        self.keys, self.values, self.starts, self.at = keys, values, starts, at
+
+    def columns(self, count: int) -> Tensor:
+        """The column of the step."""
+        assert count == 1, "a step is one token a row"
+        return self.at
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes (B, 1, K, D) each and gives what attention looks at: (B, K, S, D)."""
+        self.keys[layer].index_copy_(2, self.at, key.transpose(1, 2))
+        self.values[layer].index_copy_(2, self.at, value.transpose(1, 2))
+        return self.keys[layer], self.values[layer]
 
 
 @dataclass
@@ -160,7 +175,9 @@ class Decoder:
         self.kv_heads = self.shard.kv_heads[1] - self.shard.kv_heads[0]
         self._activation = ACTIVATIONS[a.activation]
         self._slopes = alibi_slopes(a.heads)[slice(*self.shard.heads)].to(self.device) if a.alibi else None
-        self._tables: tuple[Tensor, Tensor] | None = None
+        self._tables: list[
+            tuple[Tensor, Tensor]
+        ] = []  # of rotations; the smaller ones stay, as CUDA graphs know their addresses
 
     def tensors(self) -> list[Tensor]:
         """All weights that are in memory."""
@@ -176,10 +193,14 @@ class Decoder:
         """Where it computes."""
         return self.final_norm.weight.device
 
-    def cache(self, rows: int, columns: int, static: bool = False) -> Cache:
-        """An empty cache."""
-        a = self.architecture
-        return Cache(a.layers, rows, self.kv_heads, columns, a.head_dim, self.final_norm.weight, static)
+    def cache(self, starts: Sequence[int], columns: int) -> Cache:
+        """An empty cache for rows that begin at these columns."""
+        keys, values = (self.final_norm.weight.new_empty(self.cache_shape(len(starts), columns)) for _ in range(2))
+        return Cache(keys, values, starts)
+
+    def cache_shape(self, rows: int, columns: int) -> tuple[int, int, int, int, int]:
+        """Of the keys, or the values, of all layers."""
+        return self.architecture.layers, rows, self.kv_heads, columns, self.architecture.head_dim
 
     def hidden(self, ids: Tensor, cache: Cache) -> Tensor:
         """States after the last norm, and the cache filled by T columns: (B, T) -> (B, T, W)."""
@@ -187,10 +208,9 @@ class Decoder:
         cache.advance(ids.shape[1])
         return states
 
-    def states(self, ids: Tensor, cache: Cache) -> Tensor:
-        """The same without going on to the next column: with a static cache and T = 1 nothing depends on the column but tensors."""
-        length, still = ids.shape[1], cache.static and ids.shape[1] == 1
-        columns = cache.at if still else torch.arange(cache.column, cache.column + length, device=ids.device)
+    def states(self, ids: Tensor, cache: Cache | FixedCache) -> Tensor:
+        """The same without going on to the next column."""
+        columns = cache.columns(ids.shape[1])
         positions = (columns - cache.starts[:, None]).clamp(min=0)  # (B, T)
         x = self._embed(ids)
         if self.position_embedding is not None:  # a row that has ended may run on to the end of the batch
@@ -198,8 +218,9 @@ class Decoder:
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         shared = Positions()
-        self._rotations_of(positions if cache.padded else positions[:1], cache, shared)
-        self._mask_of(columns, cache, still, shared)
+        alike = isinstance(cache, Cache) and not cache.padded
+        self._rotations_of(positions[:1] if alike else positions, cache, shared)
+        self._mask_of(columns, cache, shared)
         for index, layer in enumerate(self.layers):
             x = self._block(layer, x, cache, index, shared)
         return self.final_norm(x)
@@ -213,37 +234,41 @@ class Decoder:
         if stop - first == self.architecture.vocabulary:
             return self.embedding(ids)
         own = (ids >= first) & (ids < stop)
-        rows = self.embedding((ids - first).where(own, 0))
+        rows = self.embedding((ids - first).masked_fill(~own, 0))
         return self.reduce(rows * own[..., None])
 
-    def _rotations_of(self, positions: Tensor, cache: Cache, shared: Positions) -> None:
+    def _rotations_of(self, positions: Tensor, cache: Cache | FixedCache, shared: Positions) -> None:
         a = self.architecture
         if a.rotary is None:
             return
-        if self._tables is None or len(self._tables[0]) < cache.keys.shape[3]:
-            self._tables = rotations(*a.rotary, max(cache.keys.shape[3], 256), cache.keys)
+        columns = cache.keys.shape[3]
+        if not self._tables or len(self._tables[-1][0]) < columns:
+            size = max(256, 1 << (columns - 1).bit_length())
+            self._tables.append(rotations(*a.rotary, size, cache.keys))
         extra = (None,) * (2 if a.qkv_order == "per_head" else 1)
-        shared.cosine, shared.sine = (table[positions][(..., *extra, slice(None))] for table in self._tables)
+        shared.cosine, shared.sine = (table[positions][(..., *extra, slice(None))] for table in self._tables[-1])
 
-    def _mask_of(self, columns: Tensor, cache: Cache, still: bool, shared: Positions) -> None:
-        """Which columns the queries at `columns` see, or ALiBi's bias on them; nothing where attention needs no mask."""
-        length = len(columns)
-        if not still and not cache.padded and self._slopes is None and (length == 1 or cache.column == 0):
+    def _mask_of(self, columns: Tensor, cache: Cache | FixedCache, shared: Positions) -> None:
+        """Which columns the queries at `columns` see, or a bias on them; nothing where attention needs no mask."""
+        length, fixed = len(columns), isinstance(cache, FixedCache)
+        if not fixed and not cache.padded and self._slopes is None and (length == 1 or cache.column == 0):
             shared.causal = length > 1
             return
-        keys = torch.arange(cache.keys.shape[3] if still else cache.column + length, device=columns.device)
+        keys = torch.arange(cache.keys.shape[3] if fixed else cache.column + length, device=columns.device)
         queries = columns[:, None]
         seen = keys <= queries  # (T, S)
-        if cache.padded:  # padding sees itself, or its softmax would be empty
+        if fixed or cache.padded:  # padding sees itself, or its softmax would be empty
             seen = seen & ((keys >= cache.starts[:, None, None]) | (keys == queries))
         seen = seen.view(-1, 1, length, len(keys))
-        if self._slopes is None:
-            shared.mask = seen
-        else:
+        if self._slopes is not None:
             bias = self._slopes[:, None, None] * (keys - columns[-1])
-            shared.mask = bias.where(seen, -torch.inf).to(cache.keys.dtype)
+            shared.mask = bias.masked_fill(~seen, -torch.inf).to(cache.keys.dtype)
+        elif fixed:  # once a step: attention would make a bias of it in every layer
+            shared.mask = cache.keys.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+        else:
+            shared.mask = seen
 
-    def _block(self, layer: Layer, x: Tensor, cache: Cache, index: int, shared: Positions) -> Tensor:
+    def _block(self, layer: Layer, x: Tensor, cache: Cache | FixedCache, index: int, shared: Positions) -> Tensor:
         a = self.architecture
         normed = layer.norm1(x)
         attended = layer.out(self._attend(layer.qkv(normed), cache, index, shared))
@@ -260,7 +285,7 @@ class Decoder:
         gate, up = x.chunk(2, dim=-1)
         return layer.down(self._activation(gate) * up)
 
-    def _attend(self, qkv: Tensor, cache: Cache, index: int, shared: Positions) -> Tensor:
+    def _attend(self, qkv: Tensor, cache: Cache | FixedCache, index: int, shared: Positions) -> Tensor:
         """(B, T, (H + 2K) D) -> (B, T, H D)."""
         rows, length, a = *qkv.shape[:2], self.architecture
         if a.qkv_order == "per_head":
@@ -299,6 +324,6 @@ def _rotate(x: Tensor, shared: Positions) -> Tensor:
 
 def rotations(frequencies: Tensor, scaling: float, columns: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Tables of cosines and signed sines: (S, rotary width) each."""
-    angles = torch.outer(torch.arange(columns, device=like.device).float(), frequencies.to(like.device))
+    angles = torch.outer(torch.arange(columns, device=like.device).float(), sent(frequencies.float(), like.device))
     cosine, sine = angles.cos() * scaling, angles.sin() * scaling
     return torch.cat([cosine, cosine], -1).to(like.dtype), torch.cat([-sine, sine], -1).to(like.dtype)

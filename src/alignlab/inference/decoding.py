@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from alignlab.inference.decoder import Cache, Decoder
+from alignlab.inference.devices import sent
 from alignlab.inference.rows import Rows
-from alignlab.inference.sampling import AllowedTokens, Sampler
+from alignlab.inference.sampling import AllowedTokens, Sampler, told
 
 Step = Callable[[Tensor, Cache], Tensor]  # ids (B, T) -> logits (B, V) of the last position
 
 
-def left_padded(prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-    """Prompts that end together, and the column each begins at: (B, P), (B,)."""
+def left_padded(prompts: Sequence[list[int]]) -> tuple[Tensor, list[int]]:
+    """Prompts that end together, and the column each begins at, on the host: (B, P), B."""
     longest = max(map(len, prompts))
-    starts = torch.tensor([longest - len(prompt) for prompt in prompts])
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
-    return ids, starts
+    return ids, [longest - len(prompt) for prompt in prompts]
 
 
 def last_logits(decoder: Decoder, ids: Tensor, cache: Cache) -> Tensor:
@@ -36,37 +36,33 @@ def decode(
     rows: Rows,
     allowed: Sequence[AllowedTokens | None] | None = None,
     step: Step | None = None,
-    static: bool = False,
 ) -> int:
     """Runs a batch to its end and gives the bytes of its cache.
 
-    A finished row leaves the batch at once, with its part of the cache, so that the others don't pay for it. With a static cache shapes
-    change rarely instead: rows leave when half of them have ended, and the cache's length is a power of two.
+    A finished row leaves the batch at once, with its part of the cache, so that the others don't pay for it. Every token is read as it is chosen.
 
     Args:
         step: computes the logits of one further token a row, if not the decoder itself.
     """
     requests = rows.requests
     ids, starts = left_padded([request.ids for request in requests])
-    columns = ids.shape[1] + max(rows.limits)
-    cache = decoder.cache(len(requests), 1 << (columns - 1).bit_length() if static else columns, static)
-    cache.pad(starts)
+    cache = decoder.cache(starts, ids.shape[1] + max(rows.limits))
     size = cache.bytes()
     sampler = Sampler(requests, decoder.architecture.vocabulary, allowed, decoder.device)
-    members = going = list(range(len(requests)))  # of the batch; those that have not ended
-    ids = ids.to(decoder.device)
+    going = list(range(len(requests)))
+    ids = sent(ids, decoder.device)
     while True:
         logits = last_logits(decoder, ids, cache) if step is None or cache.column == 0 else step(ids, cache)
-        chosen, logprobs = sampler.choose(logits, [rows.ids[row] for row in members])
-        told = {row: pair for row, *pair in zip(members, chosen.tolist(), logprobs.tolist(), strict=True)}
-        going = rows.advance(going, [told[row][0] for row in going], [told[row][1] for row in going])
+        chosen, logprobs = sampler.choose(logits, [rows.ids[row] for row in going])
+        before, going = going, rows.advance(going, *told(chosen, logprobs))
         if not going:
             return size
-        if len(going) <= len(members) // 2 or (len(going) < len(members) and not static):
-            kept = torch.tensor([index for index, row in enumerate(members) if row not in rows.done])
-            cache.keep(kept)
-            sampler.keep(kept.to(decoder.device))
-            chosen, members = chosen[kept.to(decoder.device)], going
+        if len(going) < len(before):
+            kept = [index for index, row in enumerate(before) if row not in rows.done]
+            index = sent(torch.tensor(kept), decoder.device)
+            cache.keep(kept, index)
+            sampler.keep(kept, index)
+            chosen = chosen[index]
         ids = chosen[:, None]
 
 
@@ -80,16 +76,15 @@ def score(decoder: Decoder, sequences: Sequence[list[int]], batch_size: int, chu
         if not part:
             continue
         ids, starts = left_padded([sequences[number] for number in part])
-        cache = decoder.cache(len(part), ids.shape[1])
-        cache.pad(starts)
-        ids = ids.to(decoder.device)
+        cache = decoder.cache(starts, ids.shape[1])
+        ids = sent(ids, decoder.device)
         hidden = decoder.hidden(ids, cache)[:, :-1].flatten(0, 1)
         targets = ids[:, 1:].flatten()
         pieces = []
         for states, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
             logits = decoder.logits(states)
             pieces.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
-        logprobs = torch.cat(pieces).view(len(part), -1)
+        logprobs = torch.cat(pieces).view(len(part), -1).tolist()
         for row, number in enumerate(part):
-            found[number] = logprobs[row, int(starts[row]) :].tolist()
+            found[number] = logprobs[row][starts[row] :]
     return found

@@ -13,10 +13,11 @@ from torch import Tensor
 from alignlab.inference.decoder import Cache, Decoder, Layer, Norm, rotations
 from alignlab.inference.decoding import last_logits
 from alignlab.inference.kernels import Layer as CLayer
-from alignlab.inference.kernels import Matrix, Step, library
+from alignlab.inference.kernels import Matrix, Step, address, library
 from alignlab.inference.linears import Linear, SideBySide
 from alignlab.inference.small_matmul import MOST_ROWS, SmallMatmul
 
+HALF = {torch.float32: False, torch.bfloat16: True}  # types of a cache that decode_step.c knows
 ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "relu")  # in the order of decode_step.c
 
 
@@ -71,19 +72,34 @@ class FusedStep:
         x = x.contiguous()
         cosine, sine = self._rotation(positions, cache)
         heads = (a.heads + 2 * a.kv_heads) * a.head_dim
-        scratch = torch.empty(rows, heads + a.heads * a.head_dim + a.inner)
-        qkv = scratch.data_ptr()
-        step.attended = qkv + 4 * rows * heads
+        width = heads + a.heads * a.head_dim + a.inner
+        scratch = torch.empty(rows, width, dtype=torch.float32)
+        step.qkv = address(scratch, torch.float32, (rows, width), "scratch of a step")
+        step.attended = step.qkv + 4 * rows * heads
         step.middle = step.attended + 4 * rows * a.heads * a.head_dim
         step.B, step.column, step.threads = rows, cache.column, torch.get_num_threads()
-        step.starts, step.x, step.qkv = cache.starts.data_ptr(), x.data_ptr(), qkv
-        step.keys, step.values, step.half = cache.keys.data_ptr(), cache.values.data_ptr(), cache.keys.dtype != x.dtype
-        step.at_layer, step.at_row, step.at_head, step.at_column, _ = cache.keys.stride()
-        if cosine is not None and sine is not None:
-            step.cosine, step.sine = cosine.data_ptr(), sine.data_ptr()
+        step.starts = address(cache.starts, torch.int64, (rows,), "first columns of a cache")
+        step.x = address(x, torch.float32, (rows, a.width), "states of a step")
+        self._take_cache(cache, rows)
+        step.cosine = address(cosine, torch.float32, (rows, step.rotary), "cosines of a step")
+        step.sine = address(sine, torch.float32, (rows, step.rotary), "sines of a step")
         library().decode_step(ctypes.byref(step))
         cache.advance(1)
         return decoder.logits(decoder.final_norm(x.to(decoder.final_norm.weight.dtype)))
+
+    def _take_cache(self, cache: Cache, rows: int) -> None:
+        """Keys and values by address and strides: rows that left, or padding that was dropped, may leave gaps."""
+        step, keys, values = self._step, cache.keys, cache.values
+        columns = keys.shape[3]
+        wanted = (step.layers, rows, step.G, columns, step.D)
+        fine = all(t.shape == wanted and t.device.type == "cpu" and t.stride(-1) == 1 for t in (keys, values))
+        if not fine or keys.dtype != values.dtype or keys.dtype not in HALF or keys.stride() != values.stride():
+            found = f"{tuple(keys.shape)}, {tuple(values.shape)} in {keys.dtype}, {values.dtype} on {keys.device}"
+            raise ValueError(f"C kernel: keys and values must be {wanted} in fp32 or bf16 on the CPU, and are {found}")
+        if not 0 <= cache.column < columns:
+            raise ValueError(f"C kernel: column {cache.column} is outside a cache of {columns}")
+        step.keys, step.values, step.half = keys.data_ptr(), values.data_ptr(), HALF[keys.dtype]
+        step.at_layer, step.at_row, step.at_head, step.at_column, _ = keys.stride()
 
     def _rotation(self, positions: Tensor, cache: Cache) -> tuple[Tensor, Tensor] | tuple[None, None]:
         rotary = self._decoder.architecture.rotary
@@ -91,7 +107,7 @@ class FusedStep:
             return None, None
         columns = cache.keys.shape[3]
         if self._tables is None or len(self._tables[0]) < columns:
-            self._tables = rotations(*rotary, max(columns, 256), torch.empty(0))
+            self._tables = rotations(*rotary, max(columns, 256), torch.empty(0, dtype=torch.float32))
         cosine, sine = self._tables
         return cosine[positions], sine[positions]
 
@@ -116,11 +132,13 @@ class FusedStep:
         return found
 
     def _norm(self, norm: Norm) -> tuple[int, int | None]:
-        weight = self._keep(norm.weight).data_ptr()
-        return weight, None if norm.bias is None else self._keep(norm.bias).data_ptr()
+        shape = (self._decoder.architecture.width,)
+        weight = address(self._keep(norm.weight), torch.float32, shape, "weight of a norm")
+        bias = None if norm.bias is None else self._keep(norm.bias)
+        return weight, address(bias, torch.float32, shape, "bias of a norm")
 
     def _keep(self, tensor: Tensor) -> Tensor:
-        self._kept.append(tensor.float())
+        self._kept.append(tensor.float().contiguous())
         return self._kept[-1]
 
 

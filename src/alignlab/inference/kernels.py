@@ -9,7 +9,11 @@ import logging
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC")
 SOURCES = ("decode_step.c", "small_matmul.c")  # the first includes the others
@@ -51,6 +55,28 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_long) for name in ("at_layer", "at_row", "at_head", "at_column")),
         *((name, ctypes.c_void_p) for name in ("cosine", "sine", "x", "qkv", "attended", "middle")),
     )
+
+
+def address(
+    tensor: Tensor | None, dtype: torch.dtype | Sequence[torch.dtype], shape: Sequence[int], what: str
+) -> int | None:
+    """A tensor's address for C, which believes what it is told; None of None.
+
+    Raises ValueError for another type or shape, for gaps, and for memory of another device.
+    """
+    if tensor is None:
+        return None
+    wanted = (dtype,) if isinstance(dtype, torch.dtype) else tuple(dtype)
+    if (
+        tensor.dtype not in wanted
+        or tensor.shape != tuple(shape)
+        or tensor.device.type != "cpu"
+        or not tensor.is_contiguous()
+    ):
+        found = f"{tuple(tensor.shape)} in {tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
+        kinds = " or ".join(map(str, wanted))
+        raise ValueError(f"C kernel: {what} must be {tuple(shape)} in {kinds} on the CPU without gaps, and is {found}")
+    return tensor.data_ptr()
 
 
 @functools.cache

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
-from alignlab.inference import decoding
+from alignlab.inference import decoding, fixed_decoding
 from alignlab.inference.adapters import Adapter, live_adapters, read_adapter, remove
 from alignlab.inference.architecture import describe
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
 from alignlab.inference.batches import run_batches
 from alignlab.inference.decoder import Decoder
+from alignlab.inference.fixed_steps import FixedSteps
 from alignlab.inference.fused_step import FusedStep
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
@@ -41,6 +43,7 @@ class NativeBackend:
         self.opened: OpenSource | None = None
         self.decoder: Decoder | None = None
         self._fused: FusedStep | None = None
+        self._steps: FixedSteps | None = None
         self._adapters: dict[str, Adapter] = {}
         self._cache_bytes = 0
 
@@ -61,15 +64,17 @@ class NativeBackend:
         with torch.inference_mode():
             self.decoder = self.build(reader)
         self.opened = opened
-        self._fused = FusedStep.of(self.decoder)
         if source.model is not None:
             self._adapters = live_adapters(source.model, architecture)
             self._set(getattr(source.model, "active_adapter", None) if self._adapters else None)
         if opened.adapter is not None:
             self._adapters[ADAPTER] = read_adapter(opened.adapter, architecture, self.decoder.device)
             self._set(ADAPTER)
+        if source.model is None and opened.adapter is None:
+            self._make_steps()
         peak = max(0, peak_bytes() - before)
-        return LoadReport(time.perf_counter() - started, self.memory()["weights"], peak)
+        seconds = time.perf_counter() - started
+        return LoadReport(seconds, self.memory()["weights"], peak, self.decoder.device.type)
 
     def generate(
         self,
@@ -83,25 +88,33 @@ class NativeBackend:
         def run(rows: Rows, allowed: list[AllowedTokens | None] | None) -> None:
             self._cache_bytes = max(self._cache_bytes, self.run(rows, allowed))
 
-        return run_batches(
-            requests,
-            run,
-            opened,
-            batch_size=self.batch_size,
-            vocabulary=decoder.architecture.vocabulary,
-            max_positions=decoder.architecture.max_positions,
-            on_token=on_token,
-            on_done=on_done,
-        )
+        with self._own_precision():
+            return run_batches(
+                requests,
+                run,
+                opened,
+                batch_size=self.batch_size,
+                vocabulary=decoder.architecture.vocabulary,
+                max_positions=decoder.architecture.max_positions,
+                on_token=on_token,
+                on_done=on_done,
+            )
 
     def run(self, rows: Rows, allowed: list[AllowedTokens | None] | None) -> int:
-        """One batch; gives the bytes of its cache."""
+        """One batch; gives the bytes of its cache. Constraints need every token before the next step, so they take the plain loop."""
+        if self._steps is not None and allowed is None:
+            return fixed_decoding.decode(self._steps, rows)
         return decoding.decode(self._loaded()[0], rows, allowed, self._fused)
+
+    def fixes_steps(self, decoder: Decoder) -> bool:
+        """Whether steps have fixed addresses: on a GPU, where they become CUDA graphs."""
+        return decoder.device.type == "cuda" and isinstance(decoder.layers, list)
 
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
         decoder, _ = self._loaded()
         check_lengths(sequences, decoder.architecture.max_positions)
-        return decoding.score(decoder, sequences, self.batch_size)
+        with self._own_precision():
+            return decoding.score(decoder, sequences, self.batch_size)
 
     def set_adapter(self, name: str | None) -> None:
         decoder, _ = self._loaded()
@@ -116,7 +129,18 @@ class NativeBackend:
                 remove(layer)
             else:
                 self._adapters[name].install(layer, index, decoder.architecture, decoder.shard)
-        self._fused = FusedStep.of(decoder)
+        self._make_steps()
+
+    def _make_steps(self) -> None:
+        """What runs a step of the decoder as it is now: an adapter's matrices are part of it."""
+        decoder, _ = self._loaded()
+        fixed = self.fixes_steps(decoder)
+        self._steps = FixedSteps(decoder) if fixed else None
+        self._fused = None if fixed else FusedStep.of(decoder)
+
+    def _own_precision(self) -> AbstractContextManager:
+        """Without the trainer's autocast, which would put bfloat16 into a float32 cache: decoding computes in the weights' type."""
+        return torch.autocast(self._loaded()[0].device.type, enabled=False)
 
     def memory(self) -> dict[str, int]:
         return {
@@ -127,7 +151,7 @@ class NativeBackend:
         }
 
     def close(self) -> None:
-        self.decoder = self.opened = self._fused = None
+        self.decoder = self.opened = self._fused = self._steps = None
         self._adapters, self._cache_bytes = {}, 0
 
     def _loaded(self) -> tuple[Decoder, OpenSource]:

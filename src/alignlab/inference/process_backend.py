@@ -78,7 +78,8 @@ class ProcessBackend:
             self._workers = Workers(self.rank(), self.processes, self.environment)
         reports = self._call("load", source)
         seconds = time.perf_counter() - started
-        return LoadReport(seconds, sum(r.weight_bytes for r in reports), sum(r.peak_bytes for r in reports))
+        sizes = sum(r.weight_bytes for r in reports), sum(r.peak_bytes for r in reports)
+        return LoadReport(seconds, *sizes, reports[0].device)
 
     def generate(
         self,

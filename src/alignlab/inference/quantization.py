@@ -23,8 +23,10 @@ class Int8Linear(Linear):
 
     rounds_input = False
 
-    def __init__(self, weight: Tensor | StoredRows, bias: Tensor | None = None) -> None:
-        self._hold(*quantize_outputs(weight), bias)
+    def __init__(
+        self, weight: Tensor | StoredRows, bias: Tensor | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self._hold(*(tensor.to(device) for tensor in quantize_outputs(weight)), bias)
 
     @classmethod
     def rounded(cls, q: Tensor, scale: Tensor, bias: Tensor | None = None) -> Int8Linear:
@@ -66,7 +68,7 @@ class Int8Int8Linear(Int8Linear):
             return self.small(x)
         scale = rows.float().abs().amax(1, keepdim=True).clamp_(min=1e-12) / 127
         rounded = (rows / scale).round_().to(torch.int8)
-        y = torch._int_mm(_at_least(rounded, 17), self.weight.t())[: len(rows)] * (scale * self.scale)
+        y = int_product(rounded, self.weight) * (scale * self.scale)
         y = y.view(*x.shape[:-1], -1).to(x.dtype)
         return y if self.bias is None else y + self.bias
 
@@ -85,12 +87,21 @@ class Int8Embedding(Embedding):
         return [self.weight, self.scale]
 
     @classmethod
-    def of(cls, weight: Tensor | StoredRows, head: Linear | None) -> Int8Embedding:
+    def of(cls, weight: Tensor | StoredRows, head: Linear | None, device: torch.device | str = "cpu") -> Int8Embedding:
         """From an embedding, or from the head that was made of the same matrix."""
         q, scale = (head.weight, head.scale) if isinstance(head, Int8Linear) else quantize_outputs(weight)
-        return cls(q, scale, weight.dtype)
+        return cls(q.to(device), scale.to(device), weight.dtype)
 
 
-def _at_least(rows: Tensor, count: int) -> Tensor:
-    """Rows of zeros below: CUDA's integer product wants more than 16."""
-    return rows if len(rows) >= count else F.pad(rows, (0, 0, 0, count - len(rows)))
+def int_product(rows: Tensor, weight: Tensor) -> Tensor:
+    """q w^T of 8-bit integers in 32: (B, K), (N, K) -> (B, N).
+
+    CUDA's wants more than 16 rows, and K and N in multiples of 8: zeros fill them up.
+    """
+    (count, inputs), outputs = rows.shape, len(weight)
+    below, right = max(0, 17 - count), -inputs % 8
+    if below or right:
+        rows = F.pad(rows, (0, right, 0, below))
+    if right or outputs % 8:
+        weight = F.pad(weight, (0, right, 0, -outputs % 8))
+    return torch._int_mm(rows, weight.t())[:count, :outputs]

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
+from alignlab.inference.devices import default_device
 
-def read_bandwidth(size: int = 2**29, repeats: int = 5) -> float:
-    """Bytes per second that this machine reads from memory, by all threads of torch: the best of `repeats` sums over `size` bytes.
 
-    On a GPU: twice the bytes of a copy, which reads and writes.
+def read_bandwidth(size: int = 2**29, repeats: int = 5, device: str | None = None) -> float:
+    """Bytes per second that a device ("cuda", "cpu", None: the default) reads from its memory: the best of `repeats` sums over `size` bytes.
+
+    On a CPU by all threads of torch, on a GPU twice the bytes of a copy, which reads and writes.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or default_device()
     data = torch.ones(size // 4, dtype=torch.float32, device=device)
     best = float("inf")
     for _ in range(repeats + 1):  # the first one touches the pages

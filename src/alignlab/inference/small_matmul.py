@@ -10,7 +10,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from alignlab.inference.kernels import Matrix, library
+from alignlab.inference.kernels import Matrix, address, library
 
 MOST_ROWS = 16  # more rows are bound by arithmetic, where torch's own products are as good
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # F32, BF16, I8 of small_matmul.c
@@ -36,30 +36,45 @@ class SmallMatmul:
         self, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None, rounded: bool = False
     ) -> None:
         assert fits(weight)
+        if rounded and (scale is None or weight.dtype != torch.int8):
+            raise ValueError(f"C kernel: integer products take an int8 matrix with a scale, and this is {weight.dtype}")
         self.weight, self.scale, self.bias = weight, scale, bias
         self.sums = _sums(weight) if rounded else None
         self.kind = BOTH_INT8 if rounded else KINDS[weight.dtype]
-        self._matrix = self.matrix(bias)
+        self._matrix = self.matrix(None)  # the bias of a call is its own
 
     def matrix(self, bias: Tensor | None, start: int = 0, stop: int | None = None) -> Matrix:
         """Rows of W as the kernels take them; `bias` in fp32."""
+        outputs = len(self.weight)
+        whole = {"scale": (self.scale, torch.float32), "bias": (bias, torch.float32), "sums": (self.sums, torch.int32)}
+        for name, (tensor, dtype) in whole.items():
+            address(tensor, dtype, (outputs,), f"{name} of a matrix")
         rows = slice(start, stop)
-        parts = [None if t is None else t[rows].data_ptr() for t in (self.scale, bias, self.sums)]
-        return Matrix(self.weight[rows].data_ptr(), *parts, len(self.weight[rows]), self.weight.shape[1], self.kind)
+        parts = [None if t is None else t[rows].data_ptr() for t, _ in whole.values()]
+        weight = self.weight[rows]
+        place = address(weight, self.weight.dtype, (len(weight), self.weight.shape[1]), "matrix")
+        return Matrix(place, *parts, *weight.shape, self.kind)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(..., K) -> (..., N) in x's dtype."""
         kernels, matrix = library(), self._matrix
         rows = x.reshape(-1, matrix.K).float().contiguous()
-        bias = None if self.bias is None else self.bias.float()  # a live one may have changed
-        matrix.bias = _address(bias)
+        count, x_place = len(rows), address(rows, torch.float32, rows.shape, "x")
+        bias = None if self.bias is None else self.bias.float().contiguous()  # a live one may have changed
+        matrix.bias = address(bias, torch.float32, (matrix.N,), "bias")
         rounded = scales = None
         if self.kind == BOTH_INT8:
-            rounded, scales = torch.empty(rows.shape, dtype=torch.uint8), torch.empty(len(rows))
-            kernels.quantize_rows(rows.data_ptr(), rounded.data_ptr(), scales.data_ptr(), *rows.shape)
-        y = torch.empty(len(rows), matrix.N)
-        arguments = (rows.data_ptr(), _address(rounded), _address(scales), y.data_ptr(), len(rows))
-        kernels.matmul(ctypes.byref(matrix), *arguments, torch.get_num_threads())
+            rounded = torch.empty(rows.shape, dtype=torch.uint8)
+            scales = torch.empty(count, dtype=torch.float32)
+        places = [
+            address(rounded, torch.uint8, rows.shape, "rounded x"),
+            address(scales, torch.float32, (count,), "scales of x"),
+        ]
+        if self.kind == BOTH_INT8:
+            kernels.quantize_rows(x_place, *places, *rows.shape)
+        y = torch.empty(count, matrix.N, dtype=torch.float32)
+        y_place = address(y, torch.float32, (count, matrix.N), "y")
+        kernels.matmul(ctypes.byref(matrix), x_place, *places, y_place, count, torch.get_num_threads())
         return y.view(*x.shape[:-1], matrix.N).to(x.dtype)
 
 
@@ -70,7 +85,3 @@ def _sums(weight: Tensor) -> Tensor:
     for part, rows in zip(sums.split(count), weight.split(count), strict=True):
         part.copy_(rows.sum(1, dtype=torch.int32))
     return sums
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

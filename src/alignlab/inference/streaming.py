@@ -22,10 +22,14 @@ PARTS: tuple[Part, ...] = ("qkv", "out", "up", "down")
 
 
 class Slot:
-    """Memory for one layer, and where each tensor of the files goes in it: every layer has the same shapes."""
+    """Memory for one layer, and where each tensor of the files goes in it: every layer has the same shapes.
+
+    On a GPU the files are read into memory of the host first, since another thread does it; `arrive` copies on.
+    """
 
     def __init__(self, reader: DecoderReader) -> None:
         self._reader = reader
+        self._copies: list[tuple[Tensor, Tensor]] = []  # on the device, on the host
         self._targets: list[tuple[str, Tensor]] = []  # name with {i}, without prefix -> its place
         names = reader.architecture.names
         parts = {part: self._linear(part) for part in PARTS}
@@ -37,10 +41,23 @@ class Slot:
             name = self._reader.full_name(template.format(i=index))
             self._reader.weights.read_into(name, target)
 
+    def arrive(self) -> None:
+        """What was read, onto the device; the host waits, as the slot's memory is free for the next layer then."""
+        for there, here in self._copies:
+            there.copy_(here)
+
+    def _memory(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """For the layer, and for the files: the same on a CPU."""
+        here = torch.empty(shape, dtype=self._reader.dtype)
+        if self._reader.device.type == "cpu":
+            return here, here
+        self._copies.append((torch.empty_like(here, device=self._reader.device), here))
+        return self._copies[-1]
+
     def _place(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        target = torch.empty(shape, dtype=self._reader.dtype)
-        self._targets.append((name, target))
-        return target
+        there, here = self._memory(shape)
+        self._targets.append((name, here))
+        return there
 
     def _norm(self, module: str) -> Norm:
         a = self._reader.architecture
@@ -54,15 +71,16 @@ class Slot:
         if a.transposed:  # one fused module; the kernel wants (O, I), so this goes through torch's product
             return FastLinear(self._place(pieces[0].module + ".weight", shapes[0]).t(), self._bias(pieces[0].module))
         outputs = [shape[0] for shape in shapes]
-        weight = torch.empty(sum(outputs), shapes[0][1], dtype=reader.dtype)
-        has_bias = reader.full_name(pieces[0].module.format(i=0) + ".bias") in reader.weights
-        bias = torch.empty(sum(outputs), dtype=reader.dtype) if has_bias else None
-        for piece, rows, biases in zip(
-            pieces, weight.split(outputs), (bias if has_bias else weight[:, 0]).split(outputs), strict=True
-        ):
-            self._targets.append((piece.module + ".weight", rows))
-            if has_bias:
-                self._targets.append((piece.module + ".bias", biases))
+        weight, stored = self._memory((sum(outputs), shapes[0][1]))
+        self._targets += [
+            (piece.module + ".weight", rows) for piece, rows in zip(pieces, stored.split(outputs), strict=True)
+        ]
+        if reader.full_name(pieces[0].module.format(i=0) + ".bias") not in reader.weights:
+            return FastLinear(weight)
+        bias, stored = self._memory((sum(outputs),))
+        self._targets += [
+            (piece.module + ".bias", part) for piece, part in zip(pieces, stored.split(outputs), strict=True)
+        ]
         return FastLinear(weight, bias)
 
     def _bias(self, module: str) -> Tensor | None:
@@ -101,6 +119,7 @@ class StreamedLayers:
             else:
                 _, slot, arrived = self._coming.popleft()
                 arrived.result()
+                slot.arrive()
                 layer = slot.layer
             if self.install is not None:
                 self.install(layer, index)

@@ -28,7 +28,7 @@ def quantize_outputs(weight: Rows) -> tuple[Tensor, Tensor]:
     """W ~ scale * q with q in [-127, 127] and scale = max |W| / 127 for each output: (N, K) -> (N, K) int8, (N,) fp32."""
     whole, scales = (
         torch.empty(weight.shape, dtype=torch.int8),
-        torch.empty(len(weight)),
+        torch.empty(len(weight), dtype=torch.float32),
     )  # first: no small thing between large ones
     count = max(1, CHUNK_BYTES // (4 * weight.shape[1]))
     for start in range(0, len(weight), count):

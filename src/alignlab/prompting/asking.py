@@ -85,9 +85,9 @@ def solve_all(
     asker: Asker,
     *,
     on_outcome: Callable[[Question, Outcome], None],
-    on_token: Callable[[Question, int], None] | None = None,
+    on_token: Callable[[int, Request], None] | None = None,
 ) -> None:
-    """Solves every question; `on_outcome` gets each as soon as it is solved or has failed, in any order.
+    """Solves every question; `on_outcome` gets each as soon as it is solved or has failed, in any order, and `on_token` every token with its request.
 
     A failed request ends its own question only. Prompts go to the backend `batch_size` at a time, those of similar length together.
     """
@@ -100,7 +100,7 @@ class _Conversation:
         technique: Technique,
         asker: Asker,
         on_outcome: Callable[[Question, Outcome], None],
-        on_token: Callable[[Question, int], None] | None,
+        on_token: Callable[[int, Request], None] | None,
     ) -> None:
         self.technique, self.asker, self.on_outcome, self.on_token = technique, asker, on_outcome, on_token
         self.queue: list[_Waiting] = []
@@ -125,7 +125,7 @@ class _Conversation:
                 self._receive(batch[index], completion)
 
         def token(index: int, id: int) -> None:
-            self.on_token(batch[index].of.question, id)
+            self.on_token(id, requests[index])
 
         requests = [waiting.request for waiting in batch]
         streamed = {} if self.on_token is None else {"on_token": token}

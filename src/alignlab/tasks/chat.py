@@ -54,7 +54,7 @@ class Chat:
             _Going(messages),
             subject.asker,
             on_outcome=lambda _, outcome: outcomes.append(outcome),
-            on_token=lambda _, token: stream.take(token),
+            on_token=stream.take,
         )
         stream.end(outcomes[0].answer.text if outcomes[0].answer else "")
         return outcomes[0]

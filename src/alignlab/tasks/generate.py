@@ -44,7 +44,7 @@ class Generate:
             subject.technique,
             subject.asker,
             on_outcome=outcome,
-            on_token=stream and (lambda _, id: stream.take(id)),
+            on_token=stream and stream.take,
         )
         seconds = clock.seconds()
         rows = job.rows(item.id for item in items)

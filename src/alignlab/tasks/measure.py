@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from alignlab.inference.backend import Backend, Request, Sampling
+from alignlab.inference.devices import default_device
 from alignlab.inference.resident import peak_bytes
 from alignlab.inference.roofline import cache_bytes, read_bandwidth
 from alignlab.models.language import resolve_model
@@ -37,7 +38,7 @@ class Measure:
     yardstick
         agreement.json of another backend's run, to compare with; None writes one only.
     bandwidth
-        bytes per second of this machine's memory; None measures it.
+        bytes per second of the memory of the device that programs use by default; None measures it, as does a backend on another one.
     """
 
     needs = "backend"
@@ -78,7 +79,8 @@ class Measure:
                 job.console.print(f"batch of {size}: {str(error).splitlines()[0]}", markup=False)
         found |= self.memory(subject, job)
         found |= self.agreement(subject, job.run_dir)
-        bandwidth = self.bandwidth or read_bandwidth()
+        own = None if subject.loaded.device != default_device() else self.bandwidth
+        bandwidth = own or read_bandwidth(device=subject.loaded.device)
         floor = 1000 * found["weight_bytes"] / bandwidth
         found |= {"bandwidth_bytes_per_second": bandwidth, "floor_ms_per_token": floor}
         if found.get("batch_1_ms_per_token") and floor:
@@ -106,7 +108,7 @@ class Measure:
         told = subject.backend.memory()
         host = max(peak_bytes(), told.get("peak", 0)) - subject.resident_before  # "peak" may count other processes too
         found = {"peak_host_bytes": float(host), "load_peak_bytes": float(subject.loaded.peak_bytes)}
-        if torch.cuda.is_available():
+        if subject.loaded.device == "cuda":
             found["peak_gpu_bytes"] = float(torch.cuda.max_memory_allocated())
         if job.model is not None:
             tokens = self.prompt_tokens + self.new_tokens

@@ -29,7 +29,7 @@ class BminfBackend(TransformersBackend):
     name = "bminf"
 
     def __init__(self, memory_gib: float | None = None, quantization: bool = True, batch_size: int = 32) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, device="cpu")  # BMInf moves what it needs
         self.memory_gib, self.quantization = memory_gib, quantization
 
     def available(self) -> Availability:

@@ -35,7 +35,7 @@ class DeepSpeedRank(TransformersBackend):
     name = "deepspeed"
 
     def __init__(self, rank: int, ranks: int, mode: Mode, batch_size: int) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, device="cpu")  # DeepSpeed moves what it needs
         self.rank, self.ranks, self.mode = rank, ranks, mode
 
     def fetch(self, opened: OpenSource) -> PreTrainedModel:

@@ -7,6 +7,7 @@ import logging
 from alignlab.inference.adapters import remove
 from alignlab.inference.architecture import Architecture
 from alignlab.inference.decoder import Decoder, Layer
+from alignlab.inference.devices import default_device
 from alignlab.inference.linears import FastLinear
 from alignlab.inference.loading import DecoderReader
 from alignlab.inference.native import NativeBackend
@@ -23,12 +24,13 @@ class OffloadBackend(NativeBackend):
     Args:
         resident: share of all weights in memory. Embedding, head and two layers' buffers are counted first; they are the least.
         batch_size: requests that run together, and so share a reading.
+        device: that computes; None takes the GPU if there is one. A layer is then read into memory of the host and copied from there.
     """
 
     name = "offload"
 
-    def __init__(self, resident: float = 0.25, batch_size: int = 32) -> None:
-        super().__init__(batch_size)
+    def __init__(self, resident: float = 0.25, batch_size: int = 32, device: str | None = None) -> None:
+        super().__init__(batch_size, device or default_device())
         if not 0 <= resident <= 1:
             raise ValueError(f"backend.resident={resident} must be between 0 and 1")
         self.resident = resident

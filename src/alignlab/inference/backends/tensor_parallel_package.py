@@ -31,7 +31,7 @@ class TensorParallelPackageBackend(TransformersBackend):
     name = "tensor_parallel_package"
 
     def __init__(self, devices: tuple[str, ...] = ("cpu", "cpu"), batch_size: int = 32) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, device="cpu")  # the package moves what it needs
         self.devices = tuple(devices)
 
     def available(self) -> Availability:

@@ -13,10 +13,11 @@ from torch import Tensor
 from alignlab.inference import decoding
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
 from alignlab.inference.batches import run_batches
+from alignlab.inference.devices import default_device, sent
 from alignlab.inference.native import ADAPTER
 from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
 from alignlab.inference.rows import Rows, check_lengths
-from alignlab.inference.sampling import AllowedTokens, Sampler
+from alignlab.inference.sampling import AllowedTokens, Sampler, told
 from alignlab.inference.source import OpenSource, open_source
 from alignlab.models.context import context_length
 from alignlab.models.language import load_language_model
@@ -32,14 +33,15 @@ class TransformersBackend:
 
     Args:
         batch_size: requests that run together.
+        device: where a model's files go; None takes the GPU if there is one. A live model stays where it is.
     """
 
     name = "transformers"
 
-    def __init__(self, batch_size: int = 32) -> None:
+    def __init__(self, batch_size: int = 32, device: str | None = None) -> None:
         if batch_size < 1:
             raise ValueError(f"backend.batch_size={batch_size} must be at least 1")
-        self.batch_size = batch_size
+        self.batch_size, self.device = batch_size, device or default_device()
         self.opened: OpenSource | None = None
         self.model: PreTrainedModel | None = None
         self._cache_bytes = 0
@@ -56,12 +58,13 @@ class TransformersBackend:
         if self.opened.adapter is not None:
             self._add_adapter(ADAPTER, self.opened.adapter)
         peak = max(0, peak_bytes() - before)
-        return LoadReport(time.perf_counter() - started, self.memory()["weights"], peak)
+        seconds = time.perf_counter() - started
+        return LoadReport(seconds, self.memory()["weights"], peak, self.model.device.type)
 
     def fetch(self, opened: OpenSource) -> PreTrainedModel:
         """The base model from its folder."""
         assert opened.folder is not None
-        return load_language_model(opened.folder, opened.source.dtype)
+        return load_language_model(opened.folder, opened.source.dtype).to(self.device)
 
     def generate(
         self,
@@ -92,7 +95,7 @@ class TransformersBackend:
         from transformers import GenerationConfig
 
         ids, starts = decoding.left_padded([request.ids for request in rows.requests])
-        mask = torch.arange(ids.shape[1]) >= starts[:, None]
+        mask = torch.arange(ids.shape[1]) >= torch.tensor(starts)[:, None]
         choice = _Choice(rows, sampler)
         settings = GenerationConfig(
             max_new_tokens=max(rows.limits),
@@ -103,8 +106,8 @@ class TransformersBackend:
         )
         with _evaluating(model), _plain_generation(model):
             output = model.generate(
-                ids.to(model.device),
-                attention_mask=mask.long().to(model.device),
+                sent(ids, model.device),
+                attention_mask=sent(mask.long(), model.device),
                 generation_config=settings,
                 logits_processor=[choice],
                 stopping_criteria=[choice.finished],
@@ -119,10 +122,10 @@ class TransformersBackend:
             return [self._score(model, sequence) if len(sequence) > 1 else [] for sequence in sequences]
 
     def _score(self, model: PreTrainedModel, sequence: list[int]) -> list[float]:
-        ids = torch.tensor([sequence], device=model.device)
+        ids = sent(torch.tensor([sequence]), model.device)
         mask = torch.ones_like(ids)  # without one, BLOOM takes a path that DeepSpeed's split does not reach
         logits = model(ids, attention_mask=mask).logits[0, :-1].float()
-        targets = torch.tensor(sequence[1:], device=model.device)[:, None]
+        targets = ids[0, 1:, None]
         return (logits.gather(1, targets)[:, 0] - logits.logsumexp(-1)).tolist()
 
     def set_adapter(self, name: str | None) -> None:
@@ -180,7 +183,7 @@ class _Choice:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         chosen, logprobs = self.sampler.choose(scores.float(), self.rows.ids)
-        tokens, values = chosen.tolist(), logprobs.tolist()
+        tokens, values = told(chosen, logprobs)
         self.running = self.rows.advance(
             self.running, [tokens[row] for row in self.running], [values[row] for row in self.running]
         )
@@ -189,7 +192,7 @@ class _Choice:
     def finished(self, input_ids: Tensor, scores: Tensor, **unused: object) -> Tensor:
         """(B,): True where a row has ended."""
         done = [row in self.rows.done for row in range(len(self.rows.requests))]
-        return torch.tensor(done, device=input_ids.device)
+        return sent(torch.tensor(done), input_ids.device)
 
 
 def _cache_bytes(cache: object) -> int:

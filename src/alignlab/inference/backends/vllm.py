@@ -62,7 +62,8 @@ class VllmBackend:
             enable_lora=self._adapter is not None,
         )
         self._weights = torch.cuda.memory_allocated()
-        return LoadReport(time.perf_counter() - started, self._weights, torch.cuda.max_memory_allocated())
+        seconds = time.perf_counter() - started
+        return LoadReport(seconds, self._weights, torch.cuda.max_memory_allocated(), "cuda")
 
     def generate(
         self,
