@@ -8,9 +8,11 @@ Every part is accounted for, also where it can't run. `--device cpu` runs the sa
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -50,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budget", type=float, default=420.0, help="seconds for everything")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--patience", type=float, default=1.0, help="factor of the parts' limits, for a slower machine")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], default=None)
     parser.add_argument("--folder", type=Path, default=None, help="default: outputs/gpu/<time>")
     options = parser.parse_args()
@@ -59,7 +62,9 @@ def main() -> None:
     found = machine() | {"device": options.device, "date": time.strftime("%Y-%m-%d"), "budget": options.budget}
     why_not = "no CUDA device" if options.device == "cuda" and found["card"] == "none" else ""
     judge = options.device == "cuda" and not why_not
-    parts = [part for part in PARTS if options.only is None or part.name in options.only]
+    chosen = [part for part in PARTS if options.only is None or part.name in options.only]
+    parts = [replace(part, limit=part.limit * options.patience) for part in chosen]
+    os.environ["ALIGNLAB_GPU_PATIENCE"] = str(options.patience)
     shown = set()
 
     def changed(outcomes: list) -> None:
