@@ -3,8 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
+HERE := $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+BUDGET ?= 420
+DEVICE ?= cuda
 
-.PHONY: help train test fast check bench clean
+.PHONY: help train test fast check bench kit gpu clean
 
 help:
 	@echo "make train   the main job: ALBEF on scenes of emoji; more overrides: make train ARGS='seed=1 trainer.max_steps=100'"
@@ -12,6 +15,8 @@ help:
 	@echo "make fast    those that start no processes"
 	@echo "make check   ruff"
 	@echo "make bench   the benchmarks"
+	@echo "make kit     build/kit: what a machine without network lacks (docs/air_gapped.md); for another Python: make kit PYTHON=3.12"
+	@echo "make gpu     what a GPU is to prove, in BUDGET=420 seconds, to outputs/gpu; make gpu DEVICE=cpu tries the same code at tiny sizes"
 	@echo "make clean   removes .venv and caches, keeps outputs/"
 
 train: $(READY)
@@ -29,6 +34,13 @@ check: $(READY)
 
 bench: $(READY) .venv/.bench
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+# Neither needs .venv: pip makes the kit; on a machine without network the installed kit's PYTHONPATH makes any Python fit.
+kit:
+	$(HERE) kit/build.py --python $(PYTHON) $(if $(WITH),--with $(WITH))
+
+gpu:
+	$(HERE) benchmarks/gpu/run.py --budget $(BUDGET) --device $(DEVICE) $(ARGS)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build

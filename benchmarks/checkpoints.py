@@ -21,9 +21,9 @@ from hydra import compose, initialize_config_dir
 
 from alignlab import run  # isort: skip  (before lightning)
 import lightning
-import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
+from measuring import check_device, device_option, hardware
 
 from alignlab.callbacks.checkpoint import Checkpoints, StreamedIO
 from alignlab.checkpoint_folder import sync
@@ -54,9 +54,9 @@ class StepTimes(Callback):
         return [b - a for a, b in zip(self.starts[1:], self.starts[2:], strict=False)]  # without the first
 
 
-def trained(case: str, folder: Path, steps: int) -> tuple[lightning.Trainer, StepTimes]:
+def trained(case: str, folder: Path, steps: int, trainer: str) -> tuple[lightning.Trainer, StepTimes]:
     """A trainer whose run of so many steps is over, still attached to its state."""
-    overrides = [*CASES[case], "callbacks=default", f"trainer.max_steps={steps}", "trainer=cpu"]
+    overrides = [*CASES[case], "callbacks=default", f"trainer.max_steps={steps}", f"trainer={trainer}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=[*overrides, "trainer.val_check_interval=1000000"])
     cfg.run_name = case
@@ -84,10 +84,12 @@ def main() -> None:
     parser.add_argument("case", choices=CASES, nargs="?", default="albef")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6, help="of the run; above some 50, checkpoints fall within it")
+    device_option(parser)
     options = parser.parse_args()
+    check_device(options.device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trainer, times = trained(options.case, folder, options.steps)
+        trainer, times = trained(options.case, folder, options.steps, "cpu" if options.device == "cpu" else "gpu")
         own = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))
         kinds = {"alignlab": StreamedIO(), "Lightning": TorchCheckpointIO()}
         seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -96,7 +98,7 @@ def main() -> None:
                 seconds[kind].append(written(trainer, io, folder / f"{kind}.ckpt"))
         size = (folder / "alignlab.ckpt").stat().st_size
     step = statistics.median(times.seconds())
-    print(f"{options.case}: {size / 1e6:.0f} MB, {torch.get_num_threads()} threads; a step takes {step:.3f} s")
+    print(f"{options.case}: {size / 1e6:.0f} MB, {hardware(options.device)}; a step takes {step:.3f} s")
     for kind, values in seconds.items():
         print(f"  {kind:10s} {statistics.median(values):.3f} s a checkpoint ({min(values):.3f} to {max(values):.3f})")
     cost = statistics.median(seconds["alignlab"])

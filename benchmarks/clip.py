@@ -1,17 +1,17 @@
 """CLIP training steps side by side with open_clip: samples per second and peak memory, written to docs/benchmarks.md.
 
-    python benchmarks/clip.py [--sizes small vit_b32] [--rounds 7] [--dry-run]
+    python benchmarks/clip.py [--sizes small vit_b32] [--rounds 7] [--device cuda] [--dry-run]
 
 Both sides train equal architectures (the parameter counts are compared) on the same pictures and texts in one process, turn by turn; a
 turn is a whole step: zero the gradients, forward, loss, backward, AdamW, clamp the temperature, each as the project's own trainer does
-it. Rates are medians over turns. Peak memory comes from a process per side: its highest resident size above what it held before the net was built.
+it. Rates are medians over turns. Peak memory comes from a process per side: its highest resident size above what it held before the net was
+built, of a GPU what torch had allocated at most.
 Needs the `bench` extra.
 """
 
 import argparse
 import gc
 import math
-import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +21,16 @@ from alignlab import torchvision_ops  # noqa: F401  (before open_clip, which imp
 
 # isort: split
 import torch
-from measuring import median_seconds, number_from_process, resident_bytes, write_section
+from measuring import (
+    check_device,
+    device_option,
+    hardware,
+    median_seconds,
+    number_from_process,
+    resident_bytes,
+    section_name,
+    write_section,
+)
 from torch import Tensor, nn
 
 PEERS = ("open_clip", "alignlab", "alignlab, dynamic length")
@@ -43,6 +52,7 @@ class Size:
 
 SIZES = {
     "small": Size(image=64, patch=8, vision=(192, 6, 3), text=(192, 4, 3), vocabulary=8192, batch=32, embed=192),
+    "vit_b16": Size(image=224, patch=16, vision=(768, 12, 12), text=(512, 12, 8), vocabulary=49408, batch=512),
     "vit_b32": Size(image=224, patch=32, vision=(768, 12, 12), text=(512, 12, 8), vocabulary=49408, batch=8),
 }
 WARM_UP = Size(image=16, patch=8, vision=(64, 1, 1), text=(64, 1, 1), vocabulary=64, batch=2, embed=64)
@@ -60,8 +70,8 @@ def make_batch(size: Size) -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(size.batch, 3, size.image, size.image, generator=g), ids, mask
 
 
-def autocast(precision: str):
-    return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
+def autocast(precision: str, device: str):
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def alignlab_net(size: Size) -> nn.Module:
@@ -84,13 +94,16 @@ def alignlab_net(size: Size) -> nn.Module:
     return Clip(vision, text, vocab_size=size.vocabulary, embed_dim=size.embed)
 
 
-def alignlab_step(size: Size, precision: str, dynamic: bool) -> tuple[Step, int]:
+def alignlab_step(
+    size: Size, precision: str, dynamic: bool, device: str = "cpu", compiled: bool = False
+) -> tuple[Step, int]:
     """Our net, loss and optimizer as `ClipSystem` runs them."""
     from alignlab.losses.contrastive import InfoNce
     from alignlab.optim import adamw
 
-    net, loss = alignlab_net(size), InfoNce()
-    image, ids, mask = make_batch(size)
+    net, loss = alignlab_net(size).to(device), InfoNce()
+    run = torch.compile(net) if compiled else net
+    image, ids, mask = (x.to(device) for x in make_batch(size))
     if dynamic:
         longest = int(mask.sum(1).max())
         ids, mask = ids[:, :longest], mask[:, :longest]
@@ -99,8 +112,8 @@ def alignlab_step(size: Size, precision: str, dynamic: bool) -> tuple[Step, int]
 
     def step() -> Tensor:
         optimizer.zero_grad()
-        with autocast(precision):
-            pairs = net(image, ids, mask)
+        with autocast(precision, device):
+            pairs = run(image, ids, mask)
             value = loss(pairs.image, pairs.text, pairs.scale)
         value.backward()
         optimizer.step()
@@ -135,18 +148,19 @@ def open_clip_optimizer(net: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=5e-8, betas=(0.9, 0.98), eps=1e-6)  # the first step of a long warm-up
 
 
-def open_clip_step(size: Size, precision: str) -> tuple[Step, int]:
+def open_clip_step(size: Size, precision: str, device: str = "cpu", compiled: bool = False) -> tuple[Step, int]:
     """open_clip's net, loss, parameter groups and step with the defaults of its trainer."""
     from open_clip.loss import ClipLoss
 
-    net, loss = open_clip_net(size), ClipLoss(cache_labels=True)
+    net, loss = open_clip_net(size).to(device), ClipLoss(cache_labels=True)
+    run = torch.compile(net) if compiled else net
     optimizer = open_clip_optimizer(net)
-    image, ids, _ = make_batch(size)
+    image, ids, _ = (x.to(device) for x in make_batch(size))
 
     def step() -> Tensor:
         optimizer.zero_grad()
-        with autocast(precision):
-            value = sum(loss(**net(image, ids), output_dict=True).values())
+        with autocast(precision, device):
+            value = sum(loss(**run(image, ids), output_dict=True).values())
         value.backward()
         optimizer.step()
         with torch.no_grad():
@@ -156,44 +170,44 @@ def open_clip_step(size: Size, precision: str) -> tuple[Step, int]:
     return step, sum(p.numel() for p in net.parameters())
 
 
-def build(peer: str, size: Size, precision: str) -> tuple[Step, int]:
+def build(peer: str, size: Size, precision: str, device: str = "cpu", compiled: bool = False) -> tuple[Step, int]:
     torch.manual_seed(0)
     if peer == "open_clip":
-        return open_clip_step(size, precision)
-    return alignlab_step(size, precision, dynamic=peer.endswith("dynamic length"))
+        return open_clip_step(size, precision, device, compiled)
+    return alignlab_step(size, precision, peer.endswith("dynamic length"), device, compiled)
 
 
-def rates(size: Size, precision: str, rounds: int) -> dict[str, float]:
+def rates(size: Size, precision: str, rounds: int, device: str) -> dict[str, float]:
     """Median samples per second of each peer, turn by turn; the order turns round after every round."""
-    built = {peer: build(peer, size, precision) for peer in PEERS}
+    built = {peer: build(peer, size, precision, device) for peer in PEERS}
     counts = {peer: count for peer, (_, count) in built.items()}
     assert len(set(counts.values())) == 1, f"not the same architecture: {counts}"
-    seconds = median_seconds({peer: step for peer, (step, _) in built.items()}, rounds)
+    seconds = median_seconds({peer: step for peer, (step, _) in built.items()}, rounds, device)
     return {peer: size.batch / seconds[peer] for peer in PEERS}
 
 
-def peak_memory(peer: str, size: Size, precision: str) -> int:
+def peak_memory(peer: str, size: Size, precision: str, device: str) -> int:
     """Bytes that this process needs at most for three steps, above what it held before."""
-    build(peer, WARM_UP, precision)[0]()  # imports and thread pools
+    build(peer, WARM_UP, precision, device)[0]()  # imports and thread pools
     gc.collect()
     before = resident_bytes()
-    step, _ = build(peer, size, precision)
+    step, _ = build(peer, size, precision, device)
     for _ in range(3):
         step()
-    return resident_bytes("VmHWM") - before
+    return torch.cuda.max_memory_allocated() if device == "cuda" else resident_bytes("VmHWM") - before
 
 
-def peak_memory_in_subprocess(peer: str, size: str, precision: str) -> int:
-    return number_from_process("--memory-of", peer, "--sizes", size, "--precisions", precision)
+def peak_memory_in_subprocess(peer: str, size: str, precision: str, device: str) -> int:
+    return number_from_process("--memory-of", peer, "--sizes", size, "--precisions", precision, "--device", device)
 
 
-def measure(sizes: list[str], precisions: list[str], rounds: int) -> list[str]:
+def measure(sizes: list[str], precisions: list[str], rounds: int, device: str) -> list[str]:
     """Rows of the table."""
     rows = []
     for name in sizes:
         for precision in precisions:
-            speed = rates(SIZES[name], precision, rounds)
-            memory = {peer: peak_memory_in_subprocess(peer, name, precision) for peer in PEERS}
+            speed = rates(SIZES[name], precision, rounds, device)
+            memory = {peer: peak_memory_in_subprocess(peer, name, precision, device) for peer in PEERS}
             for peer in PEERS:
                 ratio, share = speed[peer] / speed["open_clip"], memory[peer] / memory["open_clip"]
                 rows.append(
@@ -204,41 +218,43 @@ def measure(sizes: list[str], precisions: list[str], rounds: int) -> list[str]:
     return rows
 
 
-def write(rows: list[str], rounds: int) -> None:
+def write(rows: list[str], rounds: int, device: str) -> None:
     """Replace this section of the page, and nothing else."""
     import open_clip
 
     text = f"""
 ## CLIP against open_clip
 
-Whole training steps (forward, loss, backward, AdamW) on a CPU, both sides alternating in one process; medians of {rounds} turns. Texts of 8 to 20
+Whole training steps (forward, loss, backward, AdamW), both sides alternating in one process; medians of {rounds} turns. Texts of 8 to 20
 tokens, padded to 77 on both sides; "dynamic length" cuts the padding at the longest text of the batch, as our data modules do.
 Memory is the peak above the start of the process, weights and optimizer state included.
-torch {torch.__version__}, open_clip {open_clip.__version__}, {torch.get_num_threads()} threads, {platform.machine()}. Made by `python benchmarks/clip.py`.
+torch {torch.__version__}, open_clip {open_clip.__version__}, {hardware(device)}. Made by `python benchmarks/clip.py`.
 
 | sizes | precision | side | samples/s | speed ratio | peak MiB | memory ratio |
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 """
-    write_section("clip", text)
+    write_section(section_name("clip", device), text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["small", "vit_b32"])
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=7, help="measured turns of each side")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md"
     )
+    device_option(parser)
     parser.add_argument("--memory-of", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    check_device(arguments.device)
     if arguments.memory_of:
-        print(peak_memory(arguments.memory_of, SIZES[arguments.sizes[0]], arguments.precisions[0]))
+        print(peak_memory(arguments.memory_of, SIZES[arguments.sizes[0]], arguments.precisions[0], arguments.device))
         return
-    rows = measure(arguments.sizes, arguments.precisions, arguments.rounds)
+    rows = measure(arguments.sizes, arguments.precisions, arguments.rounds, arguments.device)
     if not arguments.dry_run:
-        write(rows, arguments.rounds)
+        write(rows, arguments.rounds, arguments.device)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ import time
 import torch
 
 import alignlab.torchvision_ops  # noqa: F401  # isort: skip
+from lightning.fabric.utilities import move_data_to_device
+from measuring import check_device, device_option, wait
+
 from alignlab.data.emoji_scenes import EmojiScenes
 from alignlab.data.modules import EmojiScenesModule
 
@@ -33,7 +36,9 @@ def milliseconds_per_scene(image_size: int, number: int) -> tuple[float, float]:
     return cold, measure(20 * number)
 
 
-def waiting_share(module: EmojiScenesModule, steps: int, step_seconds: float, busy: bool) -> tuple[float, float]:
+def waiting_share(
+    module: EmojiScenesModule, steps: int, step_seconds: float, busy: bool, device: str = "cpu"
+) -> tuple[float, float]:
     """Share of the time spent waiting for batches, and samples per second; the first tenth of the steps isn't counted."""
     waited = begin = 0.0
     matrix = torch.randn(512, 512)
@@ -42,7 +47,8 @@ def waiting_share(module: EmojiScenesModule, steps: int, step_seconds: float, bu
         if step == steps // 10:
             waited, begin = 0.0, time.perf_counter()
         start = time.perf_counter()
-        module.on_after_batch_transfer(next(iterator), 0)
+        module.on_after_batch_transfer(move_data_to_device(next(iterator), device), 0)
+        wait(device)
         waited += time.perf_counter() - start
         end = time.perf_counter() + step_seconds
         while busy and time.perf_counter() < end:
@@ -61,7 +67,9 @@ if __name__ == "__main__":
     parser.add_argument("--num-workers", type=int, default=1)
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--busy", action="store_true")
+    device_option(parser)
     arguments = parser.parse_args()
+    check_device(arguments.device)
     cold, warm = milliseconds_per_scene(arguments.image_size, arguments.scenes)
     print(
         f"{arguments.image_size} px, one core: {cold:.3f} ms a scene cold, {warm:.3f} ms warm ({1000 / warm:.0f} scenes/s)"
@@ -70,6 +78,6 @@ if __name__ == "__main__":
         batch_size=arguments.batch_size, image_size=arguments.image_size, num_workers=arguments.num_workers
     )
     data.setup()
-    share, speed = waiting_share(data, arguments.steps, arguments.step_seconds, arguments.busy)
+    share, speed = waiting_share(data, arguments.steps, arguments.step_seconds, arguments.busy, arguments.device)
     setting = f"{arguments.num_workers} workers, batch {arguments.batch_size}, steps of {arguments.step_seconds} s"
     print(f"{setting}: {100 * share:.2f} % waiting, {speed:.0f} samples/s")

@@ -1,6 +1,6 @@
 """Backends side by side on SmolLM2-135M: tokens per second, the memory-bandwidth floor, loading, quality of int8; tables into docs/inference.md.
 
-    python benchmarks/inference.py speed|load|quality|processes [--rounds 5] [--dry-run]
+    python benchmarks/inference.py speed|load|quality|processes [--rounds 5] [--device cuda] [--dry-run]
 
 `speed` runs all backends of this process turn by turn, so that a busy moment hits all of them; numbers are medians over turns. A turn generates
 `TOKENS` tokens after a prompt of `PROMPT` tokens, greedily, without an end. `load` starts a process per backend. `processes` measures those that start
@@ -23,7 +23,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before transformers, which 
 
 # isort: split
 import torch
-from measuring import smollm2
+from measuring import check_device, device_option, hardware, section_name, smollm2, wait
 
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
@@ -54,11 +54,14 @@ PROCESSES: dict[str, Side] = {
 
 
 def bandwidth() -> float:
-    """Bytes per second that all cores read together: the best of 15 sums over 400 MB."""
-    x, best = torch.ones(100_000_000), float("inf")
+    """Bytes per second that the device reads, of a CPU all cores together: the best of 15 sums over 400 MB."""
+    device = _device()
+    x, best = torch.ones(100_000_000, device=device), float("inf")
     for _ in range(15):
+        wait(device)
         started = time.perf_counter()
         x.sum()
+        wait(device)
         best = min(best, time.perf_counter() - started)
     return x.nbytes / best
 
@@ -151,8 +154,12 @@ def load(rounds: int) -> str:
     return "\n".join(lines)
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _alone(name: str) -> str:
-    command = [sys.executable, __file__, "one", "--side", name]
+    command = [sys.executable, __file__, "one", "--side", name, "--device", _device()]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return done.stdout.strip().splitlines()[-1]
 
@@ -192,21 +199,25 @@ def quality() -> str:
 @torch.inference_mode()
 def _logits(backend: Backend, tokens: list[int]) -> torch.Tensor:
     if isinstance(backend, TransformersBackend):
-        return backend.model(torch.tensor([tokens])).logits[0].float()
+        return backend.model(torch.tensor([tokens], device=backend.model.device)).logits[0].float().cpu()
     decoder = backend.decoder
     rows = [
-        decoder.hidden(torch.tensor([[token]]), cache) for cache in [decoder.cache(1, len(tokens))] for token in tokens
+        decoder.hidden(torch.tensor([[token]], device=decoder.device), cache)
+        for cache in [decoder.cache(1, len(tokens))]
+        for token in tokens
     ]
-    return decoder.logits(torch.cat(rows, dim=1))[0]  # token by token: the kernels of the decode loop
+    return decoder.logits(torch.cat(rows, dim=1))[0].cpu()  # token by token: the kernels of the decode loop
 
 
-def write(part: str, table: str, command: str) -> None:
-    """Puts a table between its marks on the page."""
+def write(part: str, table: str, command: str, device: str) -> None:
+    """Puts a table between its marks on the page, which has others for a GPU."""
+    part = section_name(part, device)
     cpu = next(
         (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
     )
+    where = hardware(device) if device == "cuda" else f"{os.cpu_count()} CPU cores ({cpu or platform.machine()})"
     date = time.strftime("%Y-%m-%d")
-    head = f"`{command}`, {os.cpu_count()} CPU cores ({cpu or platform.machine()}), torch {torch.__version__}, {date}."
+    head = f"`{command}`, {where}, torch {torch.__version__}, {date}."
     block = f"<!-- {part} -->\n{head}\n\n{table}\n<!-- /{part} -->"
     text, count = re.subn(rf"<!-- {part} -->.*?<!-- /{part} -->", lambda _: block, PAGE.read_text(), flags=re.DOTALL)
     assert count == 1, f"{PAGE} has no place for {part}"
@@ -219,7 +230,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--side", help="of `one`")
     parser.add_argument("--dry-run", action="store_true", help="print only")
+    device_option(parser)
     settings = parser.parse_args()
+    if settings.device == "cpu":  # backends take a GPU where there is one
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    check_device(settings.device)
     smollm2()
     if settings.part == "one":
         print(one(settings.side))
@@ -233,7 +248,10 @@ def main() -> None:
     table = tables[settings.part]()
     print(table)
     if not settings.dry_run:
-        write(settings.part, table, f"python benchmarks/inference.py {settings.part}")
+        command = f"python benchmarks/inference.py {settings.part}"
+        write(
+            settings.part, table, command if settings.device == "cpu" else f"{command} --device cuda", settings.device
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One contrastive batch in micro-batches, ours and open_clip's `--accum-freq` side by side: time, memory, error; written to docs/benchmarks.md.
 
-    python benchmarks/large_batches.py [--batch 128] [--micro 32 16] [--rounds 5] [--dry-run]
+    python benchmarks/large_batches.py [--batch 128] [--micro 32 16] [--rounds 5] [--device cuda] [--dry-run]
 
 Both sides train equal architectures on the same pairs in one process, turn by turn; a turn is a whole optimizer step on the whole batch. Theirs is
 one epoch of `open_clip_train.train.train_one_epoch` over loaders of micro-batches; ours is `ClipSystem`'s step. Memory comes from a process per row.
@@ -21,21 +21,30 @@ from alignlab import torchvision_ops  # noqa: F401  (before open_clip, which imp
 # isort: split
 import torch
 from clip import SIZES, WARM_UP, Size, alignlab_net, make_batch, open_clip_net, open_clip_optimizer
-from measuring import median_seconds, number_from_process, resident_bytes, write_section
+from measuring import (
+    check_device,
+    device_option,
+    hardware,
+    median_seconds,
+    number_from_process,
+    resident_bytes,
+    section_name,
+    write_section,
+)
 from torch import Tensor, nn
 
 SIDES = ("open_clip", "alignlab")
 Step = Callable[[], object]
 
 
-def alignlab_step(net: nn.Module, size: Size, micro: int) -> Step:
+def alignlab_step(net: nn.Module, size: Size, micro: int, device: str) -> Step:
     """As `ClipSystem.training_step` and the optimizer's step."""
     from alignlab.losses.contrastive import InfoNce
     from alignlab.optim import adamw
     from alignlab.systems.cached_gradient import cached_gradient_loss
 
     loss = InfoNce()
-    parts = list(zip(*(x.split(micro) for x in make_batch(size)), strict=True))
+    parts = list(zip(*(x.to(device).split(micro) for x in make_batch(size)), strict=True))
     optimizer = adamw(net, lr=5e-8, weight_decay=0.2, betas=(0.9, 0.98), eps=1e-6, total_steps=1, schedule="constant")[
         "optimizer"
     ]
@@ -60,7 +69,7 @@ class Loader(list):
     num_samples = property(lambda self: sum(len(images) for images, _ in self))
 
 
-def open_clip_step(net: nn.Module, size: Size, micro: int) -> Step:
+def open_clip_step(net: nn.Module, size: Size, micro: int, device: str) -> Step:
     """An epoch of one optimizer step in open_clip's trainer."""
     from open_clip.loss import ClipLoss
     from open_clip_train.train import train_one_epoch
@@ -71,7 +80,7 @@ def open_clip_step(net: nn.Module, size: Size, micro: int) -> Step:
         dataloader=Loader(zip(image.split(micro), ids.split(micro), strict=True)), set_epoch=lambda _: None
     )
     arguments = Namespace(
-        device="cpu", precision="fp32", accum_freq=len(data.dataloader), distill=False, skip_scheduler=True, horovod=False,
+        device=device, precision="fp32", accum_freq=len(data.dataloader), distill=False, skip_scheduler=True, horovod=False,
         grad_clip_norm=None, rank=0, local_rank=0, world_size=1, log_every_n_steps=1, wandb=False, log_local=False,
         batch_size=micro,
     )  # fmt: skip
@@ -79,51 +88,53 @@ def open_clip_step(net: nn.Module, size: Size, micro: int) -> Step:
     return partial(train_one_epoch, net, {"train": data}, loss, 0, optimizer, None, None, None, arguments)
 
 
-def build(side: str, size: Size, micro: int) -> tuple[nn.Module, Step]:
+def build(side: str, size: Size, micro: int, device: str) -> tuple[nn.Module, Step]:
     torch.manual_seed(0)
-    net = (open_clip_net if side == "open_clip" else alignlab_net)(size)
-    return net, (open_clip_step if side == "open_clip" else alignlab_step)(net, size, micro)
+    net = (open_clip_net if side == "open_clip" else alignlab_net)(size).to(device)
+    return net, (open_clip_step if side == "open_clip" else alignlab_step)(net, size, micro, device)
 
 
-def gradients(side: str, size: Size, micro: int) -> tuple[Tensor, float]:
+def gradients(side: str, size: Size, micro: int, device: str) -> tuple[Tensor, float]:
     """Of all weights, and of the temperature."""
-    net, step = build(side, size, micro)
+    net, step = build(side, size, micro, device)
     step()
     found = {name: p.grad.flatten() for name, p in net.named_parameters()}
     temperature = found.pop("logit_scale" if side == "open_clip" else "temperature")
     return torch.cat(list(found.values())), float(temperature)
 
 
-def errors(cases: list[tuple[str, int]], size: Size) -> dict[tuple[str, int], tuple[float, float]]:
+def errors(cases: list[tuple[str, int]], size: Size, device: str) -> dict[tuple[str, int], tuple[float, float]]:
     """Relative error of the weights' gradient, and the temperature's gradient in units of the right one."""
-    whole = {side: gradients(side, size, size.batch) for side in {side for side, _ in cases}}
+    whole = {side: gradients(side, size, size.batch, device) for side in {side for side, _ in cases}}
     found = {}
     for side, micro in cases:
-        (weights, temperature), (wanted, right) = gradients(side, size, micro), whole[side]
+        (weights, temperature), (wanted, right) = gradients(side, size, micro, device), whole[side]
         found[side, micro] = float((weights - wanted).norm() / wanted.norm()), temperature / right
     return found
 
 
-def peak_memory(side: str, size: Size, micro: int) -> int:
+def peak_memory(side: str, size: Size, micro: int, device: str) -> int:
     """Bytes that this process needs at most for two steps, above what it held before."""
-    build(side, WARM_UP, 1 if side == "alignlab" else WARM_UP.batch)[1]()  # imports and thread pools
+    build(side, WARM_UP, 1 if side == "alignlab" else WARM_UP.batch, device)[1]()  # imports and thread pools
     gc.collect()
     before = resident_bytes()
-    _, step = build(side, size, micro)
+    _, step = build(side, size, micro, device)
     for _ in range(2):
         step()
-    return resident_bytes("VmHWM") - before
+    return torch.cuda.max_memory_allocated() if device == "cuda" else resident_bytes("VmHWM") - before
 
 
-def section(size: Size, cases: list[tuple[str, int]], rounds: int) -> str:
+def section(size: Size, cases: list[tuple[str, int]], rounds: int, device: str) -> str:
     import open_clip
 
-    time_of = median_seconds({case: build(case[0], size, case[1])[1] for case in cases}, rounds)
+    time_of = median_seconds({case: build(case[0], size, case[1], device)[1] for case in cases}, rounds, device)
     print({f"{side} {micro}": round(time_of[side, micro], 2) for side, micro in cases}, flush=True)
-    error_of = errors(cases, size)
+    error_of = errors(cases, size, device)
     rows = []
     for side, micro in cases:
-        memory = number_from_process("--memory-of", side, "--batch", str(size.batch), "--micro", str(micro))
+        memory = number_from_process(
+            "--memory-of", side, "--batch", str(size.batch), "--micro", str(micro), "--device", device
+        )
         whole, (error, temperature) = time_of[side, size.batch], error_of[side, micro]
         rows.append(
             f"| {size.batch} | {micro} | {side} | {time_of[side, micro]:.2f} | {time_of[side, micro] / whole:.2f} "
@@ -137,7 +148,7 @@ One optimizer step of CLIP on one batch (6 layers of width 192 for pictures of 6
 process; medians of {rounds} turns. "of whole" is the time relative to the same side without micro-batches; 4/3 is what a second forward pass of
 everything costs. Memory is the peak above the start of the process, weights, optimizer state and the batch included. The gradient's error is
 relative to that of the whole batch; the temperature's gradient is given in units of the right one.
-torch {torch.__version__}, open_clip {open_clip.__version__}, 2 CPU cores (AMD EPYC), {time.strftime("%Y-%m-%d")}. Made by `python benchmarks/large_batches.py`.
+torch {torch.__version__}, open_clip {open_clip.__version__}, {hardware(device)}, {time.strftime("%Y-%m-%d")}. Made by `python benchmarks/large_batches.py`.
 
 | batch | micro-batch | side | seconds a step | of whole | peak MiB | gradient's error | temperature's gradient |
 |---|---|---|---|---|---|---|---|
@@ -151,16 +162,18 @@ def main() -> None:
     parser.add_argument("--micro", type=int, nargs="+", default=[32, 16])
     parser.add_argument("--rounds", type=int, default=5, help="measured turns of each side")
     parser.add_argument("--dry-run", action="store_true", help="print the table without writing it to the page")
+    device_option(parser)
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    check_device(arguments.device)
     size = replace(SIZES["small"], batch=arguments.batch)
     if arguments.memory_of:
-        print(peak_memory(arguments.memory_of, size, arguments.micro[0]))
+        print(peak_memory(arguments.memory_of, size, arguments.micro[0], arguments.device))
         return
     cases = [(side, micro) for micro in (arguments.batch, *arguments.micro) for side in SIDES]
-    text = section(size, cases, arguments.rounds)
+    text = section(size, cases, arguments.rounds, arguments.device)
     if not arguments.dry_run:
-        write_section("large_batches", text)
+        write_section(section_name("large_batches", arguments.device), text)
 
 
 if __name__ == "__main__":

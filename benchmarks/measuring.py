@@ -1,6 +1,8 @@
 """Times of several sides in turn, memory of processes of their own, and the page that each benchmark has a section of."""
 
+import argparse
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -26,13 +28,50 @@ def write_section(name: str, text: str, page: Path = PAGE) -> None:
     temporary.replace(page)
 
 
-def median_seconds(steps: dict[Side, Callable[[], object]], rounds: int) -> dict[Side, float]:
+def wait(device: str) -> None:
+    """Until a GPU has done what it was given."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def hardware(device: str) -> str:
+    """What a page calls the machine."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def section_name(name: str, device: str) -> str:
+    """Of a section of the page: a GPU has its own, which a run on a CPU leaves alone."""
+    return name if device == "cpu" else f"{name} on a GPU"
+
+
+def device_option(parser: argparse.ArgumentParser) -> None:
+    """`--device`, the CPU unless told otherwise."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+
+
+def check_device(device: str) -> None:
+    """Ends the program with one line where there is no such device."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("error: --device cuda: no CUDA device here")
+
+
+def median_seconds(steps: dict[Side, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[Side, float]:
     """Median seconds of each side's step, turn by turn in one process; the order turns round after every round."""
     seconds: dict[Side, list[float]] = {side: [] for side in steps}
     for turn in range(rounds + 1):
         for side in steps if turn % 2 else reversed(steps):
+            wait(device)
             start = time.perf_counter()
             steps[side]()
+            wait(device)
             if turn:  # the first one allocates
                 seconds[side].append(time.perf_counter() - start)
     return {side: statistics.median(times) for side, times in seconds.items()}
@@ -53,12 +92,14 @@ def number_from_process(*arguments: str) -> int:
     return int(result.stdout.split()[-1])
 
 
-def bare_trainer(max_steps: int, callback: object) -> object:
-    """Lightning's trainer on a CPU without files, bars and validation."""
+def bare_trainer(max_steps: int, callback: object, device: str = "cpu", precision: str = "32-true") -> object:
+    """Lightning's trainer on one device without files, bars and validation."""
     import lightning
 
     return lightning.Trainer(
-        accelerator="cpu",
+        accelerator="cpu" if device == "cpu" else "gpu",
+        devices=1,
+        precision=precision,
         max_steps=max_steps,
         logger=False,
         enable_checkpointing=False,

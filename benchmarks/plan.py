@@ -1,6 +1,6 @@
 """Peak memory that `alignlab plan` predicts against what training takes, written to docs/plan.md.
 
-    python benchmarks/plan.py [--only "PPO, LoRA"] [--dry-run]
+    python benchmarks/plan.py [--only "PPO, LoRA"] [--device cuda] [--dry-run]
 
 SmolLM2-135M (extra `smollm2`), the systems as `train.py` builds them, batches of random tokens of one length. Every row is a process of its own: it
 notes its resident size before the net is built, takes one step, forgets the peak so far (that of reading the weights) and takes another. Needs Linux.
@@ -10,7 +10,6 @@ LoRA needs the extra `rlhf`, the 4-bit base `quantization`.
 import argparse
 import contextlib
 import os
-import platform
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -21,7 +20,18 @@ from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imp
 import lightning
 import torch
 from hydra import compose, initialize_config_dir
-from measuring import PAGE, bare_trainer, number_from_process, resident_bytes, smollm2, write_section
+from measuring import (
+    PAGE,
+    bare_trainer,
+    check_device,
+    device_option,
+    hardware,
+    number_from_process,
+    resident_bytes,
+    section_name,
+    smollm2,
+    write_section,
+)
 from torch.utils.data import DataLoader
 
 from alignlab import run
@@ -99,16 +109,18 @@ class SecondStep(lightning.Callback):
     def on_train_batch_start(self, trainer: lightning.Trainer, system: object, batch: object, index: int) -> None:
         if index == 1:
             Path("/proc/self/clear_refs").write_text("5")
+            if system.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
 
 
-def work(case: str) -> None:
+def work(case: str, device: str) -> None:
     """The worker: prints the peak above the start."""
     job, overrides = CASES[case]
     model = [
         f"model={job.stage}",
         "model/net=language_pretrained",
         f"model.net.path={smollm2()}",
-        "trainer=cpu",
+        f"trainer={'cpu' if device == 'cpu' else 'gpu'}",
         *overrides,
     ]
     if job.stage == "ppo":
@@ -132,10 +144,10 @@ def work(case: str) -> None:
     if job.quantization:
         with contextlib.suppress(ImportError):
             import bitsandbytes  # noqa: F401
-    trainer = bare_trainer(2, SecondStep())
+    trainer = bare_trainer(2, SecondStep(), device)
     before = resident_bytes()
     trainer.fit(system, datamodule=Batches(job.stage, datamodule.tokenizer))
-    print(resident_bytes("VmHWM") - before)
+    print(torch.cuda.max_memory_allocated() if device == "cuda" else resident_bytes("VmHWM") - before)
 
 
 def line(case: str, expected: Plan, measured: int) -> str:
@@ -150,29 +162,36 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these rows, printed only")
     parser.add_argument("--dry-run", action="store_true", help="print the table without writing it to docs/plan.md")
     parser.add_argument("--work", choices=CASES, help=argparse.SUPPRESS)
+    device_option(parser)
     arguments = parser.parse_args()
+    check_device(arguments.device)
     if arguments.work:
-        work(arguments.work)
+        work(arguments.work, arguments.device)
         return
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of the workers
+    if arguments.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of the workers
     model, lines = sizes(str(smollm2())), []
     for case in arguments.only:
-        lines.append(line(case, plan(model, CASES[case][0]), number_from_process("--work", case)))
+        measured = number_from_process("--work", case, "--device", arguments.device)
+        # torch's count has no context of CUDA in it, which the plan of a GPU has
+        lines.append(line(case, plan(model, CASES[case][0]), measured))
         print(lines[-1], flush=True)
     if not arguments.dry_run and arguments.only == list(CASES):  # the page has the whole table
-        write_section("measured", section(lines), PAGE.with_name("plan.md"))
+        write_section(
+            section_name("measured", arguments.device), section(lines, arguments.device), PAGE.with_name("plan.md")
+        )
 
 
-def section(lines: list[str]) -> str:
+def section(lines: list[str], device: str) -> str:
     """This benchmark's part of the page."""
     table = "\n".join(lines)
     return f"""
 ## Against what training takes
 
-MiB at SmolLM2-135M on a CPU: {PROMPT} tokens of prompt and {RESPONSE} of response, {ROWS} rows a pass ({ROWS} pairs of DPO), {ROLLOUT} of PPO generated at a
+MiB at SmolLM2-135M: {PROMPT} tokens of prompt and {RESPONSE} of response, {ROWS} rows a pass ({ROWS} pairs of DPO), {ROLLOUT} of PPO generated at a
 time, float32 but where said, LoRA of rank 16 on all linear layers. Measured: highest resident size of the second step above what the process held
-before the net was built, with whatever the libraries allocate beside tensors.
-torch {torch.__version__}, {platform.machine()} (2 CPU cores, AMD EPYC), {date.today()}. Made by `python benchmarks/plan.py`.
+before the net was built, with whatever the libraries allocate beside tensors; on a GPU what torch had allocated at most.
+torch {torch.__version__}, {hardware(device)}, {date.today()}. Made by `python benchmarks/plan.py`.
 
 | training | predicted | phase | largest part | measured | predicted / measured |
 |---|---|---|---|---|---|

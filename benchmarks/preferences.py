@@ -1,6 +1,6 @@
 """SFT and reward training side by side with trl 1.12.0: texts per second, written to docs/benchmarks.md.
 
-    python benchmarks/preferences.py [--rounds 5] [--batches 6] [--dry-run]
+    python benchmarks/preferences.py [--rounds 5] [--batches 6] [--device cuda] [--dry-run]
 
 Both sides train equal Llamas on the built-in reviews in one process, turn by turn. A turn is `--batches` whole steps: batch, forward,
 loss, backward, clipping, AdamW. trl's steps are its trainer's own `training_step` on batches of its own collator in its random order; ours
@@ -8,7 +8,6 @@ are those of the systems, on the data modules' batches (texts of like length tog
 """
 
 import argparse
-import platform
 import statistics
 import tempfile
 import time
@@ -21,7 +20,8 @@ from alignlab import torchvision_ops  # noqa: F401  (before trl, which imports t
 
 # isort: split
 import torch
-from measuring import write_section
+from lightning.fabric.utilities import move_data_to_device
+from measuring import check_device, device_option, hardware, section_name, wait, write_section
 from torch import nn
 
 from alignlab.data.language_modules import MoviePreferences, MovieReviews
@@ -42,14 +42,15 @@ def net_for(vocabulary: object) -> nn.Module:
     return llama(width=256, depth=6, heads=4, context_length=256, vocabulary=vocabulary)
 
 
-def stepper(module: nn.Module, loss_of: Callable, batches: Iterator) -> Turn:
+def stepper(module: nn.Module, loss_of: Callable, batches: Iterator, device: str) -> Turn:
     """Our step on the next batches."""
+    module.to(device)
     optimizer = adamw(module, lr=1e-4, total_steps=10_000, schedule="linear")["optimizer"]
     trained = [p for p in module.parameters() if p.requires_grad]
 
     def turn(count: int) -> None:
         for _ in range(count):
-            loss_of(next(batches)).backward()
+            loss_of(move_data_to_device(next(batches), device)).backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -57,15 +58,17 @@ def stepper(module: nn.Module, loss_of: Callable, batches: Iterator) -> Turn:
     return turn
 
 
-def our_sft() -> Turn:
+def our_sft(device: str) -> Turn:
     data = MovieReviews(batch_size=ROWS)
     data.setup()
     system = SftSystem(partial(net_for), vocabulary=data.vocabulary, optim=adamw)
     system.configure_model()
-    return stepper(system.net, lambda batch: next_token_loss(system.log_probs(batch)), cycle(data.train_dataloader()))
+    return stepper(
+        system.net, lambda batch: next_token_loss(system.log_probs(batch)), cycle(data.train_dataloader()), device
+    )
 
 
-def our_reward() -> Turn:
+def our_reward(device: str) -> Turn:
     data = MoviePreferences(batch_size=ROWS)
     data.setup()
     model = RewardModel(net_for(data.vocabulary))
@@ -74,10 +77,10 @@ def our_reward() -> Turn:
         rewards = model(batch.ids, batch.mask)
         return bradley_terry(rewards[batch.first], rewards[batch.second], batch.share)
 
-    return stepper(model, loss_of, cycle(data.train_dataloader()))
+    return stepper(model, loss_of, cycle(data.train_dataloader()), device)
 
 
-def trl_turn(kind: str) -> Turn:
+def trl_turn(kind: str, device: str) -> Turn:
     """trl's trainer, stepped by hand as its loop does it."""
     import datasets
     import trl
@@ -90,7 +93,7 @@ def trl_turn(kind: str) -> Turn:
     )
     net = net_for(data.vocabulary)
     settings = {
-        "output_dir": tempfile.mkdtemp(), "use_cpu": True, "report_to": [], "per_device_train_batch_size": ROWS, "bf16": False, "max_length": 128,
+        "output_dir": tempfile.mkdtemp(), "use_cpu": device == "cpu", "report_to": [], "per_device_train_batch_size": ROWS, "bf16": False, "max_length": 128,
         "gradient_checkpointing": False, "learning_rate": 1e-4, "disable_tqdm": True, "max_grad_norm": 1.0,
     }  # fmt: skip
     if kind == "SFT":
@@ -130,15 +133,19 @@ def main() -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md"
     )
+    device_option(parser)
     arguments = parser.parse_args()
+    check_device(arguments.device)
     lines = ["| training | side | texts/s | speed ratio |", "|---|---|---|---|"]
     for kind, ours, texts in (("SFT", our_sft, ROWS), ("reward", our_reward, 2 * ROWS)):
-        sides = {"trl 1.12.0": trl_turn(kind), "alignlab": ours()}
+        sides = {"trl 1.12.0": trl_turn(kind, arguments.device), "alignlab": ours(arguments.device)}
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(arguments.rounds + 1):
             for name in sides if turn % 2 else reversed(sides):
+                wait(arguments.device)
                 start = time.perf_counter()
                 sides[name](arguments.batches)
+                wait(arguments.device)
                 if turn:  # the first one allocates
                     seconds[name].append(time.perf_counter() - start)
         rates = {name: texts * arguments.batches / statistics.median(times) for name, times in seconds.items()}
@@ -147,10 +154,13 @@ def main() -> None:
         ]
         print("\n".join(lines[-2:]), flush=True)
     if not arguments.dry_run:
-        write_section("preferences", section(lines, arguments.rounds, arguments.batches))
+        write_section(
+            section_name("preferences", arguments.device),
+            section(lines, arguments.rounds, arguments.batches, arguments.device),
+        )
 
 
-def section(lines: list[str], rounds: int, batches: int) -> str:
+def section(lines: list[str], rounds: int, batches: int, device: str) -> str:
     """This benchmark's part of the page."""
     table = "\n".join(lines)
     return f"""
@@ -158,7 +168,7 @@ def section(lines: list[str], rounds: int, batches: int) -> str:
 
 Whole training steps on the built-in reviews, a Llama of 7 M parameters, float32, {ROWS} texts or pairs a batch, as their trainers and our data
 modules make them: ours put texts of like length together and never hold a batch's logits. Medians of {rounds} turns of {batches} steps, alternating
-in one process. torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()} (2 CPU cores, AMD EPYC), {date.today()}. Made by
+in one process. torch {torch.__version__}, {hardware(device)}, {date.today()}. Made by
 `python benchmarks/preferences.py`.
 
 {table}

@@ -1,6 +1,6 @@
 """Policies of `experiment=rlhf_movies` before an independent judge: score against KL, beside best-of-n; written to docs/benchmarks.md.
 
-    python benchmarks/rlhf_movies.py outputs/rlhf_movies/<time> [PPO=<run>] [GRPO=<run>] ... [--prompts 512] [--samples 32] [--dry-run]
+    python benchmarks/rlhf_movies.py outputs/rlhf_movies/<time> [PPO=<run>] [GRPO=<run>] ... [--prompts 512] [--samples 32] [--device cuda] [--dry-run]
 
 The first argument is a run of the whole chain: its stages are sft, reward, judge, dpo and ppo; more policies are named with their run directories.
 Every policy answers the same held-out prompts with the same random numbers at temperature 1. KL is the mean of log p(policy) - log p(SFT) over its own
@@ -9,8 +9,6 @@ responses. One standard deviation is that of the judge's scores of the SFT model
 
 import argparse
 import csv
-import os
-import platform
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +18,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before lightning)
 
 # isort: split
 import torch
-from measuring import write_section
+from measuring import check_device, device_option, hardware, section_name, write_section
 
 from alignlab.data.language_modules import MoviePrompts
 from alignlab.evaluation.best_of_n import best_of_n
@@ -47,14 +45,15 @@ class Answers(NamedTuple):
 class Field:
     """The prompts, the SFT model and both reward models."""
 
-    def __init__(self, chain: Path, number: int) -> None:
+    def __init__(self, chain: Path, number: int, device: str) -> None:
+        self.device = device
         data = MoviePrompts(tokenizer=str(chain / "sft"))
         data.setup()
         self.prompts = data.rows["val"].prompts[:number]
         self.tokenizer = load_tokenizer(str(chain / "sft"))
         self.scorers = [ModelReward(str(chain / name)) for name in ("reward", "judge")]
         for scorer in self.scorers:
-            scorer.bind(SimpleNamespace(device="cpu"), self.tokenizer)
+            scorer.bind(SimpleNamespace(device=device), self.tokenizer)
         self.sft = self._backend(chain / "sft")
 
     def answers(self, run: Path | None, samples: int = 1, number: int | None = None) -> Answers:
@@ -75,9 +74,8 @@ class Field:
             backend.close()
         return Answers(responses, ended, reward, judge, kl)
 
-    @staticmethod
-    def _backend(run: Path) -> CompiledBackend:
-        backend = CompiledBackend(batch_size=64)
+    def _backend(self, run: Path) -> CompiledBackend:
+        backend = CompiledBackend(batch_size=64, device=self.device)
         backend.load(ModelSource(str(run)))
         return backend
 
@@ -128,24 +126,25 @@ def main() -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md"
     )
+    device_option(parser)
     arguments = parser.parse_args()
+    check_device(arguments.device)
     runs = {name.upper(): arguments.chain / name for name in ("ppo", "dpo") if (arguments.chain / name).is_dir()}
     runs |= {name: Path(run) for name, _, run in (policy.partition("=") for policy in arguments.policies)}
-    found = table(Field(arguments.chain, arguments.prompts), runs, arguments.samples)
+    found = table(Field(arguments.chain, arguments.prompts, arguments.device), runs, arguments.samples)
     text = f"""
 ## A better policy in the eyes of an independent judge
 
 `experiment=rlhf_movies`: a language model of 2.6 M parameters trained on reviews, a reward model, and a judge of another seed and split that no training sees.
 {arguments.prompts} held-out prompts, {LENGTH} tokens at most, temperature 1. Rise: of the judge's mean, in standard deviations of its scores of
 SFT's responses. Best of n: {arguments.samples} samples to each of {PICKED} prompts, picked by the reward model; KL is log n - (n - 1) / n.
-{os.cpu_count()} CPU cores ({platform.machine()},
-AMD EPYC), torch {torch.__version__}, {date.today()}. Made by `python benchmarks/rlhf_movies.py`.
+{hardware(arguments.device)}, torch {torch.__version__}, {date.today()}. Made by `python benchmarks/rlhf_movies.py`.
 
 {found}
 """
     print(text)
     if not arguments.dry_run:
-        write_section("rlhf_movies", text)
+        write_section(section_name("rlhf_movies", arguments.device), text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Every strategy with two processes at one CLIP: memory per rank against the arithmetic, and seconds a step; written to docs/strategies.md.
 
-    python benchmarks/strategies.py [--only ddp fsdp] [--precision 32-true] [--dry-run]
+    python benchmarks/strategies.py [--only ddp fsdp] [--precision 32-true] [--device cuda] [--dry-run]
 
 Each row is a run of `train.py` on a CPU whose `memory` callback measures in the processes themselves. The joint batch is the same everywhere. Rows that
 aren't measured this time stay as benchmarks/strategies.json has them. `deepspeed` needs its extra.
@@ -20,7 +20,7 @@ from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imp
 # isort: split
 import torch
 from hydra import compose, initialize_config_dir
-from measuring import EXACT_MEMORY, write_section
+from measuring import EXACT_MEMORY, check_device, device_option, write_section
 
 from alignlab.memory import Counts, Strategy, counts, training_memory
 from alignlab.run import build
@@ -55,14 +55,19 @@ def model_counts() -> Counts:
     return counts(system)
 
 
-def run(case: str, precision: str) -> dict[str, float]:
+def run(case: str, precision: str, device: str) -> dict[str, float]:
     """Bytes and seconds of one run of train.py."""
     _, ranks, overrides = CASES[case]
+    if device == "cuda":
+        overrides = tuple(word.replace("trainer=cpu", "trainer=gpu") for word in overrides)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train.py", *MODEL, *overrides, f"trainer.precision={precision}"]
         command += [f"data.batch_size={JOINT_BATCH // ranks}", f"hydra.run.dir={folder}"]
         environment = os.environ | EXACT_MEMORY
-        environment |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)), "CUDA_VISIBLE_DEVICES": ""}
+        environment |= {
+            "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)),
+            **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}),
+        }
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{case}: {done.stderr.strip().splitlines()[-1]}")
@@ -110,14 +115,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed", "bf16-true"), default="32-true")
     parser.add_argument("--dry-run", action="store_true", help="print without writing")
+    device_option(parser)
     arguments = parser.parse_args()
+    check_device(arguments.device)
+    arguments.dry_run |= arguments.device == "cuda"  # the page's table is of two processes on a CPU
     rows = json.loads(TABLE.read_text()) if TABLE.exists() else {}
     for case in arguments.only:
         group = CASES[case][2][0].removeprefix("trainer=")
         if not (ROOT / "conf" / "trainer" / f"{group}.yaml").exists():
             print(f"{case}: there is no conf/trainer/{group}.yaml")
             continue
-        row = {**run(case, arguments.precision), "date": time.strftime("%Y-%m-%d")}
+        row = {**run(case, arguments.precision, arguments.device), "date": time.strftime("%Y-%m-%d")}
         rows[f"{case} | {arguments.precision}"] = row
         print(case, row, flush=True)
         if not arguments.dry_run:  # row by row, so that what was measured stays

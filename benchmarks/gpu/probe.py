@@ -1,0 +1,76 @@
+# ruff: noqa: E402  (its own words are taken off the command line first)
+"""train.py with torch's synchronisation warnings on within training steps from the fourth to the last but one; counts them by place, to a file.
+
+python benchmarks/gpu/probe.py FILE model=clip trainer=gpu ...
+"""
+
+import collections
+import json
+import os
+import runpy
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = Path(sys.argv.pop(1)).resolve()
+FIRST = 3  # steps that build things up
+sys.argv[0] = "train.py"
+sys.path.insert(0, str(ROOT))
+
+import alignlab.torchvision_ops  # noqa: F401  before lightning
+
+# isort: split
+import torch
+from lightning.pytorch.loops import training_epoch_loop
+
+FOUND: collections.Counter = collections.Counter()
+LOOP = training_epoch_loop._TrainingEpochLoop
+PLAIN_ADVANCE = LOOP.advance
+
+
+def place() -> str:
+    """The innermost line of the project and, if deeper, of a library, as the pretend device writes them."""
+    frames = [
+        f for f in traceback.extract_stack() if __file__ not in f.filename and not f.filename.endswith("warnings.py")
+    ]
+    source = str(ROOT / "src" / "alignlab") + os.sep
+    own = [f for f in frames if f.filename.startswith(source)]
+    last = own[-1] if own else frames[-1]
+    name = last.filename.removeprefix(source).rpartition("site-packages/")[2] or last.filename
+    return f"{name}:{last.lineno} ({last.name})"
+
+
+def noted(message: object, *_: object, **__: object) -> None:
+    if "synchroniz" in str(message):
+        FOUND[place()] += 1
+
+
+class Steps:
+    """How many were watched; the last step of a run saves and isn't."""
+
+    taken = watched = 0
+
+
+def advance(loop: object, *arguments: object, **settings: object) -> object:
+    Steps.taken += 1
+    last = loop.trainer.max_steps
+    if Steps.taken <= FIRST or Steps.taken >= last or not torch.cuda.is_available():
+        return PLAIN_ADVANCE(loop, *arguments, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = noted
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            return PLAIN_ADVANCE(loop, *arguments, **settings)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+            Steps.watched += 1
+
+
+LOOP.advance = advance
+try:
+    runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+finally:
+    TARGET.write_text(json.dumps({"steps": Steps.watched, "waits": dict(FOUND)}))

@@ -1,0 +1,327 @@
+"""One side of the PPO benchmark as a process: it makes an update when it is told to and says how long each phase took.
+
+    python benchmarks/ppo_sides.py alignlab --setting page --updates 3 [--device cuda] [--precision bf16-mixed]
+
+On a line "go" of standard input an update is made; `BEFORE {...}` and `REPORT {...}` come on standard output. `ppo.py` and `gpu/updates.py` start these.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+
+from alignlab import torchvision_ops  # noqa: F401  (before TRL, which imports torchvision)
+
+# isort: split
+import torch
+from measuring import EXACT_MEMORY, bare_trainer, device_option, resident_bytes, wait
+
+TRL, OURS, SEPARATE, GRPO = "TRL 1.12", "alignlab", "alignlab, separate critic", "alignlab, GRPO"
+PAD, END = 0, 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes that all sides share."""
+
+    batch: int
+    prompt: int
+    response: int
+    epochs: int
+    vocabulary: int
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    key_heads: int
+
+
+SETTINGS = {
+    "page": Setting(8, 32, 64, 4, 32_000, 384, 1024, 6, 6, 6),
+    "tiny": Setting(4, 8, 8, 2, 500, 48, 64, 2, 3, 3),
+    "135M": Setting(64, 64, 128, 4, 49_152, 576, 1536, 30, 9, 3),
+    "1B": Setting(32, 64, 128, 4, 128_256, 2048, 8192, 16, 32, 8),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process is to do."""
+
+    side: str
+    updates: int
+    setting: Setting
+    device: str
+    precision: str
+
+
+def config(size: Setting):
+    """Of all nets."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.width,
+        intermediate_size=size.inner,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.key_heads,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=PAD,
+        eos_token_id=END,
+        num_labels=1,
+    )
+
+
+def prompts(size: Setting, number: int) -> torch.Tensor:
+    """Ids (B, P) of one update."""
+    return torch.randint(2, size.vocabulary, (size.batch, size.prompt), generator=torch.Generator().manual_seed(number))
+
+
+class Turns:
+    """The worker's end of the conversation: waits for its turn, measures phases, reports."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.phases: dict[str, float] = {}
+        self.started = 0.0
+
+    def wait(self) -> None:
+        """Block until it is this side's turn."""
+        if sys.stdin.readline().strip() != "go":
+            os._exit(0)
+        self.phases, self.started = {}, time.perf_counter()
+
+    def report(self) -> None:
+        """Say how long the update took."""
+        wait(self.device)
+        whole = time.perf_counter() - self.started
+        peak = torch.cuda.max_memory_allocated() if self.device == "cuda" else resident_bytes("VmHWM")
+        print("REPORT " + json.dumps({"update": whole, "peak": peak, **self.phases}), flush=True)
+
+    def timed(self, name: str, function):
+        """The function, its time added to a phase."""
+
+        def wrapper(*args, **kwargs):
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                wait(self.device)
+                self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
+
+        return wrapper
+
+
+def work_trl(turns: Turns, job: Job) -> None:
+    """TRL's trainer; its callback at the end of an update waits for the next turn."""
+    from datasets import Dataset
+    from transformers import LlamaForCausalLM, LlamaForSequenceClassification, TrainerCallback
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
+
+    class Pause(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            wait(job.device)
+            turns.phases["improve"] = time.perf_counter() - marks["improve"]
+            turns.phases["score"] = turns.started and marks["improve"] - turns.started - turns.phases["generate"]
+            turns.report()
+            turns.wait()
+
+    size, updates = job.setting, job.updates
+    marks: dict[str, float] = {}
+    rows = torch.cat([prompts(size, i) for i in range(updates + 1)]).tolist()
+    settings = PPOConfig(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=size.batch,
+        gradient_accumulation_steps=1,
+        num_mini_batches=1,
+        num_ppo_epochs=size.epochs,
+        total_episodes=size.batch * updates,
+        response_length=size.response,
+        temperature=1.0,
+        local_rollout_forward_batch_size=size.batch,
+        learning_rate=1e-5,
+        num_sample_generations=0,
+        report_to="none",
+        save_strategy="no",
+        use_cpu=job.device == "cpu",
+        bf16=job.precision == "bf16-mixed",
+        disable_tqdm=True,
+    )
+    policy = LlamaForCausalLM(config(size))
+    trainer = PPOTrainer(
+        args=settings,
+        processing_class=tokenizer(),
+        model=policy,
+        ref_model=LlamaForCausalLM(config(size)),
+        reward_model=LlamaForSequenceClassification(config(size)),
+        value_model=LlamaForSequenceClassification(config(size)),
+        train_dataset=Dataset.from_dict({"input_ids": rows}),
+        callbacks=[Pause()],
+    )
+    whiten = ppo_trainer.masked_whiten
+
+    def whiten_and_mark(*args, **kwargs):  # the last thing before the epochs
+        wait(job.device)
+        marks["improve"] = time.perf_counter()
+        return whiten(*args, **kwargs)
+
+    ppo_trainer.masked_whiten = whiten_and_mark
+    ppo_trainer.batch_generation = turns.timed("generate", ppo_trainer.batch_generation)
+    turns.wait()
+    trainer.train()
+
+
+def tokenizer():
+    """TRL wants one; it is never asked for words."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({"<pad>": PAD, "<end>": END, "<unk>": 2}, unk_token="<unk>"))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<end>", padding_side="left")
+
+
+class SequenceScore:
+    """The same reward model as TRL's."""
+
+    def __init__(self, size: Setting) -> None:
+        self.size = size
+
+    def bind(self, net, tokenizer) -> None:
+        from transformers import LlamaForSequenceClassification
+
+        self.model = LlamaForSequenceClassification(config(self.size)).eval().to(net.device)
+
+    def __call__(self, batch) -> torch.Tensor:
+        ids = torch.tensor(batch.sequences, device=self.model.device)
+        return self.model.score(self.model.model(ids, use_cache=False).last_hidden_state[:, -1])[:, 0]
+
+
+def work_alignlab(turns: Turns, job: Job) -> None:
+    """`PpoSystem` under Lightning's trainer, as `python train.py model=ppo` runs it."""
+    import lightning
+    from torch.utils.data import DataLoader
+    from transformers import LlamaForCausalLM
+
+    from alignlab.optim import adamw
+    from alignlab.systems.rlhf import on_policy
+    from alignlab.systems.rlhf.grpo import GrpoSystem
+    from alignlab.systems.rlhf.ppo import PpoSystem
+    from alignlab.systems.rlhf.update import Update
+    from alignlab.types import LanguageVocabulary, PromptBatch
+
+    size = job.setting
+
+    class Turn(lightning.Callback):
+        def on_train_batch_start(self, *_):
+            turns.wait()
+
+        def on_train_batch_end(self, *_):
+            turns.report()
+
+    class Data(lightning.LightningDataModule):
+        tokenizer = tokenizer()
+
+        def train_dataloader(self):
+            mask, index = torch.ones(size.batch, size.prompt, dtype=torch.bool), torch.arange(size.batch)
+            return DataLoader([PromptBatch(prompts(size, i), mask, index) for i in range(job.updates)], batch_size=None)
+
+    shared = {
+        "vocabulary": LanguageVocabulary(size.vocabulary, PAD, None, END),
+        "optim": partial(adamw, lr=1e-5, weight_decay=0.0),
+        "response_length": size.response,
+    }
+    made = lambda vocabulary: LlamaForCausalLM(config(size))  # noqa: E731
+    if job.side == GRPO:
+        update = Update(1, micro_batch_size=size.batch)  # as its config has it
+        system = GrpoSystem(made, SequenceScore(size), group_size=4, update=update, **shared)
+    else:
+        critic = "separate" if job.side == SEPARATE else "shared"
+        update = Update(size.epochs, micro_batch_size=size.batch)
+        system = PpoSystem(made, SequenceScore(size), critic=critic, update=update, **shared)
+    system.sampling = system.sampling._replace(ignore_eos=True)
+    on_policy.generate = turns.timed("generate", on_policy.generate)
+    on_policy.evaluate = turns.timed("score", on_policy.evaluate)
+    system.score = turns.timed("score", system.score)
+    system.update.run = turns.timed("improve", system.update.run)
+    bare_trainer(job.updates, Turn(), job.device, job.precision).fit(system, datamodule=Data())
+
+
+def work(job: Job) -> None:
+    """A worker process: builds one side after the imports, says what it held before."""
+    import lightning  # noqa: F401
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        from trl.experimental.ppo import PPOTrainer  # noqa: F401
+    (torch.randn(512, 512) @ torch.randn(512, 512)).sum()
+    print("BEFORE " + json.dumps({"resident": resident_bytes()}), flush=True)
+    turns = Turns(job.device)
+    (work_trl if job.side == TRL else work_alignlab)(turns, job)
+
+
+class Worker:
+    """The parent's end."""
+
+    def __init__(
+        self,
+        side: str,
+        updates: int,
+        exact_memory: bool = False,
+        setting: str = "page",
+        device: str = "cpu",
+        precision: str = "32-true",
+    ) -> None:
+        environment = dict(os.environ)
+        if exact_memory:
+            environment |= EXACT_MEMORY
+        options = ["--updates", str(updates), "--setting", setting, "--device", device, "--precision", precision]
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, side, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if os.environ.get("SHOW") else subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        self.before = self._read("BEFORE")["resident"]
+
+    def turn(self) -> dict[str, float]:
+        """One update."""
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return self._read("REPORT")
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.kill()
+        self.process.wait()
+
+    def _read(self, mark: str) -> dict[str, float]:
+        for line in self.process.stdout:
+            if line.startswith(mark + " "):
+                return json.loads(line[len(mark) + 1 :])
+        raise RuntimeError(f"the worker ended (status {self.process.wait()}); SHOW=1 shows why")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("side", choices=(TRL, OURS, SEPARATE, GRPO))
+    parser.add_argument("--updates", type=int, default=3)
+    parser.add_argument("--setting", choices=SETTINGS, default="page")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    device_option(parser)
+    options = parser.parse_args()
+    work(Job(options.side, options.updates, SETTINGS[options.setting], options.device, options.precision))
+
+
+if __name__ == "__main__":
+    main()

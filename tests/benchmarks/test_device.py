@@ -1,0 +1,45 @@
+"""Benchmarks take --device: a GPU has sections of its own, and FLOPs are the same wherever they are counted."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiny_run import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import measuring
+
+PROGRAMS = sorted(
+    file for file in (REPOSITORY / "benchmarks").glob("*.py") if file.stem not in ("measuring", "agreement")
+)  # two processes of a CPU agree by gloo
+
+
+@pytest.mark.parametrize("file", PROGRAMS, ids=lambda file: file.stem)
+def test_every_benchmark_takes_a_device(file: Path) -> None:
+    assert "device_option(parser)" in file.read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_without_a_gpu_it_is_one_line() -> None:
+    with pytest.raises(SystemExit, match="--device cuda: no CUDA device here"):
+        measuring.check_device("cuda")
+
+
+def test_a_run_on_a_cpu_leaves_the_gpus_section_alone(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    for device in ("cuda", "cpu"):
+        measuring.write_section(measuring.section_name("clip", device), f"measured on {device}", page)
+    measuring.write_section(measuring.section_name("clip", "cpu"), "measured again", page)
+    assert "measured on cuda" in page.read_text() and "measured on cpu" not in page.read_text()
+
+
+@pytest.mark.slow  # every shape is worked out in Python
+def test_flops_are_the_same_with_and_without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    import albef
+
+    monkeypatch.setitem(albef.SIZES, "small", albef.WARM_UP)
+
+    counted = [albef.gflops_per_sample("alignlab", 4, where, "small") for where in ("meta", "cpu")]
+    assert counted[0] == pytest.approx(counted[1], rel=1e-12) and counted[0] > 0
