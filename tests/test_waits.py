@@ -1,8 +1,9 @@
-"""No mixed device, nothing that a GPU would refuse: every model's training, validation, checkpoint and export on the pretend CUDA device."""
+"""No unlisted wait, no mixed device: every model's training, validation, checkpoint and export on the pretend CUDA device."""
 
 import pytest
 
 from pretend_cuda.process import Found, Job, none, results
+from tiny_run import TINY_ALBEF, TINY_LANGUAGE, TINY_LLAMA, TINY_SCENES, TINY_TOWERS
 
 SHORT = (
     "trainer=gpu",
@@ -12,27 +13,16 @@ SHORT = (
     "trainer.log_every_n_steps=5",
     "trainer.num_sanity_val_steps=0",
 )
-SCENES = (
-    "data=emoji_scenes",
-    "data.num_train=80",
-    "data.num_val=8",
-    "data.batch_size=8",
-    "data.num_workers=0",
-    "data.image_size=32",
-)
-LANGUAGE = ("data.batch_size=4", "data.max_length=24")
-NET = ("model.net.width=32", "model.net.depth=1", "model.net.heads=2", "+data.vocab_size=300")
 JOBS = (
-    Job("clip", ("model=clip", *SHORT, *SCENES)),
-    Job("siglip", ("model=siglip", *SHORT, *SCENES)),
-    Job("albef", ("model=albef", "model.fuse_from_step=1", *SHORT, *SCENES)),
-    Job("sft", ("model=sft", *SHORT, *LANGUAGE, *NET)),
-    Job("sft_packed", ("model=sft", "data.pack=true", *SHORT, *LANGUAGE, *NET)),
-    Job("reward", ("model=reward", *SHORT, *LANGUAGE)),
-    Job("dpo", ("model=dpo", "model.net.path={jobs}/sft", *SHORT, *LANGUAGE)),
+    Job("clip", ("model=clip", *SHORT, *TINY_SCENES, *TINY_TOWERS)),
+    Job("siglip", ("model=siglip", "callbacks=default", *SHORT, *TINY_SCENES, *TINY_TOWERS)),
+    Job("albef", ("model=albef", *SHORT, *TINY_SCENES, *TINY_ALBEF)),
+    Job("sft", ("model=sft", *SHORT, *TINY_LANGUAGE, *TINY_LLAMA)),
+    Job("sft_packed", ("model=sft", "data.pack=true", *SHORT, *TINY_LANGUAGE, *TINY_LLAMA)),
+    Job("reward", ("model=reward", *SHORT, *TINY_LANGUAGE)),
+    Job("dpo", ("model=dpo", "model.net.path={jobs}/sft", *SHORT, *TINY_LANGUAGE)),
 )
 MODELS = [job.name for job in JOBS]
-
 
 pytestmark = pytest.mark.distributed  # one other process
 
@@ -48,3 +38,8 @@ def test_nothing_is_refused(found: dict[str, Found], name: str) -> None:
     assert found[name].error is None
     assert found[name].value["status"] == "ok"
     none(found[name].refused())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_waits_is_listed(found: dict[str, Found], name: str) -> None:
+    none(found[name].unlisted())

@@ -85,7 +85,8 @@ class PairDataModule(LightningDataModule):
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
         self._tokenizer_name, self._tokenizer_kind, self._vocab_size = tokenizer, tokenizer_kind, vocab_size
         self._append_sep, self._pad_to_multiple = append_sep, pad_to_multiple
-        self._mean, self._std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+        mean, std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+        self._scale_and_shift = {torch.device("cpu"): (1 / (255 * std), mean / std)}  # by device
         self.source: PairSource | None = None
         self.vocabulary: Vocabulary | None = None
 
@@ -155,13 +156,17 @@ class PairDataModule(LightningDataModule):
 
     def normalise(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to float: (x / 255 - mean) / std."""
-        scale, shift = 1 / (255 * self._std.to(image.device)), self._mean.to(image.device) / self._std.to(image.device)
+        if image.device not in self._scale_and_shift:  # copied once: a copy every step would make the host wait
+            on_host = self._scale_and_shift[torch.device("cpu")]
+            self._scale_and_shift[image.device] = tuple(x.to(image.device) for x in on_host)
+        scale, shift = self._scale_and_shift[image.device]
         return image.float() * scale - shift
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalises pictures on the device."""
+        """Normalises pictures on the device, in float32, and gives them the type that the trainer's precision asks for."""
         if isinstance(batch, PairBatch) and batch.image.dtype == torch.uint8:
-            return batch._replace(image=self.normalise(batch.image))
+            image = self.normalise(batch.image)
+            return batch._replace(image=self.trainer.precision_plugin.convert_input(image) if self.trainer else image)
         return batch
 
     def _normalised(self, dataset: Any, shard: list[int]) -> NormalisedBatches:

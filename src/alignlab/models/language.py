@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import alignlab.torchvision_ops  # noqa: F401  before transformers and peft import torchvision
+from alignlab.models.language_masks import block_mask, one_text_a_row, padding_mask
 from alignlab.types import LanguageVocabulary
 
 if TYPE_CHECKING:
@@ -294,24 +295,13 @@ def hidden_states(
     mask (B, T) True = token; it may be left out for rows padded on the right: causal attention never looks there. With `document` (B, T), rows hold
     several texts, which don't see each other, and `position` (B, T) is counted from 0 in each.
     """
-    extra = {"position_ids": position} if position is not None else {}
-    attention = mask.long() if mask is not None else None
+    trunk, extra = trunk_of(model), {"position_ids": position} if position is not None else {}
     if document is not None:
-        attention = block_mask(model, document)
-    return trunk_of(model)(ids, attention_mask=attention, use_cache=False, **extra).last_hidden_state
-
-
-def block_mask(model: nn.Module, document: Tensor) -> Tensor:
-    """(B, 1, T, T): query t sees key s <= t of the same text; in the form that the model's attention takes."""
-    import torch
-
-    length = document.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=document.device).tril()
-    seen = (document[:, None, :, None] == document[:, None, None, :]) & causal
-    if trunk_of(model).config._attn_implementation == "sdpa":
-        return seen
-    dtype = next(model.parameters()).dtype
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+        attention = block_mask(trunk, document)
+    else:  # places that are given can be had without the mask; some models count them by it
+        attention = None if mask is None else padding_mask(trunk, mask) if position is not None else mask.long()
+    with one_text_a_row():
+        return trunk(ids, attention_mask=attention, use_cache=False, **extra).last_hidden_state
 
 
 def head_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
