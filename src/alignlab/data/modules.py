@@ -20,6 +20,7 @@ from alignlab.data.batches import (
     TrainPairs,
     training_batches,
     whole_batches,
+    workers_by_cores,
 )
 from alignlab.data.emoji import EmojiPairs
 from alignlab.data.emoji_scene_pairs import EmojiScenePairs
@@ -45,7 +46,7 @@ class PairDataModule(LightningDataModule):
     context_length
         largest number of ids of a caption.
     num_workers
-        processes that make batches; 0: the training process itself.
+        processes that make batches; 0: the training process itself; None: by the cores of this machine (`workers_by_cores`).
     tokenizer
         hub id or folder; None trains one on the captions.
     tokenizer_kind, vocab_size
@@ -62,7 +63,7 @@ class PairDataModule(LightningDataModule):
         batch_size: int = 128,
         image_size: int = 224,
         context_length: int = 32,
-        num_workers: int = 1,
+        num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
         tokenizer_kind: str = "word",
@@ -75,7 +76,7 @@ class PairDataModule(LightningDataModule):
         super().__init__()
         for key, value, least in (
             ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
+            ("num_workers", 0 if num_workers is None else num_workers, 0),
             ("prefetch_factor", prefetch_factor, 1),
             ("vocab_size", vocab_size, 6),
         ):
@@ -116,7 +117,8 @@ class PairDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches of `PairBatch`; incomplete ones are dropped."""
         rows = TrainPairs(self.source, self._encode)
-        return training_batches(rows, self.batch_size, self.trainer, self.num_workers, self.prefetch_factor)
+        workers = workers_by_cores(self._ranks[1]) if self.num_workers is None else self.num_workers
+        return training_batches(rows, self.batch_size, self.trainer, workers, self.prefetch_factor)
 
     def val_dataloader(self) -> DataLoader:
         """Held-out pairs, each picture with its first caption; the last batch may be smaller, equally on all ranks."""
@@ -192,7 +194,7 @@ class EmojiScenesModule(PairDataModule):
         batch_size: int = 128,
         image_size: int = 48,
         context_length: int = 20,
-        num_workers: int = 1,
+        num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
         append_sep: bool = False,
@@ -238,7 +240,7 @@ class EmojiModule(PairDataModule):
         batch_size: int = 128,
         image_size: int = 48,
         context_length: int = 24,
-        num_workers: int = 1,
+        num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
         vocab_size: int = 2048,
@@ -288,7 +290,7 @@ class ImageTextModule(PairDataModule):
         batch_size: int = 128,
         image_size: int = 224,
         context_length: int = 32,
-        num_workers: int = 4,
+        num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
         vocab_size: int = 8192,

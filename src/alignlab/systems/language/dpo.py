@@ -64,7 +64,7 @@ class DpoSystem(Exports, pl.LightningModule):
         self.net: nn.Module | None = None
         self._frozen: list[nn.Module] = []  # in a list: no part of the system, its checkpoint or its optimizer
         self._known: dict[tuple[str, int], float] = {}
-        self._new: list[tuple[list[tuple[str, int]], Tensor]] = []  # not fetched from the device yet
+        self._forget_new()
         self._validated: list[Tensor] = []
         self._sums = StepSums()
 
@@ -103,26 +103,31 @@ class DpoSystem(Exports, pl.LightningModule):
         self.net.train(policy_was_training)
         if self.cache_reference:
             if world_size() > 1:  # a text may come to another rank next time
-                keys, found_by_all = [(split, i) for i in all_gather(batch.index).tolist()], all_gather(found)
-                self._new.append((keys, found_by_all))
+                keys, said = [(split, i) for i in all_gather(batch.index).tolist()], all_gather(found)
             else:
-                self._new.append((keys, found))
+                said = found
+            self._new_keys += keys
+            self._new.append(said)
+            self._coming.update(keys)
         return found
 
     def _knows(self, keys: list[tuple[str, int]], device: torch.device) -> bool:
         """Whether the reference's answers to these texts are there, on all ranks."""
-        new = {key for keys, _ in self._new for key in keys}
-        if here := all(key in self._known or key in new for key in keys):
+        if here := all(key in self._known or key in self._coming for key in keys):
             self._fetch()
         return bool(reduce_min(torch.full((), float(here), device=device))) if world_size() > 1 else here
 
     def _fetch(self) -> None:
         """Brings new answers to the host, in one copy: what was said first counts."""
         if self._new:
-            values = torch.cat([found for _, found in self._new]).tolist()
-            for key, value in zip((key for keys, _ in self._new for key in keys), values, strict=True):
+            for key, value in zip(self._new_keys, torch.cat(self._new).tolist(), strict=True):
                 self._known.setdefault(key, value)
-            self._new.clear()
+        self._forget_new()
+
+    def _forget_new(self) -> None:
+        self._new_keys: list[tuple[str, int]] = []
+        self._new: list[Tensor] = []  # on the device, for these keys
+        self._coming: set[tuple[str, int]] = set()  # the same keys
 
     def training_step(self, batch: PreferenceBatch, batch_index: int) -> Tensor:
         """Mean over the pairs of the whole step, on all ranks."""
@@ -157,7 +162,8 @@ class DpoSystem(Exports, pl.LightningModule):
         checkpoint["reference_log_probs"] = self._known
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self._known, self._new = checkpoint.get("reference_log_probs", {}), []
+        self._known = checkpoint.get("reference_log_probs", {})
+        self._forget_new()
 
     def configure_optimizers(self) -> dict:
         """Whatever is trainable, with a schedule over the whole run."""
