@@ -35,7 +35,11 @@ pytestmark = pytest.mark.distributed  # one other process
 
 @pytest.fixture(scope="session")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
-    jobs = [Job("rules", call="device_rules:noticed"), Job("gradients", call="device_rules:gradients")]
+    jobs = [
+        Job("rules", call="device_rules:noticed"),
+        Job("gradients", call="device_rules:gradients"),
+        Job("copies", call="device_rules:host_copies"),
+    ]
     return results(jobs, tmp_path_factory)
 
 
@@ -52,3 +56,10 @@ def test_gradients_are_those_of_the_cpu(found: dict[str, Found]) -> None:
     assert found["gradients"].error is None
     on_device, on_cpu = found["gradients"].value
     assert on_device == pytest.approx(on_cpu, rel=0.05, abs=0.02) and any(on_cpu)
+
+
+def test_copies_to_the_host_wait_once(found: dict[str, Found]) -> None:
+    assert found["copies"].error is None and not found["copies"].refused()
+    assert found["copies"].value == {"values": [[0, 1, 2, 3], [1, 1], 1], "tied": True, "on": "cpu"}
+    assert sum(row.count for row in found["copies"].waits("copies")) == 1
+    assert sum(row.count for row in found["copies"].copies("copies")) == 2

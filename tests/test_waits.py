@@ -1,8 +1,10 @@
-"""No mixed device, nothing that a GPU would refuse: every model's training, validation, checkpoint and export on the pretend CUDA device."""
+"""No unlisted wait, no mixed device: every model's training, validation, checkpoint and export on the pretend CUDA device."""
 
 import pytest
 
+from pretend_cuda.allowed import ALLOWED, Allowed
 from pretend_cuda.process import Found, Job, none, results
+from tiny_run import TINY_ALBEF, TINY_LANGUAGE, TINY_LLAMA, TINY_SCENES, TINY_TOWERS
 
 SHORT = (
     "trainer=gpu",
@@ -12,27 +14,44 @@ SHORT = (
     "trainer.log_every_n_steps=5",
     "trainer.num_sanity_val_steps=0",
 )
-SCENES = (
-    "data=emoji_scenes",
-    "data.num_train=80",
-    "data.num_val=8",
-    "data.batch_size=8",
-    "data.num_workers=0",
-    "data.image_size=32",
-)
-LANGUAGE = ("data.batch_size=4", "data.max_length=24")
-NET = ("model.net.width=32", "model.net.depth=1", "model.net.heads=2", "+data.vocab_size=300")
 JOBS = (
-    Job("clip", ("model=clip", *SHORT, *SCENES)),
-    Job("siglip", ("model=siglip", *SHORT, *SCENES)),
-    Job("albef", ("model=albef", "model.fuse_from_step=1", *SHORT, *SCENES)),
-    Job("sft", ("model=sft", *SHORT, *LANGUAGE, *NET)),
-    Job("sft_packed", ("model=sft", "data.pack=true", *SHORT, *LANGUAGE, *NET)),
-    Job("reward", ("model=reward", *SHORT, *LANGUAGE)),
-    Job("dpo", ("model=dpo", "model.net.path={jobs}/sft", *SHORT, *LANGUAGE)),
+    Job("clip", ("model=clip", *SHORT, *TINY_SCENES, *TINY_TOWERS)),
+    Job("siglip", ("model=siglip", "callbacks=default", *SHORT, *TINY_SCENES, *TINY_TOWERS)),
+    Job("albef", ("model=albef", *SHORT, *TINY_SCENES, *TINY_ALBEF)),
+    Job("sft", ("model=sft", *SHORT, *TINY_LANGUAGE, *TINY_LLAMA)),
+    Job("sft_packed", ("model=sft", "data.pack=true", *SHORT, *TINY_LANGUAGE, *TINY_LLAMA)),
+    Job("reward", ("model=reward", *SHORT, *TINY_LANGUAGE)),
+    Job("dpo", ("model=dpo", "model.net.path={jobs}/sft", *SHORT, *TINY_LANGUAGE)),
 )
 MODELS = [job.name for job in JOBS]
-
+CLIP = ("model=clip", "callbacks=default", *SHORT, *TINY_SCENES, *TINY_TOWERS)
+POISON = (
+    "data._target_=poisoned.PoisonedScenes",
+    "+data.poison=pixels",
+    "+data.poisoned=[6]",
+    "trainer.val_check_interval=4",
+)
+GUARD = (
+    "callbacks=[default,spike_guard]",
+    "+callbacks.spike_guard.min_history=2",
+    "callbacks.spike_guard.rollback_steps=2",
+)
+TROUBLE = (
+    Job("resumed", ("resume={jobs}/siglip", "model=siglip", *CLIP[1:], "trainer.max_steps=10")),
+    Job("not_finite", (*CLIP, *POISON)),
+    Job("skipped", (*CLIP, *POISON, *GUARD, "callbacks.spike_guard.action=skip")),
+    Job("rolled_back", (*CLIP, *POISON, *GUARD, "callbacks.spike_guard.action=rollback")),
+    Job("out_of_memory", call="device_failures:out_of_memory", arguments={"overrides": CLIP}),
+)
+ENDS = {"resumed": "ok", "not_finite": "diverged", "skipped": "ok", "rolled_back": "ok", "out_of_memory": "failed"}
+OF_TESTS = (
+    *ALLOWED,
+    Allowed(("warm step", "step", "logging step"), "tests/poisoned.py", "the test's data ask for a picture's number"),
+    Allowed(
+        ("warm step", "step", "logging step"), "spike_guard.py (look)", "the guard decides on the host, at every step"
+    ),
+    Allowed(("warm step", "step", "logging step"), "snapshot.py (of)", "a snapshot: one wait for all tensors"),
+)
 
 pytestmark = pytest.mark.distributed  # one other process
 
@@ -40,7 +59,7 @@ pytestmark = pytest.mark.distributed  # one other process
 @pytest.fixture(scope="session")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
     """What the jobs found, of one process for all of them."""
-    return results(JOBS, tmp_path_factory)
+    return results(JOBS + TROUBLE, tmp_path_factory)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -48,3 +67,27 @@ def test_nothing_is_refused(found: dict[str, Found], name: str) -> None:
     assert found[name].error is None
     assert found[name].value["status"] == "ok"
     none(found[name].refused())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_waits_is_listed(found: dict[str, Found], name: str) -> None:
+    none(found[name].unlisted())
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_trouble_is_the_same_on_the_device(found: dict[str, Found], name: str) -> None:
+    assert found[name].error is None
+    assert found[name].value["status"] == ENDS[name]
+    none(found[name].refused())
+    none(found[name].unlisted(OF_TESTS))
+
+
+def test_the_first_bad_step_is_named(found: dict[str, Found]) -> None:
+    assert "at step 6" in found["not_finite"].value["reason"]
+    assert found["out_of_memory"].value["reason"].startswith("OutOfMemoryError: CUDA out of memory")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_are_made_on_the_host(found: dict[str, Found], name: str) -> None:
+    """A seed would mean other weights with the device's generator; what is read from files would make the way twice."""
+    none([row for row in found[name].rows if row.phase == "run" and "(configure_model)" in row.where])

@@ -119,6 +119,11 @@ def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytor
         for entry in (cfg.logger or {}).values()
         if entry is not None
     ]
+    if str(cfg.trainer.get("precision")) in ("16-true", "transformer-engine-float16"):
+        raise ValueError(
+            f"trainer.precision={cfg.trainer.precision} can't train: in float16 Adam's eps and the squares of small gradients are 0;"
+            " take bf16-true, bf16-mixed or 16-mixed"
+        )
     trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
     return trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
 

@@ -112,6 +112,7 @@ class PreferenceBatch(NamedTuple):
     share: Tensor  # (P,) float, share of raters that prefers the first: 1 where nobody counted
     margin: Tensor  # (P,) float, difference of the ratings, 0 where unknown
     index: Tensor  # (B,) int64, number of the text in its set
+    numbers: tuple[int, ...] | None = None  # `index` again, on the host wherever the batch is
 
 
 class RatedBatch(NamedTuple):

@@ -81,3 +81,15 @@ CASES: dict[str, Callable] = {
     "read too early": lambda x, i: _copied_and_read(x, wait=False),
     "read in time": lambda x, i: _copied_and_read(x, wait=True),
 }
+
+
+def host_copies(folder: Path) -> dict[str, object]:
+    """Tied and other tensors copied together: what came, and whether ties were kept."""
+    from alignlab.callbacks.host_copies import host_copies
+
+    with entered():
+        x, y = torch.arange(4.0, device="cuda"), torch.ones(2, device="cuda")
+        with phase("copies"):
+            found = host_copies({"x": x, "again": [x], "y": (y, 1)})
+            values = [found["x"].tolist(), found["y"][0].tolist(), found["y"][1]]
+    return {"values": values, "tied": found["again"][0] is found["x"], "on": found["x"].device.type}

@@ -12,6 +12,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
+from alignlab.callbacks.host_copies import floats, host_copies
 from alignlab.callbacks.position import Moment, take_down, within_step, write_down
 from alignlab.callbacks.seeding import SeedPerRank
 from alignlab.checkpoint_folder import CheckpointFolder, Mode, sync
@@ -205,6 +206,7 @@ class ConfigInCheckpoint(Callback):
 class StreamedIO(TorchCheckpointIO):
     """Writes straight into the file, under a temporary name until it is complete and on disk.
 
+    Tensors of a GPU are copied together and waited for once.
     Lightning's own way builds the file in memory first and may copy it from another file system, which takes twice the memory and isn't atomic.
     """
 
@@ -213,7 +215,7 @@ class StreamedIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name.removeprefix('.').removesuffix('.tmp')}.part.tmp")
         try:
-            torch.save(checkpoint, temporary)
+            torch.save(host_copies(checkpoint), temporary)
             sync(temporary)
         except BaseException:
             temporary.unlink(missing_ok=True)  # a full disk needs the space
@@ -241,4 +243,4 @@ class _Clock:
 
 
 def _floats(trainer: lightning.Trainer, prefix: str = "") -> dict[str, float]:
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+    return floats({name: value for name, value in trainer.callback_metrics.items() if name.startswith(prefix)})

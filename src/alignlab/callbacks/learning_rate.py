@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class LearningRate(Callback):
-    """Logs `lr` at logging steps: the largest rate among the optimizers' parameter groups (they differ by layer decay).
+    """Logs `lr` at logging steps and the last: the largest rate among the optimizers' parameter groups (they differ by layer decay).
 
     Ranks: each for itself, no exchange.
 
@@ -27,9 +27,13 @@ class LearningRate(Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1  # that loggers will see
         rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        if rates:
-            pl_module.log("lr", max(rates))
+        if rates and (
+            step == trainer.max_steps or (trainer.log_every_n_steps and step % trainer.log_every_n_steps == 0)
+        ):
+            # filled on the device: a number would be copied there, and the host would wait for that
+            pl_module.log("lr", torch.full((), max(rates), dtype=torch.float32, device=pl_module.device))
 
 
 def describe(optimizers: Iterable[torch.optim.Optimizer]) -> list[str]:

@@ -32,10 +32,10 @@ class RatingRanking(Evaluator):
     def evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule, last: bool) -> dict[str, float]:
         data, move = read_by(trainer, "rating_ranking", "rated_texts"), transfer(trainer, module)
         texts = data.rated_texts("val")
-        reward = torch.zeros(len(texts))
+        reward = torch.zeros(len(texts), dtype=torch.float32)  # the default is another under bf16-true
         for batch in data.rated_dataloader("val"):
-            reward[batch.index] = module.net(*move(batch)[:2]).cpu()
-        words = torch.tensor([float(len(text.split())) for text in texts.texts])
+            reward[batch.index] = module.net(*move(batch)[:2]).float().cpu()
+        words = torch.tensor([float(len(text.split())) for text in texts.texts], dtype=torch.float32)
         ratings, halves = torch.from_numpy(texts.means), torch.arange(len(texts)) % 2
         scale = fitted_scale(*self._pairs(reward, texts, halves == 0)[:2])
         calibrated = pair_metrics(*self._pairs(scale * reward, texts, halves == 1))

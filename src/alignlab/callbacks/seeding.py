@@ -1,5 +1,8 @@
-"""Random numbers: different on every rank after equal initial weights, untouched by validation, those of the checkpoint in a resumed run."""
+"""Random numbers: the same initial weights on every device and rank, then different ones on every rank, untouched by validation, those of the
+checkpoint in a resumed run.
+"""
 
+import functools
 import logging
 from typing import Any
 
@@ -17,6 +20,7 @@ class SeedPerRank(Callback):
 
     Ranks: each for itself, no exchange.
 
+    The net is built on the CPU, with the CPU's generator, and moved to its device once: a seed means the same net everywhere.
     It also makes training independent of what building the model and validations have drawn. A run that goes on from a checkpoint
     goes on with its random states, if seed and number of processes are the same; else it seeds anew.
     """
@@ -25,6 +29,18 @@ class SeedPerRank(Callback):
         self.seed = seed
         self._saved: dict[str, Any] | None = None
         self._before_validation: random_states.States | None = None
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Lightning would have `configure_model` make its tensors on the GPU."""
+        build = pl_module.configure_model
+
+        @functools.wraps(build)
+        def build_on_host() -> None:
+            pl_module.__dict__.pop("configure_model", None)
+            with torch.device("cpu"):
+                build()
+
+        pl_module.configure_model = build_on_host
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]

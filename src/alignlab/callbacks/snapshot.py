@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from alignlab import random_states
+from alignlab.callbacks.host_copies import host_copies
 from alignlab.random_states import States
 
 
@@ -103,10 +104,15 @@ class Snapshot:
         tensors = [*_trained(module), *(moving.tensors[i] for i in moving.moving)]
         return Snapshot(
             step=trainer.global_step,
-            tensors=[x.detach().to("cpu", copy=True) for x in tensors],
             moving=list(moving.moving),
-            optimizers=[_copied(optimizer.state_dict()) for optimizer in trainer.optimizers],
-            module=_copied(own),
+            **host_copies(
+                {
+                    "tensors": [x.detach() for x in tensors],
+                    "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+                    "module": own,
+                },
+                fresh=True,
+            ),
             rest=_Rest.of(trainer),
         )
 
@@ -115,10 +121,10 @@ class Snapshot:
         targets = [*_trained(module), *(moving.tensors[i] for i in self.moving)]
         with torch.no_grad():
             for target, saved in zip(targets, self.tensors, strict=True):
-                target.copy_(saved)
+                target.copy_(saved, non_blocking=True)
         for optimizer, state in zip(trainer.optimizers, self.optimizers, strict=True):
-            optimizer.load_state_dict(_copied(state))
-        module.on_load_checkpoint(_copied(self.module))
+            optimizer.load_state_dict(host_copies(state, fresh=True))
+        module.on_load_checkpoint(host_copies(self.module, fresh=True))
         self.rest.put_back(trainer)
 
 
@@ -129,12 +135,3 @@ def _trained(module: lightning.LightningModule) -> list[Tensor]:
 @torch.no_grad()
 def _local(x: Tensor) -> Tensor:
     return x.to_local() if hasattr(x, "to_local") else x
-
-
-def _copied(tree: Any) -> Any:
-    def copied(x: Any) -> Any:
-        if not isinstance(x, Tensor):
-            return copy.deepcopy(x)
-        return x.detach().clone() if hasattr(x, "to_local") else x.detach().to("cpu", copy=True)
-
-    return torch.utils._pytree.tree_map(copied, tree)

@@ -4,6 +4,7 @@ Pictures travel as uint8 (B, 3, H, W) and are normalised on the device.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -133,18 +134,29 @@ class ResumableLoader(BatchLoader):
     It looks ahead: `step` holds all batches of the present optimizer step, on the host, so that a mean can know the count of the whole step.
     """
 
+    seconds_waited = 0.0  # that training stood here for its next batch
     _handed_out = 0
     step: Sequence[Any] = ()
     step_length: Callable[[], int] = staticmethod(lambda: 1)  # batches from the next one on that belong to one step
 
     def __iter__(self) -> Iterator:
         self._handed_out = self.batch_sampler.skip
-        batches = super().__iter__()
+        batches = self._timed(super().__iter__())
         while step := list(islice(batches, self.step_length())):
             self.step = step
             for batch in step:
                 self._handed_out += 1
                 yield batch
+
+    def _timed(self, batches: Iterator) -> Iterator:
+        end = object()
+        while True:
+            begin = time.perf_counter()
+            batch = next(batches, end)
+            self.seconds_waited += time.perf_counter() - begin
+            if batch is end:
+                return
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, number of batches handed out, and how many items one of them has over all ranks."""
@@ -277,6 +289,13 @@ def start_worker(_: int) -> None:
     os.setpgid(0, 0)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
+
+
+def workers_by_cores(processes: int) -> int:
+    """Worker processes of each of so many training processes: one core is left to training itself, and more than 8 help nobody."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or min(processes, max(1, torch.cuda.device_count()))
+    return max(1, min(8, cores // here - 1))
 
 
 def whole_batches(

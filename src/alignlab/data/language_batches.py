@@ -174,7 +174,7 @@ class ComparisonRows(Shuffled):
         ids, mask = right_padded([self.store.ids(i) for i in texts])
         target = targets([self.store.response(i) for i in texts])
         pairs = (torch.from_numpy(part) for part in (first, second, share, margin))
-        return PreferenceBatch(ids, mask, target, *pairs, torch.from_numpy(texts))
+        return PreferenceBatch(ids, mask, target, *pairs, torch.from_numpy(texts), tuple(texts.tolist()))
 
 
 class RatedRows(Shuffled):

@@ -22,6 +22,7 @@ from alignlab.data.batches import (
     TrainPairs,
     training_batches,
     whole_batches,
+    workers_by_cores,
 )
 from alignlab.data.emoji import EmojiPairs
 from alignlab.data.emoji_scene_pairs import EmojiScenePairs
@@ -47,7 +48,7 @@ class PairDataModule(LightningDataModule):
     context_length
         largest number of ids of a caption.
     num_workers
-        processes that make batches; 0: the training process itself.
+        processes that make batches; 0: the training process itself; None: by the cores of this machine (`workers_by_cores`).
     tokenizer
         hub id or folder; None trains one on the captions.
     tokenizer_kind, vocab_size
@@ -64,7 +65,7 @@ class PairDataModule(LightningDataModule):
         batch_size: int = 128,
         image_size: int = 224,
         context_length: int = 32,
-        num_workers: int = 1,
+        num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
         tokenizer_kind: str = "word",
@@ -77,7 +78,7 @@ class PairDataModule(LightningDataModule):
         super().__init__()
         for key, value, least in (
             ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
+            ("num_workers", 0 if num_workers is None else num_workers, 0),
             ("prefetch_factor", prefetch_factor, 1),
             ("vocab_size", vocab_size, 6),
         ):
@@ -87,7 +88,8 @@ class PairDataModule(LightningDataModule):
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
         self._tokenizer_name, self._tokenizer_kind, self._vocab_size = tokenizer, tokenizer_kind, vocab_size
         self._append_sep, self._pad_to_multiple = append_sep, pad_to_multiple
-        self._mean, self._std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+        mean, std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+        self._scale_and_shift = {torch.device("cpu"): (1 / (255 * std), mean / std)}  # by device
         self.source: PairSource | None = None
         self.vocabulary: Vocabulary | None = None
 
@@ -124,7 +126,8 @@ class PairDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches of `PairBatch`; incomplete ones are dropped."""
         rows = TrainPairs(self.source, self._encode)
-        return training_batches(rows, self.batch_size, self.trainer, self.num_workers, self.prefetch_factor)
+        workers = workers_by_cores(self._ranks[1]) if self.num_workers is None else self.num_workers
+        return training_batches(rows, self.batch_size, self.trainer, workers, self.prefetch_factor)
 
     def val_dataloader(self) -> DataLoader:
         """Held-out pairs, each picture with its first caption; the last batch may be smaller, equally on all ranks."""
@@ -164,13 +167,17 @@ class PairDataModule(LightningDataModule):
 
     def normalise(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to float: (x / 255 - mean) / std."""
-        scale, shift = 1 / (255 * self._std.to(image.device)), self._mean.to(image.device) / self._std.to(image.device)
+        if image.device not in self._scale_and_shift:  # copied once: a copy every step would make the host wait
+            on_host = self._scale_and_shift[torch.device("cpu")]
+            self._scale_and_shift[image.device] = tuple(x.to(image.device) for x in on_host)
+        scale, shift = self._scale_and_shift[image.device]
         return image.float() * scale - shift
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalises pictures on the device."""
+        """Normalises pictures on the device, in float32, and gives them the type that the trainer's precision asks for."""
         if isinstance(batch, PairBatch) and batch.image.dtype == torch.uint8:
-            return batch._replace(image=self.normalise(batch.image))
+            image = self.normalise(batch.image)
+            return batch._replace(image=self.trainer.precision_plugin.convert_input(image) if self.trainer else image)
         return batch
 
     def _normalised(self, dataset: Any, shard: list[int]) -> NormalisedBatches:
@@ -196,7 +203,7 @@ class EmojiScenesModule(PairDataModule):
         batch_size: int = 128,
         image_size: int = 48,
         context_length: int = 20,
-        num_workers: int = 1,
+        num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
         append_sep: bool = False,
@@ -242,7 +249,7 @@ class EmojiModule(PairDataModule):
         batch_size: int = 128,
         image_size: int = 48,
         context_length: int = 24,
-        num_workers: int = 1,
+        num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
         vocab_size: int = 2048,
@@ -292,7 +299,7 @@ class ImageTextModule(PairDataModule):
         batch_size: int = 128,
         image_size: int = 224,
         context_length: int = 32,
-        num_workers: int = 4,
+        num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
         vocab_size: int = 8192,

@@ -46,7 +46,7 @@ def next_token_loss(log_probs: Tensor, *, across_ranks: bool = True) -> Tensor:
 
     DDP's mean over ranks of the gradients is then that of one process with all rows, however unequal their tokens are. log_probs (M,).
     """
-    count = torch.tensor(float(len(log_probs)), device=log_probs.device)
+    count = torch.full((), float(len(log_probs)), dtype=torch.float32, device=log_probs.device)
     if across_ranks:
         count = reduce_mean(count)
     return -log_probs.sum() / count.clamp_min(1.0)

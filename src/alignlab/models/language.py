@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import alignlab.torchvision_ops  # noqa: F401  before transformers and peft import torchvision
+from alignlab.models.language_masks import one_text_a_row, padding_mask
 from alignlab.models.packing import packed_mask
 from alignlab.types import LanguageVocabulary
 
@@ -295,11 +296,13 @@ def hidden_states(
     mask (B, T) True = token; it may be left out for rows padded on the right: causal attention never looks there. With `document` (B, T), rows hold
     several texts, which don't see each other, and `position` (B, T) is counted from 0 in each; ValueError for models that can't keep them apart.
     """
-    extra = {"position_ids": position} if position is not None else {}
-    attention = mask.long() if mask is not None else None
+    trunk, extra = trunk_of(model), {"position_ids": position} if position is not None else {}
     if document is not None:
-        attention = packed_mask(trunk_of(model), document)
-    return trunk_of(model)(ids, attention_mask=attention, use_cache=False, **extra).last_hidden_state
+        attention = packed_mask(trunk, document)
+    else:  # places that are given can be had without the mask; some models count them by it
+        attention = None if mask is None else padding_mask(trunk, mask) if position is not None else mask.long()
+    with one_text_a_row():
+        return trunk(ids, attention_mask=attention, use_cache=False, **extra).last_hidden_state
 
 
 def head_of(model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -92,7 +92,7 @@ class ClipSystem(pl.LightningModule):
             with several_backward_passes(self):
                 loss = cached_gradient_loss(self._embed, parts, compare, num_rowwise=2, weight=weight)
         sums = self._sums.add(place, {"train/loss": loss / place.total})
-        self.log_dict(logged_means(self, sums), prog_bar=True, batch_size=len(batch.image))
+        self.log_dict(logged_means(self, sums), batch_size=len(batch.image))
         self.log("train/temperature", (-self.net.temperature.detach()).exp().squeeze(), batch_size=len(batch.image))
         return for_backward(self, loss / place.total)
 
@@ -111,7 +111,7 @@ class ClipSystem(pl.LightningModule):
             parts = [self._embed(part) for part in self._parts(batch)]
             image, text = (torch.cat(rows) for rows in list(zip(*parts, strict=True))[:2])
             loss = self._loss(batch, image, text, *parts[0][2:], gather=False)
-            self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.image), sync_dist=True)
+            self.log("val/loss", loss, batch_size=len(batch.image), sync_dist=True)
 
     def configure_optimizers(self) -> dict:
         """Whatever is trainable in the net, with a schedule over the whole run."""

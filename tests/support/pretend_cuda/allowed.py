@@ -18,4 +18,43 @@ class Allowed:
         return phase in self.phases and self.what in what and self.where in re.sub(r":\d+ ", " ", where)
 
 
-ALLOWED: tuple[Allowed, ...] = ()
+ALLOWED: tuple[Allowed, ...] = (
+    Allowed(("run", "export"), "", "once a run: building, loading, tidying up, writing the last files"),
+    Allowed(
+        ("step", "warm step"),
+        "throughput.py (_start)",
+        "the clock starts when the device is idle: once at first, then after each validation",
+    ),
+    Allowed(("warm step",), "data/modules.py (normalise)", "mean and deviation go to the device once"),
+    Allowed(("logging step",), "logger_connector.py (log_metrics)", "a row of metrics is written"),
+    Allowed(("logging step",), "throughput.py", "the clock stands still, the device is idle, and its number is logged"),
+    Allowed(("logging step",), "nan_report.py (_read)", "two numbers say whether a step so far went wrong"),
+    Allowed(("logging step",), "callbacks/progress.py", "one copy of what the line shows"),
+    Allowed(("validation",), "throughput.py (_pause)", "the clock stands still"),
+    Allowed(("validation",), "logger_connector.py (log_metrics)", "a row of metrics is written"),
+    Allowed(("validation",), "callbacks/progress.py", "one copy of what the line shows"),
+    Allowed(("validation", "save"), "checkpoint.py (_floats)", "metrics go into the checkpoint; one copy"),
+    Allowed(
+        ("validation",),
+        "evaluator.py (on_validation_epoch_end)",
+        "evaluations give Python's numbers, which Lightning puts on the device to log them",
+    ),
+    Allowed(
+        ("validation",), "evaluation/", "measures of a whole set are put together on the host, after the last batch"
+    ),
+    Allowed(
+        ("save",), "nan_report.py (_read)", "no checkpoint replaces the last good one before it is known to be good"
+    ),
+    Allowed(("save",), "host_copies.py (host_copies)", "all tensors were copied; one wait"),
+    Allowed(
+        ("validation",),
+        "reward.py (on_validation_epoch_end)",
+        "statistics of all pairs are fitted on the host, and logged",
+    ),
+    Allowed(
+        ("validation",), "callbacks/grounding.py (evaluate)", "boxes are on the host; a handful of pictures a batch"
+    ),
+    Allowed(("validation",), "callbacks/grounding.py (_play)", "boxes are on the host; a handful of pictures a batch"),
+    Allowed(("validation",), "rating_ranking.py (evaluate)", "rewards of all texts are ranked on the host"),
+    Allowed(("validation", "save"), "dpo.py (_fetch)", "what the reference said so far; one copy"),
+)

@@ -17,12 +17,9 @@ from omegaconf import open_dict
 
 import alignlab.distributed as distributed
 import alignlab.run as program
-from alignlab.data import language_modules
-from alignlab.data.batches import ZeroShotPictures
-from alignlab.data.emoji_scene_pairs import EmojiScenePairs
-from alignlab.data.rated_reviews import RatedTexts, rated_reviews
 from pretend_cuda import device
 from pretend_cuda.log import COLLECTIVE, PHASE, note, phase
+from small_data import shrink
 
 WARM = 3  # steps of a phase of their own: first uses, the states of an optimizer, the throughput's start
 
@@ -42,22 +39,8 @@ def prepare() -> None:
     torch.utils.data.DataLoader.__init__ = lambda self, *a, **k: made(self, *a, **{**k, "pin_memory": False})
     for name in ("all_gather", "all_gather_with_grad", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min"):
         setattr(distributed, name, _guarded(getattr(distributed, name)))
-    few = RatedTexts(rated_reviews().texts[::50], rated_reviews().shares[::50])
-    language_modules.rated_reviews = lambda name="movie_reviews": few
-    pictures = EmojiScenePairs.zero_shot_pictures
-    EmojiScenePairs.zero_shot_pictures = lambda self: {k: _first(v, 8) for k, v in pictures(self).items()}
+    shrink()
     _phases()
-
-
-def _first(pictures: ZeroShotPictures, classes: int) -> ZeroShotPictures:
-    """The problem with some of its classes and as many pictures of them."""
-    of = [i for i, label in enumerate(pictures.labels) if label < classes][:classes]
-    return ZeroShotPictures(
-        pictures.names[:classes],
-        pictures.prompts[:classes],
-        [pictures.labels[i] for i in of],
-        lambda i: pictures.picture(of[i]),
-    )
 
 
 def _guarded(function: Callable) -> Callable:
@@ -90,7 +73,9 @@ def _phases() -> None:
         trainer = loop.trainer
         if loop.total_batch_idx + 1 < WARM * trainer.accumulate_grad_batches:  # -1 before the first batch
             return "warm step"
-        return "logging step" if (trainer.global_step + 1) % trainer.log_every_n_steps == 0 else "step"
+        step = trainer.global_step + 1
+        logs = step % trainer.log_every_n_steps == 0 or step == trainer.max_steps
+        return "logging step" if logs else "step"
 
     from alignlab.callbacks.export import Export
 

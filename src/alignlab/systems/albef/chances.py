@@ -50,7 +50,7 @@ def joint_draws(
     generator = torch.Generator(device).manual_seed((seed * 1_000_003 + step) % 2**63)
     first = (part[0] * world_size() + rank()) * pairs
     rows, own = pairs * world_size() * part[1], slice(first, first + pairs)
-    hidden = torch.rand(rows, width, generator=generator, device=device)[own]
+    hidden = torch.rand(rows, width, generator=generator, device=device, dtype=torch.float32)[own]
     words = torch.randint(vocab_size, (rows, width), generator=generator, device=device)[own]
-    negatives = torch.empty(rows, 2, pool, device=device).exponential_(generator=generator)[own]
+    negatives = torch.empty(rows, 2, pool, device=device, dtype=torch.float32).exponential_(generator=generator)[own]
     return Draws(hidden, words, negatives.transpose(0, 1))

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from alignlab.distributed import all_gather, reduce_min
+from alignlab.distributed import all_gather, reduce_min, world_size
 from alignlab.losses.language_modelling import token_log_probs
 from alignlab.losses.preference import DpoKind, dpo
 from alignlab.models.language import head_of, hidden_states
@@ -64,6 +64,7 @@ class DpoSystem(Exports, pl.LightningModule):
         self.net: nn.Module | None = None
         self._frozen: list[nn.Module] = []  # in a list: no part of the system, its checkpoint or its optimizer
         self._known: dict[tuple[str, int], float] = {}
+        self._forget_new()
         self._validated: list[Tensor] = []
         self._sums = StepSums()
 
@@ -86,9 +87,12 @@ class DpoSystem(Exports, pl.LightningModule):
 
         Ranks decide together: a sharded policy is gathered by all of them or by none.
         """
-        keys = [(split, i) for i in batch.index.tolist()] if self.cache_reference else []
-        if keys and reduce_min(torch.tensor(float(all(key in self._known for key in keys)), device=batch.ids.device)):
-            return torch.tensor([self._known[key] for key in keys], device=batch.ids.device)
+        if self.cache_reference:
+            numbers = batch.index.tolist() if batch.numbers is None else batch.numbers
+            keys, device = [(split, i) for i in numbers], batch.ids.device
+            if self._knows(keys, device):
+                known = torch.tensor([self._known[key] for key in keys], dtype=torch.float32)
+                return known.to(device, non_blocking=True)
         policy_was_training = self.net.training
         self.net.eval()
         if self._frozen:
@@ -98,9 +102,32 @@ class DpoSystem(Exports, pl.LightningModule):
                 found = self.log_probs(self.net, batch)
         self.net.train(policy_was_training)
         if self.cache_reference:
-            for i, value in zip(all_gather(batch.index).tolist(), all_gather(found).tolist(), strict=True):
-                self._known.setdefault((split, i), value)
+            if world_size() > 1:  # a text may come to another rank next time
+                keys, said = [(split, i) for i in all_gather(batch.index).tolist()], all_gather(found)
+            else:
+                said = found
+            self._new_keys += keys
+            self._new.append(said)
+            self._coming.update(keys)
         return found
+
+    def _knows(self, keys: list[tuple[str, int]], device: torch.device) -> bool:
+        """Whether the reference's answers to these texts are there, on all ranks."""
+        if here := all(key in self._known or key in self._coming for key in keys):
+            self._fetch()
+        return bool(reduce_min(torch.full((), float(here), device=device))) if world_size() > 1 else here
+
+    def _fetch(self) -> None:
+        """Brings new answers to the host, in one copy: what was said first counts."""
+        if self._new:
+            for key, value in zip(self._new_keys, torch.cat(self._new).tolist(), strict=True):
+                self._known.setdefault(key, value)
+        self._forget_new()
+
+    def _forget_new(self) -> None:
+        self._new_keys: list[tuple[str, int]] = []
+        self._new: list[Tensor] = []  # on the device, for these keys
+        self._coming: set[tuple[str, int]] = set()  # the same keys
 
     def training_step(self, batch: PreferenceBatch, batch_index: int) -> Tensor:
         """Mean over the pairs of the whole step, on all ranks."""
@@ -131,10 +158,12 @@ class DpoSystem(Exports, pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """What the reference said goes along: computed again in other batches it could differ in the last digit."""
+        self._fetch()
         checkpoint["reference_log_probs"] = self._known
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self._known = checkpoint.get("reference_log_probs", {})
+        self._forget_new()
 
     def configure_optimizers(self) -> dict:
         """Whatever is trainable, with a schedule over the whole run."""

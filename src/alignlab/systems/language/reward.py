@@ -71,7 +71,7 @@ class RewardSystem(pl.LightningModule):
         share = share_of_step(self, batch, lambda each: len(each.first), equal_on_ranks=True)
         parts = {"train/loss": loss * share, "train/accuracy": accuracy * share}
         logged = logged_means(self, self._sums.add(place_of(self, batch_index), parts))
-        self.log_dict(logged, prog_bar=True, batch_size=len(batch.ids))
+        self.log_dict(logged, batch_size=len(batch.ids))
         return for_backward(self, parts["train/loss"])
 
     def validation_step(self, batch: PreferenceBatch, batch_index: int) -> None:

@@ -57,20 +57,22 @@ class SftSystem(Exports, pl.LightningModule):
         share = share_of_step(self, batch, lambda each: len(each.target))
         part = next_token_loss(log_probs, across_ranks=False) * share
         sums = self._sums.add(place_of(self, batch_index), {"train/loss": part})
-        self.log_dict(logged_means(self, sums), prog_bar=True, batch_size=len(batch.ids))
+        self.log_dict(logged_means(self, sums), batch_size=len(batch.ids))
         return for_backward(self, part)
 
     def validation_step(self, batch: TokenBatch, batch_index: int) -> None:
         """Sum of -log p and number of tokens, for an exact mean."""
         log_probs = self.log_probs(batch)
-        self._validated.append(torch.stack([-log_probs.sum().double(), log_probs.new_tensor(len(log_probs)).double()]))
+        self._validated.append(
+            torch.stack([-log_probs.sum().double(), log_probs.new_full((), len(log_probs), dtype=torch.double)])
+        )
 
     def on_validation_epoch_end(self) -> None:
         """val/loss in nats a token over all ranks, and its exponential."""
         total = all_gather(torch.stack(self._validated).sum(0, keepdim=True)).sum(0)
         self._validated.clear()
         loss = total[0] / total[1]
-        self.log_dict({"val/loss": loss.float(), "val/perplexity": loss.exp().float()}, prog_bar=True)
+        self.log_dict({"val/loss": loss.float(), "val/perplexity": loss.exp().float()})
 
     def configure_optimizers(self) -> dict:
         """Whatever is trainable, with a schedule over the whole run."""

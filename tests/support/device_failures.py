@@ -1,0 +1,28 @@
+"""Runs that end badly on the pretend device, as functions that a job calls."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from alignlab.systems.clip import ClipSystem
+from pretend_cuda import training
+
+
+def out_of_memory(folder: Path, overrides: list[str]) -> dict:
+    """What result.json says of a run whose fifth step finds no memory."""
+    step = ClipSystem.training_step
+
+    def too_large(self: ClipSystem, batch: object, batch_index: int) -> torch.Tensor:
+        if self.global_step == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(self, batch, batch_index)
+
+    ClipSystem.training_step = too_large
+    try:
+        training.train(folder, overrides)
+    except torch.OutOfMemoryError:
+        pass
+    finally:
+        ClipSystem.training_step = step
+    return json.loads((folder / "result.json").read_text())
