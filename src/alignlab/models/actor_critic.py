@@ -85,7 +85,7 @@ class ActorCritic(nn.Module):
     def critic_hidden(self, ids: Tensor, policy_hidden: Tensor) -> Tensor:
         """What the value head reads, (B, S) -> (B, S, W): the policy's own states where the trunk is shared."""
         if self.critic is not None:
-            return self.critic(ids, use_cache=False).last_hidden_state
+            return hidden_states(self.critic, ids)
         if self.critic_adapter:
             with use(self.model, CRITIC):
                 return hidden_states(self.model, ids)
@@ -114,9 +114,9 @@ class ActorCritic(nn.Module):
                 yield self.model
 
     def move_reference(self, device: torch.device) -> None:
-        """Take the frozen copy along; it is no sub-module."""
+        """Take the frozen copy along, in the policy's dtype; it is no sub-module."""
         if self._frozen[0] is not None:
-            self._frozen[0].to(device)
+            self._frozen[0].to(device, self.head.weight.dtype)
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """What only the critic trains."""
