@@ -63,6 +63,11 @@ class ActorCritic(nn.Module):
         self.value_head = None if critic == "none" else ScalarHead(self.head.in_features, init="zero")
         without_dropout(self)
 
+    def _apply(self, fn, recurse: bool = True) -> nn.Module:
+        """What moves and converts a module."""
+        with exact_rotations(self):
+            return super()._apply(fn, recurse)
+
     @property
     def head(self) -> nn.Linear:
         """The policy's output layer."""
@@ -116,11 +121,25 @@ class ActorCritic(nn.Module):
     def move_reference(self, device: torch.device) -> None:
         """Take the frozen copy along, in the policy's dtype; it is no sub-module."""
         if self._frozen[0] is not None:
-            self._frozen[0].to(device, self.head.weight.dtype)
+            with exact_rotations(self._frozen[0]):
+                self._frozen[0].to(device, self.head.weight.dtype)
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """What only the critic trains."""
         return [p for n, p in self.named_parameters() if n.startswith(("value_head.", "critic.")) or f".{CRITIC}." in n]
+
+
+@contextmanager
+def exact_rotations(module: nn.Module) -> Iterator[None]:
+    """Within: a conversion leaves rotary frequencies in their own dtype, as transformers loads them.
+
+    Rounded to bfloat16 they are off by a radian after some hundred tokens, and the sampler, which computes its own, is another model.
+    """
+    parts = [part for part in module.modules() if isinstance(part._buffers.get("inv_freq"), Tensor)]
+    before = [part.inv_freq for part in parts]
+    yield
+    for part, frequencies in zip(parts, before, strict=True):
+        part.inv_freq = frequencies.to(part.inv_freq.device)
 
 
 def without_dropout(module: nn.Module) -> None:

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from alignlab.inference.backends.compiled import CompiledBackend
+from alignlab.models.actor_critic import ActorCritic
 from alignlab.models.language import pretrained
 from alignlab.models.lora import add_lora
 from alignlab.systems.rlhf.grpo import GrpoSystem
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from alignlab.systems.rlhf.ppo import PpoSystem
 from alignlab.systems.rlhf.update import Update
-from tiny_policy import VOCABULARY, Prompts, Recorder, constant_rate, count_good, save_model, trainer
+from tiny_policy import VOCABULARY, Prompts, Recorder, constant_rate, count_good, make_model, save_model, trainer
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,14 @@ def test_float16_weights_are_refused_in_a_line(path: str, tmp_path: Path, kind: 
     with pytest.raises(ValueError, match=r"trainer\.precision=16-true.*bf16-true") as caught:
         trainer(tmp_path, 1, precision="16-true").fit(system(kind, path), datamodule=Prompts(4))
     assert "\n" not in str(caught.value)
+
+
+def test_a_conversion_leaves_rotary_frequencies_exact() -> None:
+    found = ActorCritic(make_model(0, hidden_size=64, num_attention_heads=1), critic="separate")
+    wanted = make_model(0, hidden_size=64, num_attention_heads=1).model.rotary_emb.inv_freq
+    found.to(torch.bfloat16)
+    found.move_reference(torch.device("cpu"))
+    with found.as_reference() as reference:
+        for model in (found.model.model, found.critic, reference.model):
+            assert torch.equal(model.rotary_emb.inv_freq, wanted)
+            assert model.embed_tokens.weight.dtype == torch.bfloat16
