@@ -49,14 +49,8 @@ def make_model(seed: int = 0, scale: float = 8.0, **changes: int):
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
     }
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        max_position_embeddings=64,
-        pad_token_id=PAD,
-        eos_token_id=END,
-        bos_token_id=2,
-        **(sizes | changes),
-    )
+    sizes |= {"vocab_size": len(WORDS), "max_position_embeddings": 64}
+    config = LlamaConfig(**(sizes | {"pad_token_id": PAD, "eos_token_id": END, "bos_token_id": 2} | changes))
     model = LlamaForCausalLM(config).eval()
     with torch.no_grad():
         model.lm_head.weight.mul_(scale)

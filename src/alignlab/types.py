@@ -129,3 +129,6 @@ class PromptBatch(NamedTuple):
     ids: Tensor  # (B, T) int64
     mask: Tensor  # (B, T) bool
     index: Tensor  # (B,) int64, number of the prompt in its set
+    content: list | None = (
+        None  # B, each prompt before it was rendered: a text, or a chat as messages; None where nobody knows
+    )

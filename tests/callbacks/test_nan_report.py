@@ -4,14 +4,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from omegaconf import DictConfig
 from torch import nn
+from torch.utils.data import DataLoader
 
 import kills
 from alignlab import run
-from alignlab.callbacks.nan_report import watched
+from alignlab.callbacks.nan_report import NanReport, watched
+from alignlab.results import Diverged
 
 Prepare = Callable[..., DictConfig]
 SMALL = (*kills.TINY, "data.num_workers=0", "trainer.max_steps=8", "trainer.val_check_interval=3")
@@ -92,6 +96,39 @@ def test_a_healthy_run_is_not_disturbed(prepared: Prepare, tmp_path: Path) -> No
     assert kills.unequal(tmp_path / "with", tmp_path / "without") == []
     row = kills.rows(tmp_path / "with")[-1]
     assert float(row["train/gradient_norm"]) > 0 and 0 <= float(row["train/clipped_share"]) <= 1
+
+
+class Overflows(pl.LightningModule):
+    """A linear layer whose gradient overflows in one step, or whose loss is no number in one."""
+
+    def __init__(self, gradient_at: int = -1, loss_at: int = -1) -> None:
+        super().__init__()
+        self.net, self.gradient_at, self.loss_at, self.seen = nn.Linear(2, 1), gradient_at, loss_at, []
+        self.net.weight.register_hook(lambda g: g * torch.inf if len(self.seen) - 1 == self.gradient_at else g)
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        self.seen.append(self.net.weight.detach().clone())
+        return self.net(batch).float().square().mean() * (torch.nan if batch_idx == self.loss_at else 1.0)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_an_overflow_is_the_business_of_float16s_scaler() -> None:
+    def fit(module: pl.LightningModule) -> None:
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        trainer = pl.Trainer(
+            accelerator="cpu", devices=1, max_steps=5, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[NanReport()], plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
+        )  # fmt: skip
+        trainer.fit(module, DataLoader([torch.ones(2, 2)] * 5, batch_size=None))
+
+    module = Overflows(gradient_at=2)
+    fit(module)
+    assert torch.equal(module.seen[3], module.seen[2]), "the step was left out"
+    assert module.net.weight.isfinite().all() and not torch.equal(module.seen[4], module.seen[3])
+    with pytest.raises(Diverged, match="loss is nan at step 3"):
+        fit(Overflows(loss_at=3))
 
 
 def test_every_module_is_watched_in_order() -> None:

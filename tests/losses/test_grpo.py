@@ -34,6 +34,22 @@ def test_reinforce_plus_plus() -> None:
     assert_close(found, (to_go - to_go.mean()) / to_go.std(correction=0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [2, 4, 7, 8, 64])
+@pytest.mark.parametrize("value", [0.35, 100.1, 1000.1, 12345.6, -1e7])
+def test_equal_scores_have_no_advantage_at_all(value: float, size: int) -> None:
+    score = torch.full((3 * size,), value)
+    for scale in ("group", "batch", "none"):
+        assert not group_advantages(score, size, scale).any(), scale
+    assert not leave_one_out(score, size).any()
+    mixed = torch.cat([score[:size], torch.linspace(value, value + 4, size)])
+    for scale in ("group", "batch", "none"):
+        found = group_advantages(mixed, size, scale)
+        assert not found[:size].any() and found[-1] > 0
+    mask = length_mask(torch.tensor([4, 1, 2] * size), 4)
+    on_the_last = torch.zeros(3 * size, 4).scatter(1, mask.sum(1, keepdim=True) - 1, value)
+    assert not reinforce_plus_plus(on_the_last, mask).any()
+
+
 def test_overlong() -> None:
     assert overlong_penalty(torch.tensor([5, 8, 9, 10]), 10, 2).tolist() == [0.0, 0.0, -0.5, -1.0]
 

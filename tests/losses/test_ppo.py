@@ -106,6 +106,19 @@ def test_whitening() -> None:
     assert torch.isfinite(whiten(x, alone, unbiased=True)).all(), "one token has no variance, and no NaN"
 
 
+@pytest.mark.parametrize("value", [0.35, 100.1, 1000.1, 12345.6])
+def test_whitened_equal_numbers_are_exactly_zero(value: float) -> None:
+    mask = length_mask(torch.tensor([53, 7, 31, 2]), 53)
+    advantage = gae(
+        torch.zeros(4, 53).scatter(1, mask.sum(1, keepdim=True) - 1, value), torch.zeros(4, 53), mask, lam=1.0
+    )
+    assert (advantage.advantage[mask] == torch.tensor(value)).all()
+    for unbiased in (False, True):
+        assert not whiten(advantage.advantage, mask, unbiased=unbiased).any()
+        kept = whiten(advantage.advantage, mask, keep_mean=True, unbiased=unbiased)
+        assert torch.equal(kept, advantage.advantage) and kept.dtype == torch.float32
+
+
 def test_clipping_on_both_sides() -> None:
     ratio = torch.tensor([0.5, 1.0, 1.5, 0.5, 1.0, 1.5, 9.0])
     advantage = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0])

@@ -80,6 +80,7 @@ def test_one_update_moves_the_weights_as_theirs(tmp_path: Path) -> None:
     from alignlab.models.actor_critic import ActorCritic
     from alignlab.systems.rlhf.kl_controller import KlController
     from alignlab.systems.rlhf.objective import Objective, Statistics, Totals
+    from alignlab.systems.rlhf.parts import parts_of
     from alignlab.systems.rlhf.ppo import PpoSystem
     from alignlab.systems.rlhf.rollout import Responses, evaluate
     from tiny_policy import make_model
@@ -112,13 +113,12 @@ def test_one_update_moves_the_weights_as_theirs(tmp_path: Path) -> None:
     )
     e, _ = ours.experience(t, theirs["scores"])
     assert_close(e.advantage, theirs["whitened"].masked_fill(~mask, 0), rtol=1e-3, atol=1e-4)
-    valued = value_mask(t.mask, "after_last").sum(1)
-    totals = Totals(t.length.sum().float(), torch.tensor(8.0), valued.sum().float())
-    for part in ([0, 1, 2], list(range(3, 8))):
-        loss = Objective()(
-            net, t, e, part, totals, Statistics(), temperature=0.7, longest=8, value_length=valued.tolist()
-        )
-        loss.backward()
+    parts = parts_of([[0, 1, 2], list(range(3, 8))], t.lengths, "after_last", t.ids.device)
+    valued = value_mask(t.mask, "after_last").sum()
+    assert sum(part.num_valued for part in parts) == valued
+    totals = Totals(t.length.sum().float(), torch.tensor(8.0), valued.float())
+    for part in parts:
+        Objective()(net, t, e, part, totals, Statistics(), temperature=0.7, longest=8).backward()
     for module, other in ((net.model, trainer.model.policy), (net.critic, trainer.model.value_model.model)):
         before = dict((make_model(0) if module is net.model else trl_ppo_run.reward_model(8).model).named_parameters())
         for (name, p), q in zip(module.named_parameters(), other.parameters(), strict=True):

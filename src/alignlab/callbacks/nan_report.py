@@ -22,6 +22,8 @@ from alignlab.results import Diverged
 class NanReport(BeforeStep):
     """Raises `Diverged` before the optimizer takes a step with numbers that aren't finite; on several ranks all raise together.
 
+    With `16-mixed` only the loss counts: its scaler leaves out steps whose gradient isn't finite. PPO and GRPO look at the gradients of their own steps.
+
     Ranks: all of them ask together whether a number isn't finite, and do the step again together.
 
     Parameters
@@ -51,6 +53,8 @@ class NanReport(BeforeStep):
         """Notes on the device what isn't finite, and asks it where it is time."""
         if any(isinstance(callback, SpikeGuard) and callback.intervenes for callback in trainer.callbacks):
             return
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            norm = None  # float16's scaler passes over steps whose gradient overflows, and some do while it looks for its scale
         nothing = torch.zeros((), device=module.device)
         values = torch.stack([nothing if x is None else x.reshape(()).float() for x in (loss, norm)])
         if self._first is None:

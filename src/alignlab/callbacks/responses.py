@@ -59,7 +59,7 @@ class ResponseTable(Callback):
     def _answers(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Answers:
         loader = read_by(trainer, "responses", "val_dataloader").val_dataloader()
         batch = next(iter(loader))
-        batch = type(batch)(*(x[: self.num_prompts] for x in batch))
+        batch = type(batch)(*(None if x is None else x[: self.num_prompts] for x in batch))
         with untouched(pl_module):
             found = pl_module.answers(trainer.strategy.batch_to_device(batch))
         return [

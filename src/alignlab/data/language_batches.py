@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from alignlab.data.rendering import Rendered
+from alignlab.data.rendering import Content, Rendered
 from alignlab.types import PreferenceBatch, PromptBatch, RatedBatch, TokenBatch
 
 GROUP = 32  # joint batches within which texts are sorted by length
@@ -193,11 +193,11 @@ class RatedRows(Shuffled):
 
 
 class PromptRows(Shuffled):
-    """Prompts, padded on the left."""
+    """Prompts, padded on the left, with what they were rendered from."""
 
-    def __init__(self, prompts: list[list[int]], seed: int | None) -> None:
+    def __init__(self, prompts: list[list[int]], seed: int | None, contents: Sequence[Content] | None = None) -> None:
         super().__init__(seed)
-        self.prompts = prompts
+        self.prompts, self.contents = prompts, contents
         self._lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -215,7 +215,8 @@ class PromptRows(Shuffled):
             length = self._lengths[row]
             ids[place, longest - length :] = torch.tensor(self.prompts[row])
             mask[place, longest - length :] = True
-        return PromptBatch(ids, mask, torch.from_numpy(rows))
+        contents = None if self.contents is None else [self.contents[row] for row in rows]
+        return PromptBatch(ids, mask, torch.from_numpy(rows), contents)
 
 
 def token_batch(store: TokenStore, rows: Sequence[Sequence[int]]) -> TokenBatch:

@@ -262,7 +262,8 @@ class MoviePrompts(LanguageDataModule):
     def make_rows(self, split: Split) -> PromptRows:
         texts = rated_reviews().part(split, self.split_seed, self.val_share).texts
         openings = [found for text in texts if (found := opening(text, *self._words)) is not None]
-        return PromptRows([self.renderer.prompt(text) for text in openings], self.seed if split == "train" else None)
+        prompts = [self.renderer.prompt(text) for text in openings]
+        return PromptRows(prompts, self.seed if split == "train" else None, openings)
 
 
 class RowsModule(LanguageDataModule):
@@ -313,7 +314,7 @@ class RowsModule(LanguageDataModule):
                 f"data.path={self._path}: no rows for {split}; set data.val_path or another data.val_share"
             )
         if self._kind == "prompt":
-            return PromptRows(prompts_of(found, self.renderer), seed)
+            return PromptRows(prompts_of(found, self.renderer), seed, [row.prompt for row in found])
         if self._kind == "preference":
             return comparisons_of(found, self.renderer, seed)
         return TextRows(

@@ -50,6 +50,10 @@ class Renderer:
         self._start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
         self._ends = {tokenizer.eos_token_id, self.written.turn_end} - {None}
 
+    def of(self, tokenizer: PreTrainedTokenizerBase) -> "Renderer":
+        """The same rendering with another tokenizer, of whole texts: a reward model's of what a policy said."""
+        return Renderer(tokenizer, 2**30, self.append_eos)
+
     def prompt(self, prompt: Content) -> list[int]:
         """Ids that a model is to continue, never empty; the last `max_length - 1` of them if there are more."""
         if isinstance(prompt, str):

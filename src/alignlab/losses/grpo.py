@@ -19,7 +19,7 @@ def group_advantages(score: Tensor, group: int, scale: Scale = "group") -> Tenso
     group: deviation of the prompt's responses, unbiased; batch: of all scores of all ranks (arXiv:2508.08221); none: not divided, as Dr. GRPO has it
     (arXiv:2503.20783, eq. 4). score (B,) -> (B,).
     """
-    by_prompt = score.view(-1, group)
+    by_prompt = _shifted(score, group)
     advantage = by_prompt - by_prompt.mean(1, keepdim=True)
     if scale == "group":
         advantage = advantage / (by_prompt.std(1, keepdim=True) + 1e-4)
@@ -29,9 +29,15 @@ def group_advantages(score: Tensor, group: int, scale: Scale = "group") -> Tenso
     return advantage.flatten()
 
 
+def _shifted(score: Tensor, group: int) -> Tensor:
+    """Scores less the first one of their prompt, (B / G, G): equal ones become exactly 0, where the mean of equal numbers is rounded."""
+    by_prompt = score.view(-1, group)
+    return by_prompt - by_prompt[:, :1]
+
+
 def leave_one_out(score: Tensor, group: int) -> Tensor:
     """RLOO: score - mean of the prompt's other responses (arXiv:2402.14740, eq. 8). score (B,) -> (B,)."""
-    by_prompt = score.view(-1, group)
+    by_prompt = _shifted(score, group)
     others = (by_prompt.sum(1, keepdim=True) - by_prompt) / (group - 1)
     return (by_prompt - others).flatten()
 

@@ -93,7 +93,10 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: 
 
 
 def masked_moments(x: Tensor, mask: Tensor, unbiased: bool = False) -> tuple[Tensor, Tensor]:
-    """Mean and variance over the masked places of all ranks; `unbiased` divides by n - 1."""
+    """Mean and variance over the masked places of all ranks, in float64 where x is shorter; `unbiased` divides by n - 1."""
+    x = (
+        x.double()
+    )  # a sum of equal numbers is then exact, and so is their mean: nothing is left to be divided by a tiny deviation
     total, count = reduce_sum(torch.stack([torch.where(mask, x, 0.0).sum(), mask.sum().to(x.dtype)]))
     mean = total / count.clamp_min(1.0)
     squares = reduce_sum(torch.where(mask, x - mean, 0.0).square().sum())
@@ -103,11 +106,11 @@ def masked_moments(x: Tensor, mask: Tensor, unbiased: bool = False) -> tuple[Ten
 def whiten(x: Tensor, mask: Tensor, *, keep_mean: bool = False, unbiased: bool = False) -> Tensor:
     """Return (x - mean) / sqrt(variance + 1e-8) over the masked places of all ranks, plus the mean with `keep_mean`; 0 elsewhere.
 
-    TRL's `masked_whiten` is unbiased and sees one rank only. x, mask of equal shape.
+    TRL's `masked_whiten` is unbiased and sees one rank only. Equal numbers give exactly 0. x, mask of equal shape.
     """
     mean, variance = masked_moments(x, mask, unbiased)
-    whitened = (x - mean) * torch.rsqrt(variance + 1e-8)
-    return torch.where(mask, whitened + mean if keep_mean else whitened, 0.0)
+    whitened = (x.double() - mean) * torch.rsqrt(variance + 1e-8)
+    return torch.where(mask, whitened + mean if keep_mean else whitened, 0.0).to(x.dtype)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

@@ -63,6 +63,11 @@ class ActorCritic(nn.Module):
         self.value_head = None if critic == "none" else ScalarHead(self.head.in_features, init="zero")
         without_dropout(self)
 
+    def _apply(self, fn, recurse: bool = True) -> nn.Module:
+        """What moves and converts a module."""
+        with exact_rotations(self):
+            return super()._apply(fn, recurse)
+
     @property
     def head(self) -> nn.Linear:
         """The policy's output layer."""
@@ -85,7 +90,7 @@ class ActorCritic(nn.Module):
     def critic_hidden(self, ids: Tensor, policy_hidden: Tensor) -> Tensor:
         """What the value head reads, (B, S) -> (B, S, W): the policy's own states where the trunk is shared."""
         if self.critic is not None:
-            return self.critic(ids, use_cache=False).last_hidden_state
+            return hidden_states(self.critic, ids)
         if self.critic_adapter:
             with use(self.model, CRITIC):
                 return hidden_states(self.model, ids)
@@ -114,13 +119,27 @@ class ActorCritic(nn.Module):
                 yield self.model
 
     def move_reference(self, device: torch.device) -> None:
-        """Take the frozen copy along; it is no sub-module."""
+        """Take the frozen copy along, in the policy's dtype; it is no sub-module."""
         if self._frozen[0] is not None:
-            self._frozen[0].to(device)
+            with exact_rotations(self._frozen[0]):
+                self._frozen[0].to(device, self.head.weight.dtype)
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """What only the critic trains."""
         return [p for n, p in self.named_parameters() if n.startswith(("value_head.", "critic.")) or f".{CRITIC}." in n]
+
+
+@contextmanager
+def exact_rotations(module: nn.Module) -> Iterator[None]:
+    """Within: a conversion leaves rotary frequencies in their own dtype, as transformers loads them.
+
+    Rounded to bfloat16 they are off by a radian after some hundred tokens, and the sampler, which computes its own, is another model.
+    """
+    parts = [part for part in module.modules() if isinstance(part._buffers.get("inv_freq"), Tensor)]
+    before = [part.inv_freq for part in parts]
+    yield
+    for part, frequencies in zip(parts, before, strict=True):
+        part.inv_freq = frequencies.to(part.inv_freq.device)
 
 
 def without_dropout(module: nn.Module) -> None:

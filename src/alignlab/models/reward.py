@@ -37,8 +37,7 @@ class RewardModel(nn.Module):
         self.register_buffer("scale", torch.ones(1))
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        position = (mask.long().cumsum(1) - 1).clamp_min(0)
-        return self.head(pooled(hidden_states(self.model, ids, mask, position=position), mask, self.pool))
+        return self.head(pooled(_hidden(self.model, ids, mask), mask, self.pool))
 
     def normalised(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(r - mean) / std, (B,)."""
@@ -103,9 +102,13 @@ def score_with(model: nn.Module, head: "RewardModel") -> Callable[[Tensor, Tenso
     """A scorer that runs `head` on another trunk, such as a policy's base under its adapter "reward"."""
 
     def score(ids: Tensor, mask: Tensor) -> Tensor:
-        return head.head(pooled(hidden_states(model, ids, mask), mask, head.pool))
+        return head.head(pooled(_hidden(model, ids, mask), mask, head.pool))
 
     return score
+
+
+def _hidden(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    return hidden_states(model, ids, mask, position=(mask.long().cumsum(1) - 1).clamp_min(0))
 
 
 def _pool(folder: Path) -> Pool:

@@ -48,3 +48,12 @@ def test_scores_over_their_deviation_so_far() -> None:
     other.load_state_dict(scale.state_dict())
     assert torch.equal(other(score), scale(score))
     assert ScoreScale()(score) is score
+
+
+@pytest.mark.parametrize("value", [0.0, 0.35, 100.1, 12345.6])
+def test_scores_that_are_all_equal_stay_as_they_are(value: float) -> None:
+    scale = ScoreScale("running")
+    for size in (5, 1, 7):
+        score = torch.full((size,), value)
+        assert torch.equal(scale(score), score)
+    assert scale(torch.tensor([value, value + 1.0]))[1] > value + 1.0

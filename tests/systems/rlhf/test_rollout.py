@@ -7,11 +7,11 @@ from torch.testing import assert_close
 from alignlab.inference.backend import ModelSource, Sampling
 from alignlab.models.actor_critic import ActorCritic
 from alignlab.models.lora import add_lora
+from alignlab.systems.rlhf.parts import micro_batches
 from alignlab.systems.rlhf.rollout import (
     Responses,
     evaluate,
     generate,
-    micro_batches,
     prompts_of,
     request_seeds,
     verify_head,

@@ -21,7 +21,8 @@ from alignlab.losses.ppo import (
     value_terms,
 )
 from alignlab.models.actor_critic import ActorCritic
-from alignlab.systems.rlhf.rollout import Places, Trajectory, places
+from alignlab.systems.rlhf.parts import Part
+from alignlab.systems.rlhf.rollout import Trajectory
 
 Importance = Literal["token", "sequence_mean", "sequence_sum"]
 
@@ -114,29 +115,24 @@ class Objective:
         net: ActorCritic,
         t: Trajectory,
         e: Experience,
-        rows: list[int],
+        part: Part,
         totals: Totals,
         statistics: Statistics,
         *,
         temperature: float,
         longest: int,
-        value_length: list[int],
         policy_coefficient: float = 1.0,
     ) -> Tensor:
         """This part's share of the minibatch's loss, a scalar with gradient; sums are added to `statistics`."""
-        width, device = max(t.total_length[i] for i in rows), t.ids.device
-        ids = t.ids[rows, :width]
-        size = {"width": width, "longest": t.mask.shape[1], "device": device}
-        at = places(rows, t.prompt_length, t.response_length, **size)
+        ids = t.ids[part.rows, : part.width]
         hidden = net.hidden(ids)
-        length = torch.tensor([t.response_length[i] for i in rows], device=device)
         weight = token_weights(
-            length, self.aggregation, tokens=totals.tokens, sequences=totals.sequences, longest=longest
+            t.length[part.rows], self.aggregation, tokens=totals.tokens, sequences=totals.sequences, longest=longest
         )
-        weight = (policy_coefficient * weight * e.weight[rows])[at.row]
-        loss = self._policy_loss(net, hidden, ids, t, e, at, weight, len(rows), totals, statistics, temperature)
+        weight = (policy_coefficient * weight * e.weight[part.rows])[part.at.row]
+        loss = self._policy_loss(net, hidden, ids, t, e, part, weight, totals, statistics, temperature)
         if net.value_head is not None:
-            there = places(rows, t.prompt_length, value_length, **size)
+            there = part.valued
             value = net.value(net.critic_hidden(ids, hidden).flatten(0, 1)[there.state])
             old, returns = t.value.flatten()[there.token], e.returns.flatten()[there.token]
             terms = value_terms(value, old, returns, self.value_clip)
@@ -152,34 +148,34 @@ class Objective:
         ids: Tensor,
         t: Trajectory,
         e: Experience,
-        at: Places,
+        part: Part,
         weight: Tensor,
-        num_rows: int,
         totals: Totals,
         statistics: Statistics,
         temperature: float,
     ) -> Tensor:
+        at, num_rows = part.at, len(part.rows)
         chosen, target = hidden.flatten(0, 1)[at.state], ids.flatten()[at.state + 1]
         old, advantage = t.logprob.flatten()[at.token], e.advantage.flatten()[at.token]
         reference = t.reference.flatten()[at.token]
         head = {"bias": net.head.bias, "temperature": temperature, "entropy": self.entropy_coefficient > 0}
 
-        def loss(logprob: Tensor, entropy: Tensor | None, part: slice) -> Tensor:
+        def loss(logprob: Tensor, entropy: Tensor | None, tokens: slice) -> Tensor:
             compared = logprob
             if self.importance != "token":
                 shifted = sequence_log_ratio(logprob - old, at.row, num_rows, self.importance == "sequence_mean")
                 compared = old + shifted
-            terms = policy_terms(compared, old[part], advantage[part], **self.clip)
-            _count(statistics, terms, weight[part], totals)
+            terms = policy_terms(compared, old[tokens], advantage[tokens], **self.clip)
+            _count(statistics, terms, weight[tokens], totals)
             per_token = terms.loss
             if self.kl_coefficient > 0:
-                kl = token_kl(logprob, reference[part], self.kl_estimator)
-                kl = kl * (logprob - old[part]).exp() if self.kl_by_ratio else kl
+                kl = token_kl(logprob, reference[tokens], self.kl_estimator)
+                kl = kl * (logprob - old[tokens]).exp() if self.kl_by_ratio else kl
                 per_token = per_token + self.kl_coefficient * kl
             if entropy is not None:
                 statistics.add(entropy=entropy.sum() / totals.tokens)
                 per_token = per_token - self.entropy_coefficient * entropy
-            return (per_token * weight[part]).sum()
+            return (per_token * weight[tokens]).sum()
 
         if self.importance == "token":
             return token_loss(chosen, net.head.weight, target, loss, **head)

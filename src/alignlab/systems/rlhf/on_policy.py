@@ -3,6 +3,7 @@
 Legend: B responses of this process, T response tokens of the longest, R ranks.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,10 +24,14 @@ from alignlab.losses.ppo import ScorePosition
 from alignlab.models.actor_critic import ActorCritic, Critic, without_dropout
 from alignlab.models.context import context_length
 from alignlab.models.language import load_language_model, packed
+from alignlab.results import Diverged
 from alignlab.systems.language.export import build_net, export_model, quantised
 from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.objective import Experience, Objective
-from alignlab.systems.rlhf.reward import Function, Reward, Scored, as_reward
+from alignlab.systems.rlhf.parts import sent
+from alignlab.systems.rlhf.precision import check_precision, float32_tensors, own_precision
+from alignlab.systems.rlhf.reward import Function, Reward, as_reward
+from alignlab.systems.rlhf.reward_text import Scored
 from alignlab.systems.rlhf.rollout import (
     Responses,
     Trajectory,
@@ -34,6 +39,7 @@ from alignlab.systems.rlhf.rollout import (
     generate,
     prompts_of,
     request_seeds,
+    sampler_error,
     verify_head,
 )
 from alignlab.systems.rlhf.update import Update
@@ -144,6 +150,9 @@ class OnPolicySystem(pl.LightningModule):
         """Advantages of a rollout from its scores (B,), and metrics."""
         raise NotImplementedError
 
+    def learn_from(self, metrics: dict[str, float], responses: int) -> None:
+        """What the system itself adapts after an update of so many responses of all ranks, from the update's metrics."""
+
     @property
     def needs_reference(self) -> bool:
         """Whether anything depends on the reference's log-probabilities."""
@@ -152,11 +161,15 @@ class OnPolicySystem(pl.LightningModule):
     # Building
 
     def setup(self, stage: str) -> None:
-        """Raises ValueError under a strategy that cuts parameters or optimizer up: rollouts read whole weights, and one step holds several updates."""
+        """Raises ValueError in a precision that can't work, and under a strategy that cuts parameters or optimizer up.
+
+        Rollouts read whole weights, and one step holds several updates.
+        """
         if isinstance(self.trainer.strategy, ModelParallelStrategy | DeepSpeedStrategy):
             raise ValueError(
                 "on-policy training (ppo, grpo) needs whole weights: take trainer=ddp, not fsdp or deepspeed"
             )
+        check_precision(self.trainer.precision)
 
     def configure_model(self) -> None:
         """Build policy, critic and reference, once."""
@@ -179,19 +192,26 @@ class OnPolicySystem(pl.LightningModule):
         device = self.net.device
         if self._ready_on == device:
             return
+        with own_precision(device):
+            self._prepare(device)
+        self._ready_on = device
+
+    def _prepare(self, device: torch.device) -> None:
         self.net.move_reference(device)
         self.tokenizer = getattr(self.trainer.datamodule, "tokenizer", None)
+        renderer = getattr(self.trainer.datamodule, "renderer", None)
         ids = torch.arange(1, 9, device=device)[None] % self.net.head.out_features
         verify_head(self.net, ids, self._tolerance)
         for reward in (self.reward, self.judge):
             if reward is not None:
                 reward.bind(self.net, self.tokenizer)
+                if renderer is not None and hasattr(reward, "read_as_trained"):
+                    reward.read_as_trained(renderer, self.sampling.stop_ids)
         self.backend = self.make_backend() if self.make_backend is not None else default_backend(self.net.model)
         self.backend.load(
             ModelSource("policy", dtype=self._weight_type, model=self.net.model, tokenizer=self.tokenizer)
         )
         without_dropout(self.net)  # a backend may have changed the mode
-        self._ready_on = device
 
     @property
     def _weight_type(self) -> Literal["float32", "bfloat16"]:
@@ -199,25 +219,48 @@ class OnPolicySystem(pl.LightningModule):
 
     @property
     def _tolerance(self) -> float:
-        return 1e-3 if self.net.head.weight.dtype == torch.float32 and not torch.is_autocast_enabled() else 0.3
+        return 0.3 if self.net.head.weight.dtype == torch.bfloat16 else 1e-3
 
     # One update
 
+    def transfer_batch_to_device(self, batch: PromptBatch, device: torch.device, dataloader_idx: int) -> PromptBatch:
+        """Prompts stay on the host, where backends want them."""
+        return batch
+
     def training_step(self, batch: PromptBatch, batch_index: int) -> None:
-        """Rollout, scores, and all optimizer steps on them; counts as one step of the trainer."""
-        self.prepare()
-        number = self.trainer.global_step
-        responses, t = self.rollout(batch, self.seed, number)
-        score = self.score(self.reward, responses).to(t.ids.device)
-        e, metrics = self.experience(t, score)
-        metrics |= self.update.run(self, t, e, number)
-        metrics |= {
-            "objective/response_length": reduce_mean(t.length.float().mean()),
-            "objective/ended": reduce_mean(t.ended.float().mean()),
-            "ppo/sampler_error": reduce_mean(self._sampler_error(responses, t)),
-        }
-        self.log("objective/score", reduce_mean(score.mean()), prog_bar=True, batch_size=len(score))
-        self.log_dict(metrics, batch_size=len(score))
+        """Rollout, scores, and all optimizer steps on them; counts as one step of the trainer. The device is asked once, at the end."""
+        with float32_tensors():
+            self.prepare()
+            number = self.trainer.global_step
+            responses, t = self.rollout(batch, self.seed, number)
+            score = self.score(self.reward, responses)
+            e, metrics = self.experience(t, score)
+            metrics |= self.update.run(self, t, e, number)
+            metrics |= {
+                "objective/score": reduce_mean(score.mean()),
+                "objective/response_length": reduce_mean(t.length.float().mean()),
+                "objective/ended": reduce_mean(t.ended.float().mean()),
+                "ppo/sampler_error": reduce_mean(sampler_error(t)),
+            }
+            table = torch.stack([value.float() for value in metrics.values()])
+            self.log_dict(dict(zip(metrics, table.unbind(), strict=True)), batch_size=len(score))
+            read = dict(zip(metrics, table.tolist(), strict=True))
+        self._check(read, number)
+        self.learn_from(read, len(score) * world_size())
+
+    def _check(self, metrics: dict[str, float], number: int) -> None:
+        """Raises Diverged after a gradient that wasn't finite (on a device its step was none), RuntimeError where sampler and policy are different models.
+
+        Every KL estimate would then be biased, and often negative.
+        """
+        norm, error = metrics.get("ppo/grad_norm", 0.0), metrics["ppo/sampler_error"]
+        if error > SAMPLER_TOLERANCE:
+            name = type(self.backend).__name__
+            raise RuntimeError(
+                f"{name} samples from another model than the policy: log-probabilities differ by {error:.3g} on average"
+            )
+        if not math.isfinite(norm):
+            raise Diverged(f"gradient is {norm} in update {number}")
 
     def rollout(
         self, batch: PromptBatch, seed: int, update: int, repeats: int | None = None
@@ -227,7 +270,9 @@ class OnPolicySystem(pl.LightningModule):
         prompts = prompts_of(batch, repeats)
         seeds = request_seeds(seed, update, rank() * len(prompts), len(prompts))
         limit = context_length(self.net.model.config)
-        responses = generate(self.backend, prompts, seeds, self.sampling, limit)
+        with own_precision(self.net.device):
+            responses = generate(self.backend, prompts, seeds, self.sampling, limit)
+        responses = responses._replace(contents=batch.content and [c for c in batch.content for _ in range(repeats)])
         return responses, evaluate(
             self.net,
             responses,
@@ -238,29 +283,21 @@ class OnPolicySystem(pl.LightningModule):
         )
 
     def score(self, reward: Reward, responses: Responses) -> Tensor:
-        """Scores (B,) of responses, on the CPU or wherever the reward computes."""
-        texts = [
-            self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            for ids in (responses.prompts, responses.responses)
-        ]
+        """Scores (B,) of responses, float32 on the policy's device."""
         sequences = [p + r for p, r in zip(responses.prompts, responses.responses, strict=True)]
-        with torch.no_grad():
-            return reward(Scored(*texts, sequences, responses.ended)).float()
+        scored = Scored(*self.texts(responses), sequences, responses.ended, responses.contents)
+        with torch.no_grad(), own_precision(self.net.device):
+            score = reward(scored).float()
+            return score if score.device == self.net.device else sent([score], self.net.device)[0]
 
-    def _sampler_error(self, responses: Responses, t: Trajectory) -> Tensor:
-        """Mean difference between what the sampler and what the policy says about the sampled tokens, nats.
-
-        Raises RuntimeError where they are different models: every KL estimate would then be biased, and often negative.
-        """
-        length = t.length.tolist()
-        sampled = torch.tensor([[*row, *[0.0] * (t.mask.shape[1] - len(row))] for row in responses.logprobs])
-        error = (torch.where(t.mask, sampled.to(t.logprob) - t.logprob, 0.0)).abs().sum() / sum(length)
-        if error > SAMPLER_TOLERANCE:
-            name = type(self.backend).__name__
-            raise RuntimeError(
-                f"{name} samples from another model than the policy: log-probabilities differ by {error:.3g} on average"
-            )
-        return error
+    def texts(self, responses: Responses) -> tuple[list[str], list[str]]:
+        """Prompts and responses as people read them; a response is what it adds to its prompt, its first space included."""
+        rows = zip(responses.prompts, responses.responses, strict=True)
+        wholes = self.tokenizer.batch_decode([p + r for p, r in rows], skip_special_tokens=True)
+        prompts = self.tokenizer.batch_decode(responses.prompts, skip_special_tokens=True)
+        alone = self.tokenizer.batch_decode(responses.responses, skip_special_tokens=True)
+        pairs = zip(prompts, wholes, alone, strict=True)
+        return prompts, [whole[len(p) :] if whole.startswith(p) else response for p, whole, response in pairs]
 
     # Validation, which changes nothing
 
@@ -270,16 +307,13 @@ class OnPolicySystem(pl.LightningModule):
 
     def answers(self, batch: PromptBatch, update: int = 0, repeats: int = 1) -> list[Answer]:
         """Responses to prompts with scores; the same for the same weights, whatever was drawn before."""
-        self.prepare()
-        responses, t = self.rollout(batch, VALIDATION_SEED, update, repeats)
-        score = self.score(self.reward, responses).tolist()
-        judged = [None] * len(score) if self.judge is None else self.score(self.judge, responses).tolist()
+        with float32_tensors():
+            self.prepare()
+            responses, t = self.rollout(batch, VALIDATION_SEED, update, repeats)
+            score = self.score(self.reward, responses).tolist()
+            judged = [None] * len(score) if self.judge is None else self.score(self.judge, responses).tolist()
         kl = torch.where(t.mask, t.logprob - t.reference, 0.0).sum(1).tolist()
-        texts = [
-            self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            for ids in (responses.prompts, responses.responses)
-        ]
-        columns = (*texts, score, judged, kl, responses.responses, responses.ended)
+        columns = (*self.texts(responses), score, judged, kl, responses.responses, responses.ended)
         return [Answer(*row) for row in zip(*columns, strict=True)]
 
     def on_validation_epoch_end(self) -> None:

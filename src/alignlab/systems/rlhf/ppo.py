@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from alignlab.distributed import reduce_mean, world_size
+from alignlab.distributed import reduce_mean
 from alignlab.losses.ppo import (
     MissingEnd,
     ScorePosition,
@@ -112,7 +112,7 @@ class PpoSystem(OnPolicySystem):
         self.unbiased_whitening = unbiased_whitening
 
     def experience(self, t: Trajectory, score: Tensor) -> tuple[Experience, dict[str, Tensor]]:
-        """Token rewards, GAE, whitening; the controller sees this rollout's KL after its penalty was computed."""
+        """Token rewards, GAE, whitening; the controller sees this rollout's KL after the update."""
         score = penalise_missing_end(self.scale(score), t.ended, self.missing_end_penalty, self.missing_end)
         kl = torch.where(t.mask, token_kl(t.logprob, t.reference, self.kl.estimator, self.kl.limit), 0.0)
         valued = value_mask(t.mask, self.score_position)
@@ -131,31 +131,29 @@ class PpoSystem(OnPolicySystem):
         return Experience(advantage, found.returns, torch.ones_like(score)), metrics
 
     def objective_metrics(self, t: Trajectory, score: Tensor, kl: Tensor) -> dict[str, Tensor]:
-        """KL, entropy and reward of whole responses; adapts the KL coefficient."""
+        """KL, entropy and reward of whole responses."""
         sums = torch.stack(
             [
                 torch.where(t.mask, t.logprob - t.reference, 0.0).sum() / len(score),
                 torch.where(t.mask, t.entropy, 0.0).sum() / len(score),
                 -self.kl.coefficient * kl.sum() / len(score),
                 score.mean(),
-                t.mask.sum() / len(score),
             ]
         )
-        k1, entropy, penalty, mean_score, length = reduce_mean(sums)
-        metrics = {
+        k1, entropy, penalty, mean_score = reduce_mean(sums)
+        return {
             "objective/kl": k1,
             "objective/entropy": entropy,
             "objective/non_score_reward": penalty,
             "objective/rlhf_reward": penalty + mean_score,
-            "objective/kl_coefficient": torch.tensor(self.kl.coefficient),
+            "objective/kl_coefficient": torch.full_like(k1, self.kl.coefficient),
         }
-        per_sequence = k1.item()
-        self.kl.update(
-            per_sequence=per_sequence,
-            per_token=per_sequence / max(length.item(), 1e-9),
-            responses=len(score) * world_size(),
-        )
-        return metrics
+
+    def learn_from(self, metrics: dict[str, float], responses: int) -> None:
+        """Adapts the KL coefficient."""
+        per_sequence = metrics["objective/kl"]
+        per_token = per_sequence / max(metrics["objective/response_length"], 1e-9)
+        self.kl.update(per_sequence=per_sequence, per_token=per_token, responses=responses)
 
     def remembered(self) -> dict[str, Any]:
         """The KL coefficient and the scores' moments."""

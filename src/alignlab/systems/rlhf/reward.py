@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,24 +17,17 @@ from alignlab.models.actor_critic import ActorCritic
 from alignlab.models.language import load_tokenizer, resolve_model
 from alignlab.models.lora import use
 from alignlab.models.reward import RewardModel, load_reward_model, reward_head, score_with
+from alignlab.systems.rlhf.parts import micro_batches, sent
+from alignlab.systems.rlhf.reward_text import Renderer, RewardText, Scored
 
 REWARD = "reward"  # adapter
-
-
-class Scored(NamedTuple):
-    """Responses as a reward sees them."""
-
-    prompts: list[str]  # B
-    responses: list[str]  # B
-    sequences: list[list[int]]  # B, ids of prompt and response in the policy's vocabulary
-    ended: list[bool]  # B, False: cut
 
 
 class Reward(Protocol):
     """Gives each response a number; more is better."""
 
     def bind(self, net: ActorCritic, tokenizer: Any) -> None:
-        """Called once when the policy exists, on its device."""
+        """Called once when the policy exists, on its device. A reward that reads ids may have `read_as_trained(renderer, stop_ids)` besides, called next."""
         ...
 
     def __call__(self, batch: Scored) -> Tensor:
@@ -100,25 +93,24 @@ class ModelReward:
             self.model = load_reward_model(self.path)
             own = load_tokenizer(self.path)
             self.tokenizer = None if own.get_vocab() == tokenizer.get_vocab() else own
+            self.text = RewardText(None, self.tokenizer)
         self.model.to(net.device)
+
+    def read_as_trained(self, renderer: Renderer, stop_ids: Sequence[int]) -> None:
+        """From now on rollouts are rendered as at the reward model's training. Raises ValueError where known dialogues don't score the same both ways."""
+        self.text = RewardText(renderer, self.tokenizer)
+        verify_text(self, self.text, self.path, stop_ids)
 
     def __call__(self, batch: Scored) -> Tensor:
         """Scores (B,): rows go through in parts of like length, each tokenized and ended as at the reward model's own training."""
-        rows = batch.sequences if self.tokenizer is None else self._tokenized(batch)
-        return scored_in_parts(rows, self._score, self.micro_batch_size)
+        return self.of_ids(self.text.rows(batch))
+
+    def of_ids(self, rows: list[list[int]]) -> Tensor:
+        """Scores (B,) of rows of ids of the reward model's own vocabulary."""
+        return scored_in_parts(rows, self._score, self.micro_batch_size, self.model.mean.device)
 
     def _score(self, ids: Tensor, mask: Tensor) -> Tensor:
-        device = self.model.mean.device
-        score = self.model.normalised if self.normalised else self.model
-        return score(ids.to(device), mask.to(device))
-
-    def _tokenized(self, batch: Scored) -> list[list[int]]:
-        texts = [prompt + response for prompt, response in zip(batch.prompts, batch.responses, strict=True)]
-        start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [
-            start + row + [self.tokenizer.eos_token_id] * ended for row, ended in zip(ids, batch.ended, strict=True)
-        ]
+        return (self.model.normalised if self.normalised else self.model)(ids, mask)
 
 
 class AdapterReward:
@@ -151,29 +143,52 @@ class AdapterReward:
         for parameter in trained:
             parameter.requires_grad_(True)
         self.head = reward_head(net.model, adapter).to(net.device)
-        self.net = net
+        self.net, self.text = net, RewardText(None)
+
+    def read_as_trained(self, renderer: Renderer, stop_ids: Sequence[int]) -> None:
+        """As for a `ModelReward`."""
+        self.text = RewardText(renderer)
+        verify_text(self, self.text, self.path, stop_ids)
 
     def __call__(self, batch: Scored) -> Tensor:
         """Scores (B,)."""
+        return self.of_ids(self.text.rows(batch))
+
+    def of_ids(self, rows: list[list[int]]) -> Tensor:
+        """Scores (B,) of rows of ids."""
         with use(self.net.model, REWARD):
-            score = scored_in_parts(batch.sequences, self._score, self.micro_batch_size)
-        return (score - self.head.mean.cpu()) / self.head.std.cpu() if self.normalised else score
+            score = scored_in_parts(rows, self._score, self.micro_batch_size, self.net.device)
+        return (score - self.head.mean) / self.head.std if self.normalised else score
 
     def _score(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return score_with(self.net.model, self.head)(ids.to(self.net.device), mask.to(self.net.device))
+        return score_with(self.net.model, self.head)(ids, mask)
 
 
-def scored_in_parts(rows: list[list[int]], score: Callable[[Tensor, Tensor], Tensor], micro_batch_size: int) -> Tensor:
-    """Scores of rows of ids in their order, (B,) on the CPU; rows of like length go together, padded on the right by their lengths."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    found = torch.zeros(len(rows))
-    for start in range(0, len(order), micro_batch_size):
-        part = order[start : start + micro_batch_size]
-        length = torch.tensor([len(rows[i]) for i in part])
-        width = int(length.max())
-        ids = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in part])
-        found[part] = score(ids, length_mask(length, width)).float().cpu()
-    return found
+def scored_in_parts(
+    rows: list[list[int]], score: Callable[[Tensor, Tensor], Tensor], micro_batch_size: int, device: torch.device
+) -> Tensor:
+    """Scores of rows of ids in their order, (B,) on `device`, which nobody waits for; rows of like length go together, padded on the right."""
+    groups = micro_batches(range(len(rows)), [len(row) for row in rows], micro_batch_size)
+    host = []
+    for part in groups:
+        width = max(len(rows[i]) for i in part)
+        host.append(torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in part]))
+        host.append(torch.tensor([len(rows[i]) for i in part]))
+    *found, place = sent([*host, torch.tensor([i for part in groups for i in part]).argsort()], device)
+    scores = [score(ids, length_mask(n, ids.shape[1])) for ids, n in zip(found[::2], found[1::2], strict=True)]
+    return torch.cat(scores).float()[place]
+
+
+def verify_text(reward: ModelReward | AdapterReward, text: RewardText, path: str, stop_ids: Sequence[int]) -> None:
+    """Raises ValueError where a known dialogue scores differently as a rollout and as the text that the reward model was trained on."""
+    with torch.no_grad():
+        for said, trained in text.known(stop_ids):
+            found, wanted = float(reward(said)), float(reward.of_ids([trained]))
+            if abs(found - wanted) > 1e-3 * max(1.0, abs(wanted)):
+                raise ValueError(
+                    f"model.reward={path} reads rollouts otherwise than its training did: {said.contents[0]!r} with the answer {said.responses[0]!r} scores "
+                    f"{found:.4g} instead of {wanted:.4g}; both must have one chat template"
+                )
 
 
 def checked_scores(returned: object, number: int, where: str) -> Tensor:

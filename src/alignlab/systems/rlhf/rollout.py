@@ -13,8 +13,9 @@ from torch import Tensor
 
 from alignlab.inference.backend import Backend, Request, Sampling
 from alignlab.losses.chunked_head import TokenStatistics, token_statistics
-from alignlab.losses.ppo import ScorePosition, length_mask, value_mask
+from alignlab.losses.ppo import ScorePosition, length_mask
 from alignlab.models.actor_critic import ActorCritic
+from alignlab.systems.rlhf.parts import Lengths, Places, micro_batches, parts_of, sent
 from alignlab.types import PromptBatch
 
 
@@ -25,39 +26,35 @@ class Responses(NamedTuple):
     responses: list[list[int]]  # B, the token that ended it included
     ended: list[bool]  # B, False: cut at the longest length
     logprobs: list[list[float]]  # B, of the response's tokens, as the sampler saw them
-
-
-class Places(NamedTuple):
-    """Where the response tokens of some rows stand; all int64."""
-
-    state: Tensor  # (N,) into the flattened (rows, width): the token *before* each response token
-    token: Tensor  # (N,) into the flattened (B, T) of the whole trajectory
-    row: Tensor  # (N,) which of the rows
+    contents: list | None = None  # B, what the prompts were rendered from, where that is known
 
 
 @dataclass
 class Trajectory:
-    """Responses with the numbers that the update needs, on the device. Dense (B, T) tensors are 0 off the mask."""
+    """Responses with the numbers that the update needs, on the device. Dense (B, T) tensors are float32 and 0 off the mask."""
 
     ids: Tensor  # (B, S) int64, padded on the right
-    prompt_length: list[int]  # B
-    response_length: list[int]  # B
+    lengths: Lengths  # on the host
+    length: Tensor  # (B,) int64, response tokens
     mask: Tensor  # (B, T) bool
     ended: Tensor  # (B,) bool
+    sampled: Tensor  # (B, T) log-probability as the sampler saw it
     logprob: Tensor  # (B, T) of the policy before the update, at the sampling temperature
     entropy: Tensor  # (B, T) nats
     reference: Tensor  # (B, T) log-probability under the reference
     value: Tensor  # (B, T)
 
-    @property
-    def length(self) -> Tensor:
-        """Response tokens of each row, (B,)."""
-        return self.mask.sum(1)
-
-    @property
-    def total_length(self) -> list[int]:
-        """Tokens of prompt and response."""
-        return [p + n for p, n in zip(self.prompt_length, self.response_length, strict=True)]
+    @classmethod
+    def of(cls, responses: Responses, device: torch.device) -> "Trajectory":
+        """Ids, lengths and the sampler's log-probabilities; what the nets say is 0 still. Two copies, which nobody waits for."""
+        lengths = Lengths([len(p) for p in responses.prompts], [len(r) for r in responses.responses])
+        longest = lengths.longest
+        table = [rows_of(responses), torch.tensor(lengths.response), torch.tensor(responses.ended).long()]
+        ids, length, ended = sent(table, device)
+        sampled = torch.tensor([[*row, *[0.0] * (longest - len(row))] for row in responses.logprobs])
+        zeros = (torch.zeros(len(length), longest, device=device, dtype=torch.float32) for _ in range(4))
+        mask = length_mask(length, longest)
+        return cls(ids, lengths, length, mask, ended.bool(), sent([sampled.float()], device)[0], *zeros)
 
 
 def generate(
@@ -98,38 +95,11 @@ def request_seeds(seed: int, update: int, first: int, count: int) -> list[int]:
     return [(mixed + first + i) % (2**63 - 1) for i in range(count)]
 
 
-def rows_of(responses: Responses, device: torch.device) -> Tensor:
-    """Prompt and response of each row, padded on the right with 0, (B, S)."""
+def rows_of(responses: Responses) -> Tensor:
+    """Prompt and response of each row, padded on the right with 0, (B, S), on the host."""
     rows = [p + r for p, r in zip(responses.prompts, responses.responses, strict=True)]
     width = max(map(len, rows))
-    return torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
-
-
-def places(
-    rows: Sequence[int],
-    prompt_length: Sequence[int],
-    length: Sequence[int],
-    *,
-    width: int,
-    longest: int,
-    device: torch.device,
-) -> Places:
-    """Flat places of all response tokens of some rows; made on the host from lengths, so that no device is waited for.
-
-    `prompt_length`, `length` and `longest` are those of the trajectory (B, T), `width` that of the rows' own ids.
-    """
-    chosen = torch.tensor(rows)
-    p, n = torch.tensor(prompt_length)[chosen], torch.tensor(length)[chosen]
-    row = torch.repeat_interleave(torch.arange(len(n)), n)
-    step = torch.arange(int(n.sum())) - torch.repeat_interleave(n.cumsum(0) - n, n)
-    state, token = row * width + p[row] - 1 + step, chosen[row] * longest + step
-    return Places(*(x.to(device, non_blocking=True) for x in (state, token, row)))
-
-
-def micro_batches(rows: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Rows in parts of `size`, rows of like length together, for the sake of less padding."""
-    order = sorted(rows, key=lengths.__getitem__)
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    return torch.tensor([row + [0] * (width - len(row)) for row in rows])
 
 
 @torch.no_grad()
@@ -147,33 +117,21 @@ def evaluate(
     Old log-probabilities come from the same kind of pass as those of the update, at the sampling temperature: the ratio then starts at 1, which
     it does not with log-probabilities kept from sampling with a cache, let alone in bfloat16.
     """
-    device = net.device
-    ids = rows_of(responses, device)
-    prompt_length = [len(p) for p in responses.prompts]
-    length = [len(r) for r in responses.responses]
-    longest = max(length)
-    mask = length_mask(torch.tensor(length, device=device), longest)
-    zeros = lambda: torch.zeros(len(length), longest, device=device)  # noqa: E731
-    found = Trajectory(
-        ids, prompt_length, length, mask, torch.tensor(responses.ended, device=device), *(zeros() for _ in range(4))
-    )
-    valued = value_mask(mask, position).sum(1).tolist()
-    total = found.total_length
-    for rows in micro_batches(range(len(total)), total, micro_batch):
-        width = max(total[i] for i in rows)
-        part = ids[rows, :width]
-        at = places(rows, prompt_length, length, width=width, longest=longest, device=device)
-        target = part.flatten()[at.state + 1]
-        hidden = net.hidden(part)
+    found = Trajectory.of(responses, net.device)
+    total = found.lengths.total
+    groups = micro_batches(range(len(total)), total, micro_batch)
+    for part in parts_of(groups, found.lengths, position, net.device):
+        ids, at = found.ids[part.rows, : part.width], part.at
+        target = ids.flatten()[at.state + 1]
+        hidden = net.hidden(ids)
         statistics = _statistics(hidden, at, target, net.head, temperature, entropy=True)
         found.logprob.view(-1)[at.token] = statistics.logprob
         found.entropy.view(-1)[at.token] = statistics.entropy
         if net.value_head is not None:
-            states = net.critic_hidden(part, hidden).flatten(0, 1)
-            there = places(rows, prompt_length, valued, width=width, longest=longest, device=device)
-            found.value.view(-1)[there.token] = net.value(states[there.state])
+            states = net.critic_hidden(ids, hidden).flatten(0, 1)
+            found.value.view(-1)[part.valued.token] = net.value(states[part.valued.state])
         if with_reference:
-            states = net.reference_hidden(part)
+            states = net.reference_hidden(ids)
             reference = _statistics(states, at, target, net.reference_head, temperature, entropy=False)
             found.reference.view(-1)[at.token] = reference.logprob
     if not with_reference:
@@ -186,6 +144,11 @@ def _statistics(
 ) -> TokenStatistics:
     chosen = hidden.flatten(0, 1)[at.state]
     return token_statistics(chosen, head.weight, target, bias=head.bias, temperature=temperature, entropy=entropy)
+
+
+def sampler_error(t: Trajectory) -> Tensor:
+    """Mean difference between what the sampler and what the policy say about the sampled tokens, nats, ()."""
+    return torch.where(t.mask, t.sampled - t.logprob, 0.0).abs().sum() / t.length.sum()
 
 
 def verify_head(net: ActorCritic, ids: Tensor, tolerance: float) -> None:

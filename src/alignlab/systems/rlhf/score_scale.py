@@ -21,29 +21,34 @@ class ScoreScale:
         if clip is not None and clip <= 0:
             raise ValueError(f"model.score_clip={clip} must be positive")
         self.scale, self.clip = scale, clip
-        self.count, self.mean, self.squares = 0.0, 0.0, 0.0
+        self.moments = torch.zeros(3, dtype=torch.float64)  # count, mean, sum of squares; where the scores are
 
     def __call__(self, score: Tensor) -> Tensor:
-        """(B,) -> (B,)."""
+        """(B,) -> (B,), without waiting for a device."""
         if self.scale == "running":
-            self._see(score)
-            score = score / max((self.squares / max(self.count - 1, 1)) ** 0.5, 1e-8) if self.count > 1 else score
+            count, mean, squares = self._see(score)
+            deviation = (squares / (count - 1).clamp_min(1)).sqrt()
+            # Equal scores have no deviation, or one of rounding: they stay what they are.
+            told_apart = (count > 1) & (deviation > 1e-6 * mean.abs())
+            score = (score / torch.where(told_apart, deviation, 1.0)).to(score.dtype)
         return score if self.clip is None else score.clamp(-self.clip, self.clip)
 
-    def _see(self, score: Tensor) -> None:
+    def _see(self, score: Tensor) -> Tensor:
+        self.moments = self.moments.to(score.device, non_blocking=True)
+        before, mean_before, squares_before = self.moments
         score = score.double()
-        count, total = reduce_sum(torch.stack([torch.tensor(float(len(score))).to(score), score.sum()])).tolist()
+        count, total = reduce_sum(torch.stack([torch.full_like(score[0], len(score)), score.sum()]))
         mean = total / count
-        squares = reduce_sum((score - mean).square().sum()).item()
-        delta, both = mean - self.mean, self.count + count
-        self.squares += squares + delta**2 * self.count * count / both
-        self.mean += delta * count / both
-        self.count = both
+        squares = reduce_sum((score - mean).square().sum())
+        delta, both = mean - mean_before, before + count
+        squares = squares_before + squares + delta.square() * before * count / both
+        self.moments = torch.stack([both, mean_before + delta * count / both, squares])
+        return self.moments
 
     def state_dict(self) -> dict[str, float]:
         """Count, mean and sum of squares."""
-        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+        return dict(zip(("count", "mean", "squares"), self.moments.tolist(), strict=True))
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Go on from saved moments."""
-        self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
+        self.moments = torch.tensor([state[name] for name in ("count", "mean", "squares")], dtype=torch.float64)

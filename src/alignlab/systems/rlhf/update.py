@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from alignlab.distributed import reduce_sum, world_size
-from alignlab.losses.ppo import value_mask
 from alignlab.results import Diverged
 from alignlab.systems.rlhf.objective import Experience, Statistics, Totals
-from alignlab.systems.rlhf.rollout import Trajectory, micro_batches, request_seeds
+from alignlab.systems.rlhf.parts import Part, micro_batches, parts_of
+from alignlab.systems.rlhf.rollout import Trajectory, request_seeds
 
 if TYPE_CHECKING:
     from alignlab.systems.rlhf.on_policy import OnPolicySystem
@@ -81,25 +81,24 @@ class Update:
                 f"model.update.num_minibatches={self.num_minibatches} doesn't divide the {len(t.ids)} responses of a process"
             )
         done: list[Statistics] = []
-        for rows in self.minibatches(len(t.ids), size, system.seed, number):
-            statistics = self.accumulate(system, t, e, rows, number)
+        minibatches = self.minibatches(len(t.ids), size, system.seed, number)
+        for parts in self.parts(system, t, minibatches):
+            statistics = self.accumulate(system, t, e, parts, number)
             self._check_ratio(system, statistics)
             if self.target_kl is not None and reduce_sum(statistics.sums["approx_kl"]).item() > self.target_kl:
                 optimizer.zero_grad(set_to_none=True)
                 break
-            if self.max_grad_norm is not None:
-                norm = clip(parameters, self.max_grad_norm)
-                if (
-                    norm.device.type == "cpu" and not norm.isfinite()
-                ):  # elsewhere callbacks.nan_report ends the run after the update
-                    raise Diverged(f"gradient is {norm.item()} in update {number}")
-                statistics.sums["grad_norm"] = norm.detach() / world_size()  # metrics are summed over ranks
+            norm = clip(parameters, self.max_grad_norm)
+            if norm.device.type == "cpu" and not norm.isfinite():
+                raise Diverged(f"gradient is {norm.item()} in update {number}")
+            statistics.sums["grad_norm"] = norm.detach() / world_size()  # metrics are summed over ranks
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             done.append(statistics)
         system.optimizers().step()  # without gradients it moves nothing: the trainer counts one step an update
         system.lr_schedulers().step()
-        return metrics_of(done) | {"ppo/minibatches": torch.tensor(float(len(done)))}
+        count = torch.full((), float(len(done)), device=t.ids.device)
+        return metrics_of(done) | {"ppo/minibatches": count}
 
     def minibatches(self, rows: int, size: int, seed: int, number: int) -> list[list[int]]:
         """Rows of each step; every epoch has an order of its own, a function of run, update and epoch."""
@@ -110,17 +109,23 @@ class Update:
             found += [order[start : start + size] for start in range(0, rows, size)]
         return found
 
+    def parts(self, system: OnPolicySystem, t: Trajectory, minibatches: list[list[int]]) -> list[list[Part]]:
+        """The minibatches in micro-batches; what the device has to know of all of them goes there in one copy."""
+        groups = [micro_batches(rows, t.lengths.total, self.micro_batch_size) for rows in minibatches]
+        flat = [rows for minibatch in groups for rows in minibatch]
+        found = iter(parts_of(flat, t.lengths, system.score_position, t.ids.device))
+        return [[next(found) for _ in minibatch] for minibatch in groups]
+
     def accumulate(
-        self, system: OnPolicySystem, t: Trajectory, e: Experience, rows: list[int], number: int
+        self, system: OnPolicySystem, t: Trajectory, e: Experience, parts: list[Part], number: int
     ) -> Statistics:
         """Gradient of one minibatch, summed over micro-batches and averaged over ranks; whatever the split, the same."""
-        valued = value_mask(t.mask, system.score_position).sum(1).tolist()
+        rows = torch.cat([part.rows for part in parts])
         used = e.weight[rows]
-        values = torch.full((), float(sum(valued[i] for i in rows)), device=used.device)
+        values = torch.full_like(used[0], sum(part.num_valued for part in parts))
         counts = torch.stack([(t.length[rows] * used).sum(), used.sum(), values])
         totals = Totals(*reduce_sum(counts).clamp_min(1.0))
         statistics = Statistics()
-        parts = micro_batches(rows, t.total_length, self.micro_batch_size)
         for index, part in enumerate(parts):
             with _synchronised(system, index == len(parts) - 1):
                 loss = system.objective(
@@ -132,7 +137,6 @@ class Update:
                     statistics,
                     temperature=system.sampling.temperature,
                     longest=system.sampling.max_new_tokens,
-                    value_length=valued,
                     policy_coefficient=float(number >= self.critic_warmup),
                 )
                 # Shares of a global mean are to be summed over ranks, which averages them.
@@ -154,13 +158,32 @@ class Update:
 
 
 @torch.no_grad()
-def clip(parameters: list[torch.nn.Parameter], limit: float) -> Tensor:
-    """Scale gradients down to a norm of `limit`; returns their norm before. Short ones are left alone where looking costs no wait, on a CPU."""
+def clip(parameters: list[torch.nn.Parameter], limit: float | None) -> Tensor:
+    """Scale gradients down to a norm of `limit` (None: never); returns their norm before.
+
+    A norm that isn't finite must not reach the weights. On a CPU the caller sees it; elsewhere nobody looks before the step, so all gradients become 0.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    if norm.device.type != "cpu" or norm > limit:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    if norm.device.type == "cpu":
+        if limit is not None and limit < norm < torch.inf:  # short ones are left alone where looking costs no wait
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        return norm
+    finite = norm.isfinite()
+    zero_unless(finite, gradients)
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm.where(finite, torch.ones_like(norm)))
     return norm
+
+
+def zero_unless(keep: Tensor, tensors: list[Tensor]) -> None:
+    """Make tensors 0 where the one flag () is False, without asking the device for it, in few launches.
+
+    Their bits are multiplied, as integers: infinity times 0 would be NaN.
+    """
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    if tensors:
+        torch._foreach_mul_([x.view(integers[x.element_size()]) for x in tensors], keep.to(torch.int16))
 
 
 def metrics_of(done: list[Statistics]) -> dict[str, Tensor]:
