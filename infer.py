@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from alignlab import config
+from alignlab import config, resuming
 from alignlab.launch.signals import Interrupted
 from alignlab.results import Result
 
@@ -26,7 +26,7 @@ def infer(cfg: DictConfig) -> float | None:
     """One run: the objective is the task's main number, for sweeps over backends or prompts."""
     job = HydraConfig.get()
     try:
-        cfg = config.resumed(cfg, job.overrides.task)
+        cfg = resuming.resumed(cfg, job.overrides.task, root=config.InferenceRoot)
         config.check(cfg, root=config.InferenceRoot)
     except config.ConfigError as error:
         Result(reason=str(error)).write(Path(job.runtime.output_dir))
@@ -47,8 +47,8 @@ def stop(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """Runs Hydra; what it can't compose is explained, all of it at once."""
-    sys.argv[1:] = config.inference_arguments(sys.argv[1:])
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
+    sys.argv[1:] = resuming.arguments(config.inference_arguments(sys.argv[1:]))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting, whatever the environment says
     try:
         infer()
     except (HydraException, ValueError) as error:

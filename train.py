@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab import config
+from alignlab import config, resuming
 from alignlab.launch import environment
 from alignlab.launch.disk import DiskFull
 from alignlab.launch.rank_watch import RankDied
@@ -32,7 +32,7 @@ def train(cfg: DictConfig) -> float | None:
     """One job: the objective is what a sweep sees."""
     job = HydraConfig.get()
     try:
-        cfg = config.resumed(cfg, job.overrides.task, Path(job.runtime.output_dir))
+        cfg = resuming.resumed(cfg, job.overrides.task, Path(job.runtime.output_dir))
         config.check(cfg)
     except config.ConfigError as error:
         Result(reason=str(error)).write(Path(job.runtime.output_dir))
@@ -68,7 +68,8 @@ def stop(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """Runs Hydra; what it can't compose is explained, all of it at once."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
+    sys.argv[1:] = resuming.arguments(sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting, whatever the environment says
     launch = environment.launch()
     if launch.external and launch.world_size > 1 and {"-m", "--multirun"} & set(sys.argv):
         stop(f"-m under torchrun or srun would run the sweep {launch.world_size} times; start it without", code=2)

@@ -64,7 +64,7 @@ def train_here(overrides: list[str], run_dir: Path) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from alignlab import config, run
+    from alignlab import resuming, run
 
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=overrides, return_hydra_config=True)
@@ -73,7 +73,7 @@ def train_here(overrides: list[str], run_dir: Path) -> None:
         HydraConfig.instance().cfg = cfg.copy()
         del cfg["hydra"]
     run_dir.mkdir(parents=True, exist_ok=True)
-    run.train(config.resumed(cfg, overrides))
+    run.train(resuming.resumed(cfg, overrides))
 
 
 class Forked:

@@ -34,9 +34,9 @@ LAYERS = [
     {"models", "losses", "data"},
     {"evaluation", "prompting", "inference", "sweeps"},
     {"systems", "callbacks", "strategies", "data.modules", "tasks"},
-    {"run", "serve", "config", "hydra_events", "cli", "tools", "stages"},
+    {"run", "serve", "config", "resuming", "hydra_events", "cli", "tools", "stages"},
 ]
-KNOW_HYDRA = {"run", "serve", "config", "hydra_events", "cli"}
+KNOW_HYDRA = {"run", "serve", "config", "resuming", "hydra_events", "cli"}
 KNOW_LIGHTNING = {"tools", "systems", "callbacks", "strategies", "data.modules", "run", "cli"}
 STRANGERS = [
     ("models", "losses"),

@@ -9,7 +9,7 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab import config
+from alignlab import config, resuming
 from alignlab.signatures import NotFound, _imported, signature
 from tiny_run import REPOSITORY
 
@@ -92,11 +92,11 @@ def test_resumed_takes_the_saved_config(composed: Compose, tmp_path) -> None:
     saved = composed("model=clip", "optim.lr=0.5", "data.batch_size=4")
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(saved, resolve=True))
     overrides = [f"resume={tmp_path}", "trainer=cpu", "optim.warmup_steps=7"]
-    cfg = config.resumed(composed(*overrides), overrides)
+    cfg = resuming.resumed(composed(*overrides), overrides)
     assert (cfg.optim.lr, cfg.data.batch_size, cfg.optim.warmup_steps, cfg.trainer.accelerator) == (0.5, 4, 7, "cpu")
     assert cfg.resume == str(tmp_path)
     with pytest.raises(config.ConfigError, match="holds no config"):
-        config.resumed(composed("resume=nowhere"), ["resume=nowhere"])
+        resuming.resumed(composed("resume=nowhere"), ["resume=nowhere"])
 
 
 def test_a_requeued_run_goes_on(composed: Compose, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_a_requeued_run_goes_on(composed: Compose, tmp_path, monkeypatch: pytest
         (tmp_path / "checkpoints").mkdir(exist_ok=True)
         file = tmp_path / "checkpoints" / "last.ckpt"
         file.touch() if checkpoint else file.unlink()
-        cfg = config.resumed(composed("model=clip"), ["model=clip"], tmp_path)
+        cfg = resuming.resumed(composed("model=clip"), ["model=clip"], tmp_path)
         assert (cfg.resume, cfg.optim.lr) == (resume, 0.5 if resume else composed("model=clip").optim.lr)
 
 

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig
 
 import kills
-from alignlab import config, run
+from alignlab import resuming, run
 
 Prepare = Callable[..., DictConfig]
 STEPS = "trainer.max_steps=20"
@@ -39,7 +39,7 @@ def stop_at(prepared: Prepare, run_dir: Path, step: int, *overrides: str) -> Non
 
 def resume(prepared: Prepare, run_dir: Path) -> dict:
     overrides = [f"resume={run_dir}"]
-    run.train(config.resumed(prepared(run_dir, *overrides), overrides))
+    run.train(resuming.resumed(prepared(run_dir, *overrides), overrides))
     return json.loads((run_dir / "result.json").read_text())
 
 

@@ -12,7 +12,8 @@ import pytest
 from omegaconf import DictConfig
 
 from alignlab import serve
-from alignlab.config import inference_arguments, resumed
+from alignlab.config import InferenceRoot, inference_arguments
+from alignlab.resuming import resumed
 from served_model import write_language_model
 from tiny_run import REPOSITORY
 
@@ -31,7 +32,7 @@ def infer(prepared: Prepare) -> Callable[..., dict]:
 
     def run(run_dir: Path, *overrides: str) -> dict:
         words = inference_arguments(overrides)
-        serve.infer(resumed(prepared(run_dir, *words, program="infer"), words))
+        serve.infer(resumed(prepared(run_dir, *words, program="infer"), words, root=InferenceRoot))
         return result_of(run_dir)
 
     return run

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.launch.environment import agreed_name, launch
+from alignlab.launch.environment import agreed_name
 from alignlab.signatures import NotFound, signature
 
 # Packages whose classes and functions a config may name.
@@ -109,34 +109,6 @@ OmegaConf.register_new_resolver("choices", _choices, replace=True)
 def inference_arguments(arguments: Sequence[str]) -> list[str]:
     """A command line of infer.py with `model=x` as `model_path=x`: in this folder of configs Hydra takes `model` for a group."""
     return [f"model_path={word[6:]}" if word.startswith("model=") else word for word in arguments]
-
-
-def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = None) -> DictConfig:
-    """The config of the run that `resume` names, with this command line's overrides on top; `cfg` itself without `resume`.
-
-    A run that torchrun or Slurm has started again resumes `run_dir` if there is a checkpoint.
-
-    Raises:
-        ConfigError: `resume` is no run directory.
-    """
-    if cfg.get("resume") is None and launch().restarts and run_dir and (run_dir / "checkpoints" / "last.ckpt").exists():
-        cfg.resume = str(run_dir)
-    if cfg.get("resume") is None:
-        return cfg
-    file = Path(str(cfg.resume)) / "config.yaml"
-    if not file.exists():
-        raise ConfigError([f"resume: {cfg.resume} holds no config.yaml; name a run directory"])
-    saved = OmegaConf.load(file)
-    assert isinstance(saved, DictConfig)
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = override.key_or_group
-        if key in ("experiment", "debug"):  # the whole command line was repeated
-            return cfg
-        key = key.split("/")[0] if "/" in key else key
-        if not override.is_delete():
-            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
-    OmegaConf.update(saved, "resume", cfg.resume, force_add=True)
-    return saved
 
 
 def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED, root: type = Root) -> None:
@@ -350,7 +322,7 @@ def explain(
             p + (_nearest(p.split(":")[0], groups) if "unknown key" in p and "mean" not in p else "")
             for p in found.problems
         ]
-    except (HydraException, OmegaConfBaseException) as other:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as other:
         problems += [] if problems else str(other).splitlines()[:2]
     told = error.__cause__ if isinstance(error.__cause__, ValueError) else error  # of a launcher's constructor, say
     return problems or [line for line in str(told).splitlines() if line.strip()][:4]
@@ -370,6 +342,8 @@ def _wrong_choices(override: Override, config_dir: Path) -> Iterator[str]:
     choices = sorted(file.stem for file in (config_dir / group).glob("*.yaml"))
     value = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
     for choice in value if isinstance(value, list) else [value]:
-        if choice not in choices and not (choice is None and group in ("experiment", "debug")):
+        if choice is None and group in ("experiment", "debug"):
+            yield f"{group}=null: leave it out to have none"
+        elif choice not in choices:
             shown = "null" if choice is None else choice
             yield f"{group}={shown}: no such choice{_nearest(str(shown), choices)} (choices: {', '.join(choices)})"

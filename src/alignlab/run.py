@@ -22,6 +22,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from alignlab import resuming
+from alignlab.callbacks.changed_settings import ChangedSettings
 from alignlab.callbacks.checkpoint import Checkpoints, ConfigInCheckpoint
 from alignlab.callbacks.interruption import Interruption
 from alignlab.callbacks.metrics_csv import MetricsCsv
@@ -71,19 +73,22 @@ def train(cfg: DictConfig) -> Result:
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
     unheard = partial(_unheard, result=result, run_dir=run_dir)
     with _alone(run_dir), Inbox(_say, unheard) as inbox, ExitStack() as recorded, _recorded(result, run_dir):
+        changed = _changed(cfg, result)
         _prepare(cfg, run_dir)
         datamodule, system = build(cfg, None if cfg.resume is None else Path(cfg.resume))
         ranks = RankDeath(lambda cause: _last_words(cause, result, trainer.global_step, run_dir))
         recorded.callback(ranks.leave)
-        trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks])
+        trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks, *changed])
         ranks.attach(trainer)
         checkpoint = _checkpoint(cfg, system, trainer, result)
         _save_tokenizer(datamodule, run_dir / "tokenizer")
         with ranks.together():
             try:
                 trainer.fit(system, datamodule=datamodule, ckpt_path=checkpoint)
-            except SystemExit as stop:  # Lightning's answer to KeyboardInterrupt
-                raise KeyboardInterrupt from stop
+            except SystemExit as stop:
+                if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's answer to it
+                    raise KeyboardInterrupt from stop
+                raise
             except Diverged as end:
                 result.status, result.reason = "diverged", str(end)
             finally:
@@ -169,16 +174,28 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> None:
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
 
+def _changed(cfg: DictConfig, result: Result) -> list[lightning.pytorch.Callback]:
+    """What makes a resumed run obey changed settings, which are noted."""
+    if cfg.resume is None:
+        return []
+    saved = resuming.saved_config(cfg.resume)
+    result.notes += [f"resume: {line}" for line in resuming.noted(saved, cfg)]
+    for note in result.notes:
+        log.info(note)
+    keys = [] if saved is None else list(resuming.changes(saved, cfg))
+    return [ChangedSettings(keys, cfg.data.get("batch_size"))]
+
+
 def _checkpoint(
     cfg: DictConfig, system: lightning.LightningModule, trainer: lightning.Trainer, result: Result
 ) -> Path | None:
     """The checkpoint that the trainer restores; bare weights are loaded here and leave it nothing to restore."""
     if cfg.resume is None and cfg.ckpt_path is None:
         return None
-    if cfg.resume is not None and cfg.ckpt_path is not None:
-        raise ValueError("resume and ckpt_path are both set; keep one")
     if cfg.resume is not None:
-        return _resumed(Path(cfg.resume), trainer, result)
+        file = _resumed(Path(cfg.resume), trainer, result)
+        if file is not None or cfg.ckpt_path is None:  # else the run begins anew from where it began
+            return file
     file = Path(cfg.ckpt_path)
     if not file.exists():
         raise ValueError(f"ckpt_path: there is no checkpoint {file}")
@@ -256,7 +273,7 @@ def _recorded(result: Result, run_dir: Path) -> Iterator[None]:
     except (KeyboardInterrupt, Interrupted) as stop:
         by = stop.name if isinstance(stop, Interrupted) else "Ctrl-C"
         error, result.status, result.reason = stop, "interrupted", f"{by} at step {result.steps}"
-    except Exception as failure:
+    except (Exception, SystemExit) as failure:
         disk.give_room(run_dir)
         error = _with_what_it_said(disk.explained(_cause(failure), run_dir), run_dir)
         result.status, result.reason = "failed", f"{type(error).__name__}: {error}"
@@ -325,4 +342,10 @@ def _cause(failure: BaseException) -> BaseException:
         where = str(failure).rpartition("full_key: ")[2].strip() if "full_key: " in str(failure) else ""
         inner = _cause(failure.__cause__)
         return type(inner)(f"{where}: {inner}") if where and type(inner) is ValueError else inner
+    if isinstance(failure, SystemExit):
+        frames = traceback.extract_tb(failure.__traceback__)
+        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "something"
+        return ValueError(
+            f"{where} ended the program amid the run (SystemExit: {failure.code}); raise an error instead"
+        )
     return ValueError(str(failure)) if isinstance(failure, MisconfigurationException) else failure

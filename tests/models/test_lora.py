@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignlab.models.language import hidden_states, load_language_model, resolve_model
+from alignlab.models.language import hidden_states, load_language_model, pretrained, resolve_model
 from alignlab.models.lora import add_lora, as_reference, has_adapters, reference, use
 from alignlab.systems.language.export import build_net, export_model
 from tiny_language import NET, WORDS, texts
@@ -135,3 +135,34 @@ def test_bad_settings_are_named():
         add_lora(NET(vocabulary=WORDS), targets=["nothing"])
     with pytest.raises(ValueError, match=r"model\.peft\.rank is 0"):
         add_lora(NET(vocabulary=WORDS), rank=0)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+def test_a_merged_adapter_is_the_live_model_tied_or_not(targets: list[str], tied: bool, tmp_path: Path):
+    torch.manual_seed(0)
+    net = NET(vocabulary=WORDS, tie_embeddings=tied).eval()
+    net.save_pretrained(tmp_path / "base")
+    model, (ids, _) = add_lora(net, rank=4, targets=targets), texts([7, 5])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_()
+        live = model(ids).logits
+    export_model(model, tmp_path / "whole", adapter="policy")
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, live) or torch.allclose(model(ids).logits, live, atol=1e-4)
+        weights = [
+            m.get_base_layer() if hasattr(m, "get_base_layer") else m
+            for m in (model.get_input_embeddings(), model.get_output_embeddings())
+        ]
+        assert (weights[0].weight is weights[1].weight) == tied, "the live model is as it was"
+        exported = load_language_model(str(tmp_path / "whole"))(ids).logits
+        torch.testing.assert_close(exported, live, atol=1e-4, rtol=1e-4)
+        model.__dict__["_alignlab_base"] = str(tmp_path / "base")
+        export_model(model, tmp_path / "adapter", adapter="policy")
+        torch.testing.assert_close(
+            load_language_model(str(tmp_path / "adapter"))(ids).logits, live, atol=1e-4, rtol=1e-4
+        )
+        next_stage = pretrained(str(tmp_path / "adapter"), vocabulary=WORDS)(ids).logits
+        torch.testing.assert_close(next_stage, live, atol=1e-4, rtol=1e-4)

@@ -119,9 +119,9 @@ def load_language_model(
     if quantization is not None:
         _settle(model)
     if adapter is not None:
-        from peft import PeftModel
+        from alignlab.models.lora import put_on
 
-        model = PeftModel.from_pretrained(model, adapter)
+        model = put_on(model, adapter)
     return model.eval() if "device_map" in extra else model.eval().to(device)
 
 
@@ -145,11 +145,11 @@ def pretrained(
     """
     model = load_language_model(path, dtype, quantization)
     if hasattr(model, "merge_and_unload"):
-        if quantization is None:
-            model = model.merge_and_unload()
-        else:
-            from alignlab.models.lora import as_reference
+        from alignlab.models.lora import as_reference, merged
 
+        if quantization is None:
+            model = merged(model)
+        else:
             model = as_reference(model, resolve_model(path)[1])
     rows = model.get_input_embeddings().weight.shape[0]
     if vocabulary.size > rows:

@@ -3,13 +3,17 @@
 Names in use: "policy" (trained), "reference" (frozen), "reward". No adapter at all is the base model.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 import alignlab.torchvision_ops  # noqa: F401  before peft imports torchvision
+from alignlab.weight_reader import read_file, weights_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -69,10 +73,96 @@ def train_only(model: "PeftModel", name: str | None) -> None:
 
 def as_reference(model: "PeftModel", folder: str) -> "PeftModel":
     """The same base with the adapter of `folder` as the frozen adapter "reference"."""
-    _, PeftModel, _ = _peft()
-    found = PeftModel.from_pretrained(model.unload(), folder, adapter_name="reference")
+    found = put_on(model.unload(), folder, "reference")
     train_only(found, None)
     return found
+
+
+def put_on(model: "PreTrainedModel | PeftModel", folder: str, name: str = "default") -> "PeftModel":
+    """A model with the adapter of a folder on it, all of it.
+
+    Raises ValueError, one line, for what PEFT can't read or what doesn't belong to this model, and where tensors of the adapter are missing or left over.
+    """
+    _, PeftModel, _ = _peft()
+    from peft import get_peft_model_state_dict
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
+            if isinstance(model, PeftModel):
+                model.load_adapter(folder, name)
+            else:
+                model = PeftModel.from_pretrained(model, folder, adapter_name=name)
+    except Exception as error:  # of a damaged config or file: whatever PEFT stumbles over
+        raise ValueError(f"adapter={folder}: PEFT can't put it onto this model ({_reason(error)})") from error
+    file = next(
+        (f for f in (Path(folder) / "adapter_model.safetensors", Path(folder) / "adapter_model.bin") if f.is_file()),
+        None,
+    )
+    if file is not None:
+        stored = weights_of(read_file(file, "adapter"), file, "adapter")
+        wanted = get_peft_model_state_dict(
+            model, adapter_name=name, save_embedding_layers=any("lora_" not in key for key in stored)
+        )
+        missing = [key for key in wanted if key not in stored and ("lora_" in key or "lora_" not in "".join(stored))]
+        extra = [key for key in stored if key not in wanted]
+        for kind, keys in (("it has no tensors for", missing), ("this model has no place for its", extra)):
+            if keys:
+                more = f" and {len(keys) - 1} more" if keys[1:] else ""
+                raise ValueError(f"adapter={folder}: {kind} {keys[0]}{more}; was it trained on another model?")
+    return model
+
+
+def _reason(error: Exception) -> str:
+    """Why PEFT has failed, in one line: of tensors of another size the first."""
+    text = str(error).strip()
+    found = re.search(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", text, re.DOTALL)
+    if found:
+        count = text.count("size mismatch for")
+        more = f", and {count - 1} more" if count > 1 else ""
+        return (
+            f"it was trained on a model of other sizes: {found[1]} is {found[2]} and would have to be {found[3]}{more}"
+        )
+    return (" ".join(text.split()) or type(error).__name__)[:300]
+
+
+@contextmanager
+def untied(model: nn.Module) -> Iterator[None]:
+    """While it lasts, embedding and head are two matrices if one of them has an adapter: merged into a shared one it would change the other too."""
+    undo = untie(model)
+    try:
+        yield
+    finally:
+        undo()
+
+
+def untie(model: nn.Module) -> Callable[[], None]:
+    """As `untied`, for good; gives a function that undoes it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    adapted = any(hasattr(end, "lora_embedding_A") or hasattr(end, "lora_A") for end in ends)
+    inner = [end.get_base_layer() if hasattr(end, "get_base_layer") else end for end in ends]
+    if not adapted or inner[1] is None or inner[0].weight is not inner[1].weight:
+        return lambda: None
+    shared, config = inner[1].weight, base.config
+    inner[1].weight = nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
+    kept = (config.tie_word_embeddings, base.__dict__.get("all_tied_weights_keys"))
+    config.tie_word_embeddings = False
+    if kept[1] is not None:
+        base.all_tied_weights_keys = {}
+
+    def undo() -> None:
+        inner[1].weight, config.tie_word_embeddings = shared, kept[0]
+        if kept[1] is not None:
+            base.all_tied_weights_keys = kept[1]
+
+    return undo
+
+
+def merged(model: "PeftModel") -> "PreTrainedModel":
+    """The base with its adapter merged into it, for good; equal to the model with the adapter on top, tied embeddings or not."""
+    untie(model)
+    return model.merge_and_unload()
 
 
 @contextmanager

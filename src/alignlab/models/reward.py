@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alignlab.models.language import export_folder, hidden_states, load_language_model, resolve_model, trunk_of
+from alignlab.models.lora import merged
 from alignlab.models.value_head import Pool, ScalarHead, pooled
 
 HEAD_FILE = "score_head.safetensors"
@@ -79,7 +80,7 @@ def load_reward_model(run_dir: str | Path, device: str = "cpu") -> RewardModel:
     if adapter is None:
         trunk = AutoModel.from_pretrained(base, dtype=torch.float32)
     else:
-        trunk = trunk_of(load_language_model(str(folder)).merge_and_unload())
+        trunk = trunk_of(merged(load_language_model(str(folder))))
     model = RewardModel(trunk, _pool(folder))
     model.load_head(folder)
     return model.requires_grad_(False).eval().to(device)

@@ -15,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from alignlab import config
+from alignlab import config, resuming
 from alignlab.launch import run_lock
 from alignlab.launch.sweep import Job, Sweep, finished, objectives, prepared
 
@@ -132,7 +132,7 @@ class SweepJobs:
             with open_dict(task):
                 del task["hydra"]
             try:
-                config.check(config.resumed(task, job.overrides))
+                config.check(resuming.resumed(task, job.overrides))
             except config.ConfigError as error:
                 values = " ".join(each for each in job.overrides if each.partition("=")[0] in swept)
                 for problem in error.problems:

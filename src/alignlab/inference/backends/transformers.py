@@ -140,20 +140,10 @@ class TransformersBackend:
         _enable(self._loaded()[0], key)
 
     def _add_adapter(self, key: str, folder: str) -> None:
-        try:
-            from peft import PeftModel
-        except ImportError as error:
-            raise ValueError("backend=transformers puts adapters on with peft: pip install 'alignlab[rlhf]'") from error
+        from alignlab.models.lora import put_on
+
         model, _ = self._loaded()
-        try:
-            if isinstance(model, PeftModel):
-                model.load_adapter(folder, key)
-            else:
-                model = PeftModel.from_pretrained(model, folder, adapter_name=key)
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"adapter={folder}: PEFT cannot put it onto this model ({reason})") from error
-        self.model = model.eval()
+        self.model = put_on(model, folder, key).eval()
         _enable(self.model, key)
 
     def memory(self) -> dict[str, int]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from alignlab.models.lora import untied
+
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -41,14 +43,15 @@ def export_model(net: nn.Module, folder: Path, *, adapter: str = "policy") -> No
         _save_adapter(net, folder, adapter, base)
     else:
         merged = net.get_base_model()
-        for layer in _adapted(net):
-            layer.merge(adapter_names=[adapter])
-        try:
-            state = {_plain(key): value for key, value in merged.state_dict().items() if "lora_" not in key}
-            merged.save_pretrained(folder, state_dict=state)
-        finally:
+        with untied(net):
             for layer in _adapted(net):
-                layer.unmerge()
+                layer.merge(adapter_names=[adapter])
+            try:
+                state = {_plain(key): value for key, value in merged.state_dict().items() if "lora_" not in key}
+                merged.save_pretrained(folder, state_dict=state)
+            finally:
+                for layer in _adapted(net):
+                    layer.unmerge()
 
 
 def _save_adapter(net: nn.Module, folder: Path, adapter: str, base: str) -> None:
