@@ -82,7 +82,7 @@ def test_half_an_accumulated_step_is_finished(
 def test_a_signal_before_training_ends_at_once(
     prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "build", lambda cfg: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(run, "build", lambda cfg, run_dir: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
         run.train(prepared(tmp_path, *TINY))
     assert json.loads((tmp_path / "result.json").read_text())["reason"] == "SIGTERM at step 0"

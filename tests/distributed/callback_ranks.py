@@ -30,6 +30,7 @@ CALLBACKS = {
     "learning_rate": Alone("clip", metric="lr", group="default"),
     "curves": Alone("clip", "samples/curves.png", group="default"),
     "nan_report": Alone("clip", group="default"),
+    "data_wait": Alone("clip", group="default"),
     "flops": Alone("clip", metric="train/gflops_per_sample", beside=("throughput",)),
     "gradients": Alone("clip", metric="train/gradient_norm"),
     "memory": Alone("clip", metric="memory/tensor_bytes"),

@@ -22,7 +22,10 @@ def progress(every_n_steps: int = 50) -> Callback:
 
 
 class RichBar(RichProgressBar):
-    """Lightning's bar, with `shown` metrics: fetched every `refresh_rate` batches, after validations and epochs."""
+    """Lightning's bar, with `shown` metrics: fetched every `refresh_rate` batches, after validations and epochs.
+
+    Ranks: rank zero alone prints.
+    """
 
     _drawn = True
 

@@ -15,6 +15,14 @@ from alignlab.models.language import load_tokenizer, resolve_model
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+)
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 
 
@@ -66,10 +74,16 @@ def open_source(source: ModelSource) -> OpenSource:
 
 
 def _tokenizer(adapter: str | None, folder: str) -> PreTrainedTokenizerBase | None:
-    """The adapter's own where it has one, else the model's; None where there is none."""
+    """The adapter's own where it has one, else the model's; None where there is none.
+
+    Without files transformers makes up an empty tokenizer for some architectures, with an end of text that the model never meant.
+    """
     own = adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file()
+    place = adapter if own else folder
+    if not any((Path(place) / name).is_file() for name in TOKENIZER_FILES):
+        return None
     try:
-        return load_tokenizer(adapter if own else folder)
+        return load_tokenizer(place)
     except ValueError:
         return None
 
