@@ -16,6 +16,7 @@ LAYERS = [
     {
         "launch",
         "types",
+        "chat_text",
         "distributed",
         "optim",
         "parameter_groups",

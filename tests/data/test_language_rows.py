@@ -52,9 +52,8 @@ def test_the_implicit_prompt_is_that_of_trl_where_trl_has_one():
 
 
 def test_prompts():
-    assert prompt({"prompt": "a"}) == "a" and prompt({"messages": [USER, YES]}) == prompt({"messages": [USER]}) == [
-        USER
-    ]
+    assert prompt({"prompt": "a"}).prompt == "a"
+    assert prompt({"messages": [USER, YES]}).prompt == prompt({"messages": [USER]}).prompt == [USER]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from alignlab.data.language_batches import (
 )
 from alignlab.data.language_rows import example, normalised, preference, prompt, read_hub, read_jsonl
 from alignlab.data.language_tokenizer import built_in_tokenizer, vocabulary_of
-from alignlab.data.preference_texts import comparisons_of, examples_of, opening
+from alignlab.data.preference_texts import comparisons_of, examples_of, opening, prompts_of
 from alignlab.data.rated_reviews import RatedTexts, in_validation, rated_reviews
 from alignlab.data.rendering import Renderer
 from alignlab.types import LanguageVocabulary
@@ -83,6 +83,11 @@ class LanguageDataModule(LightningDataModule):
         self.vocabulary = vocabulary_of(self.tokenizer)
         self.renderer = Renderer(self.tokenizer, self.max_length)
         self.rows = {split: self.make_rows(split) for split in ("train", "val")}
+        if self.renderer.num_controls:
+            log.warning(
+                "%d texts hold strings of control tokens: they are read as text; give chats as messages",
+                self.renderer.num_controls,
+            )
         if self.renderer.cut:
             log.warning("%d texts are longer than data.max_length=%d and were cut", self.renderer.cut, self.max_length)
 
@@ -283,7 +288,7 @@ class RowsModule(LanguageDataModule):
                 f"data.path={self._path}: no rows for {split}; set data.val_path or another data.val_share"
             )
         if self._kind == "prompt":
-            return PromptRows([self.renderer.prompt(text) for text in found], seed)
+            return PromptRows(prompts_of(found, self.renderer), seed)
         if self._kind == "preference":
             return comparisons_of(found, self.renderer, seed)
         return TextRows(
@@ -314,5 +319,4 @@ class RowsModule(LanguageDataModule):
 
     def _key(self, row: object) -> str:
         """What decides about the split: the prompt, so that no prompt is in both; the whole row where there is none."""
-        shown = row if self._kind == "prompt" else (row.prompt or tuple(row))
-        return str(shown)
+        return str(row.prompt or (row.prompt if self._kind == "prompt" else tuple(row)[:-1]))  # without its place

@@ -15,6 +15,14 @@ class Example(NamedTuple):
 
     prompt: Content
     response: Content
+    place: str = ""  # file and line
+
+
+class Prompt(NamedTuple):
+    """A prompt to answer."""
+
+    prompt: Content
+    place: str = ""
 
 
 class Preference(NamedTuple):
@@ -25,6 +33,7 @@ class Preference(NamedTuple):
     rejected: Content
     share: float = 1.0  # of raters that prefers the chosen one
     margin: float = 0.0  # difference of the ratings, 0 where unknown
+    place: str = ""
 
 
 def example(row: Mapping[str, Any]) -> Example:
@@ -70,17 +79,17 @@ def preference(row: Mapping[str, Any]) -> Preference:
     return Preference(prompt, chosen, rejected, share, margin)
 
 
-def prompt(row: Mapping[str, Any]) -> Content:
+def prompt(row: Mapping[str, Any]) -> Prompt:
     """From `{prompt}`, or from `{messages}` up to the last turn of the assistant.
 
     Raises:
         ValueError: there is no such column.
     """
     if "prompt" in row:
-        return content(row["prompt"], "prompt")
+        return Prompt(content(row["prompt"], "prompt"))
     if "messages" in row:
         chat = content(row["messages"], "messages")
-        return chat[:-1] if chat and chat[-1]["role"] == "assistant" else chat
+        return Prompt(chat[:-1] if chat and chat[-1]["role"] == "assistant" else chat)
     raise ValueError(f"no column prompt or messages; there are {', '.join(row)}")
 
 
@@ -141,11 +150,11 @@ def read_hub(name: str, split: str, config: str | None = None) -> Iterator[tuple
 
 
 def normalised(rows: Iterable[tuple[str, Mapping[str, Any]]], read: Any) -> list:
-    """`read(row)` of all rows; a problem names the row's place."""
+    """`read(row)` of all rows with their places; a problem names the row's."""
     found = []
     for place, row in rows:
         try:
-            found.append(read(row))
+            found.append(read(row)._replace(place=place))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
     return found

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from alignlab.data.language_batches import ComparisonRows, Preferences, TokenStore
-from alignlab.data.language_rows import Example, Preference
-from alignlab.data.rendering import Rendered, Renderer
+from alignlab.data.language_rows import Example, Preference, Prompt
+from alignlab.data.rendering import Content, Rendered, Renderer
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,11 @@ def examples_of(examples: Sequence[Example], renderer: Renderer) -> TokenStore:
     Raises:
         ValueError: none is left.
     """
-    rendered = _rendered([(row.prompt, row.response) for row in examples], renderer)
+    rendered = [
+        text
+        for part in _rendered([(row.prompt, row.response, row.place) for row in examples], renderer)
+        for text in part
+    ]
     kept = [text for text in rendered if any(text.response[1:])]
     _say_dropped(len(kept), len(rendered), "examples have no response within", renderer)
     return TokenStore(kept)
@@ -31,17 +35,31 @@ def comparisons_of(pairs: Sequence[Preference], renderer: Renderer, seed: int | 
     Raises:
         ValueError: none is left.
     """
-    chosen = _rendered([(row.prompt, row.chosen) for row in pairs], renderer)
-    rejected = _rendered([(row.prompt, row.rejected) for row in pairs], renderer)
-    kept = [i for i, (a, b) in enumerate(zip(chosen, rejected, strict=True)) if a.ids != b.ids]
-    _say_dropped(len(kept), len(pairs), "pairs have equal sides within", renderer)
-    store = TokenStore([text for i in kept for text in (chosen[i], rejected[i])])
+    chosen = _rendered([(row.prompt, row.chosen, row.place) for row in pairs], renderer, "chosen")
+    rejected = _rendered([(row.prompt, row.rejected, row.place) for row in pairs], renderer, "rejected")
+    sides = [(a[-1], b[-1]) for a, b in zip(chosen, rejected, strict=True)]
+    differ = [i for i, (a, b) in enumerate(sides) if a.ids != b.ids]
+    _say_dropped(len(differ), len(pairs), "pairs have equal sides within", renderer)
+    kept = [i for i in differ if all(any(side.response[1:]) for side in sides[i])]
+    _say_dropped(len(kept), len(differ), "pairs have a side without a response within", renderer)
+    store = TokenStore([text for i in kept for text in sides[i]])
     shares = np.array([pairs[i].share for i in kept], dtype=np.float32)
     margins = np.array([pairs[i].margin for i in kept], dtype=np.float32)
     groups = np.arange(len(store)).reshape(-1, 2)
     return ComparisonRows(
         store, lambda epoch: groups, lambda first, second: Preferences(shares[first // 2], margins[first // 2]), seed
     )
+
+
+def prompts_of(prompts: Sequence[Prompt], renderer: Renderer) -> list[list[int]]:
+    """Prompts as ids. Raises ValueError naming the row's place."""
+    found = []
+    for row in prompts:
+        try:
+            found.append(renderer.prompt(row.prompt))
+        except ValueError as error:
+            raise ValueError(f"{row.place}: {error}") from error
+    return found
 
 
 def opening(text: str, min_words: int, max_words: int) -> str | None:
@@ -61,7 +79,16 @@ def _say_dropped(kept: int, read: int, what: str, renderer: Renderer) -> None:
         log.warning(message)
 
 
-def _rendered(rows: Sequence[tuple], renderer: Renderer) -> list[Rendered]:
-    if all(isinstance(prompt, str) and isinstance(response, str) for prompt, response in rows):
-        return renderer.texts(rows)
-    return [renderer.example(prompt, response) for prompt, response in rows]
+def _rendered(rows: Sequence[tuple], renderer: Renderer, column: str | None = None) -> list[list[Rendered]]:
+    """The texts of rows (prompt, response, place): one each in a `column` of a pair. Raises ValueError naming the row's place."""
+    if all(isinstance(prompt, str) and isinstance(response, str) for prompt, response, _ in rows):
+        return [[text] for text in renderer.texts([(prompt, response) for prompt, response, _ in rows])]
+    return [_at(place, column, renderer, prompt, response) for prompt, response, place in rows]
+
+
+def _at(place: str, column: str | None, renderer: Renderer, prompt: Content, response: Content) -> list[Rendered]:
+    try:
+        return renderer.examples(prompt, response) if column is None else [renderer.example(prompt, response)]
+    except ValueError as error:
+        where = ": ".join(part for part in (place, column) if part)
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error

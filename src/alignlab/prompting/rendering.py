@@ -1,9 +1,9 @@
 """From a prompt to token ids: through the model's own chat template, or as plain text where it has none."""
 
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from alignlab.prompting.technique import Message, Prompt
+from alignlab.chat_text import ChatText
+from alignlab.prompting.technique import Prompt
 
 Template = Literal["auto", "chat", "plain"]
 _SPEAKERS = {"user": "Question", "assistant": "Answer"}
@@ -26,14 +26,20 @@ def render(tokenizer: Any, prompt: Prompt, template: Template = "auto") -> Rende
     """Text and ids of a prompt.
 
     A chat template writes its own special tokens, so the tokenizer adds none; plain text gets those that the tokenizer puts in
-    front. Raises ValueError for an empty prompt and for template="chat" where the model has no template.
+    front. Strings of control tokens in what people wrote are text, as in training. Raises ValueError for an empty prompt and for
+    template="chat" where the model has no template.
     """
     chat = has_template(tokenizer) if template == "auto" else template == "chat"
     if chat and not has_template(tokenizer):
         raise ValueError("template=chat: this model has no chat template; use template=plain")
-    text = _chat(tokenizer, prompt.messages) + prompt.prefix if chat else plain(prompt)
-    ids = tokenizer(text, add_special_tokens=not chat)["input_ids"]
-    if not chat and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):
+    written = ChatText(tokenizer)
+    if chat:
+        marked = written.chat([message._asdict() for message in prompt.messages], True) + written.mark(prompt.prefix)
+        text, ids = written.text(marked), written.ids(marked)
+    else:
+        text = plain(prompt)
+        ids = written.encode(text, add_special_tokens=True)
+    if not chat and ids and ids[-1] == tokenizer.eos_token_id:
         ids = ids[:-1]  # some tokenizers end every text: there would be nothing to go on with
     if not ids:
         raise ValueError("an empty prompt has no token to go on from")
@@ -58,17 +64,3 @@ def plain(prompt: Prompt) -> str:
 
 def _verbatim(prompt: Prompt) -> bool:
     return len(prompt.messages) == 1 and not prompt.prefix
-
-
-def _chat(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """The template's text up to the start of the reply; a template that knows no system role gets it within the first turn."""
-    from jinja2.exceptions import TemplateError
-
-    turns = [message._asdict() for message in messages]
-    try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except TemplateError:
-        if turns[0]["role"] != "system":
-            raise
-        first = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
-        return tokenizer.apply_chat_template([first, *turns[2:]], tokenize=False, add_generation_prompt=True)

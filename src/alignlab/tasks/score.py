@@ -2,6 +2,7 @@
 
 import math
 
+from alignlab.chat_text import ChatText
 from alignlab.results import Clock
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
@@ -58,9 +59,8 @@ class Score:
         tokenizer = subject.tokenizer
         start = next((id for id in (tokenizer.bos_token_id, tokenizer.eos_token_id) if id is not None), None)
         context = item.fields.get("context", "")
-        before = tokenizer(context, add_special_tokens=False)["input_ids"] if context else []
         # Joined before they are cut apart: a tokenizer may merge over the seam, and the model reads what it was trained on.
-        ids = tokenizer(context + item.text, add_special_tokens=False)["input_ids"]
+        before, ids = ChatText(tokenizer).encode_all([context, context + item.text])
         shared = next(
             (n for n, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids))
         )
