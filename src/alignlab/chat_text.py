@@ -94,6 +94,20 @@ class ChatText:
         """A marked text as people see it."""
         return self._private.sub(lambda found: self._swap[found.group()], marked)
 
+    @property
+    def turn_end(self) -> int | None:
+        """The control token that the template ends a turn of the assistant with; None without one."""
+        if not getattr(self.tokenizer, "chat_template", None):
+            return None
+        answer = chr(_LAST)
+        try:
+            written = self._written([{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}], False)
+        except ValueError:
+            return None
+        after = written.rpartition(answer)[2] if answer in written else ""
+        found = self._pattern.search(after)
+        return self.controls[found.group()] if found and not after[: found.start()].strip() else None
+
     def mark(self, text: str) -> str:
         """A text of people as it goes into a template, or behind what one wrote."""
         self._check(text)

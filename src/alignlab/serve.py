@@ -98,6 +98,12 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
     loaded = backend.load(ModelSource(cfg.model_path or "", cfg.adapter, cfg.dtype, tokenizer=tokenizer))
     tokenizer = tokenizer or getattr(backend, "tokenizer", None)
     log.info("%s loaded in %.1f s, %.1f MB of weights", backend.name, loaded.seconds, loaded.weight_bytes / 1e6)
+    opened = getattr(backend, "opened", None)
+    if opened is not None and tokenizer is not None:
+        log.info(
+            "a text ends with %s",
+            ", ".join(f"{id} {tokenizer.convert_ids_to_tokens(id)!r}" for id in sorted(opened.eos)),
+        )
     asker = Asker(backend, tokenizer, sampling, cfg.template, cfg.batch_size, cfg.seed)
     limit = None if cfg.model_path is None else context_length(cfg.model_path)
     return backend, Subject(backend, tokenizer, technique, asker, loaded, limit, cfg.dtype, resident)

@@ -8,6 +8,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from alignlab.models.ends import described, ends_of, write_ends
 from alignlab.strategies.replica import whole
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,12 @@ class Export(Callback):
     def __init__(self, best: bool = True) -> None:
         self.best = best
 
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Says which tokens end a text, where language is learned."""
+        tokenizer = getattr(trainer.datamodule, "tokenizer", None)
+        if tokenizer is not None and trainer.is_global_zero:
+            log.info("a text ends with %s", described(self._ends(trainer, pl_module), tokenizer))
+
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not hasattr(pl_module, "export"):
             raise ValueError(f"callbacks.export: {type(pl_module).__name__} has nothing to export; drop it with null")
@@ -39,8 +46,21 @@ class Export(Callback):
         tokenizer = getattr(trainer.datamodule, "tokenizer", None)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
+            ends = self._ends(trainer, module)
+            for place in (temporary, temporary / "merged"):
+                if place.is_dir():
+                    write_ends(place, ends)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
+
+    @staticmethod
+    def _ends(trainer: lightning.Trainer, module: lightning.LightningModule) -> dict[int, list[str]]:
+        """What ends a text for the net (or the model in it), the tokenizer and the rollouts of a run."""
+        net = getattr(module, "net", None)
+        model = net if hasattr(net, "config") else getattr(net, "model", None)
+        settings = (getattr(model, name, None) for name in ("config", "generation_config"))
+        stops = getattr(getattr(module, "sampling", None), "stop_ids", ())
+        return ends_of(*settings, trainer.datamodule.tokenizer, stops)
 
     def _restore_best(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         file = Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt"

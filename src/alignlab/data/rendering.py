@@ -48,7 +48,7 @@ class Renderer:
         self.written = ChatText(tokenizer)
         self.cut = self.num_empty = self.num_controls = self.longest = 0
         self._start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-        self._ends = frozenset(self.written.controls.values()) | {tokenizer.eos_token_id}
+        self._ends = {tokenizer.eos_token_id, self.written.turn_end} - {None}
 
     def prompt(self, prompt: Content) -> list[int]:
         """Ids that a model is to continue, never empty; the last `max_length - 1` of them if there are more."""
@@ -138,7 +138,7 @@ class Renderer:
         return self._cut(ids, response)
 
     def _end(self, ids: list[int], start: int, end: int) -> int:
-        """Where a response ends that the template wrote at [start, end): behind its last control token, if only space follows that."""
+        """Where a response ends that the template wrote at [start, end): behind the token that ends the turn, if only space follows that."""
         last = next((i for i in range(end - 1, start - 1, -1) if ids[i] in self._ends), None)
         return end if last is None or self.tokenizer.decode(ids[last + 1 : end]).strip() else last + 1
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.weights import LiveWeights, WeightFiles, Weights
+from alignlab.models.ends import ends_of
 from alignlab.models.language import load_tokenizer, resolve_model
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 
@@ -23,7 +24,7 @@ class OpenSource:
 
     source: ModelSource
     config: PretrainedConfig
-    eos: frozenset[int]
+    eos: frozenset[int]  # all that end a text (`models.ends`)
     folder: str | None  # of the base model's files; None for a live model
     adapter: str | None
 
@@ -44,7 +45,8 @@ def open_source(source: ModelSource) -> OpenSource:
     """Reads the config behind a source; a `ValueError` says in one line what is missing."""
     if source.model is not None:
         model = source.model
-        return OpenSource(source, model.config, _ends(model.config, model.generation_config), None, source.adapter)
+        ends = ends_of(model.config, model.generation_config, source.tokenizer)
+        return OpenSource(source, model.config, frozenset(ends), None, source.adapter)
     from transformers import AutoConfig, GenerationConfig
 
     base, adapter = resolve_model(source.path)
@@ -54,10 +56,22 @@ def open_source(source: ModelSource) -> OpenSource:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"model={source.path}: its config.json cannot be read ({reason})") from error
-    generation = None
-    if (Path(folder) / "generation_config.json").is_file():
-        generation = GenerationConfig.from_pretrained(folder)
-    return OpenSource(source, config, _ends(config, generation), folder, source.adapter or adapter)
+    adapter = source.adapter or adapter
+    ends = {}
+    for place in filter(None, (folder, adapter)):
+        if (Path(place) / "generation_config.json").is_file():
+            ends |= ends_of(None, GenerationConfig.from_pretrained(place), None)
+    ends |= ends_of(config, None, source.tokenizer or _tokenizer(adapter, folder))
+    return OpenSource(source, config, frozenset(ends), folder, adapter)
+
+
+def _tokenizer(adapter: str | None, folder: str) -> PreTrainedTokenizerBase | None:
+    """The adapter's own where it has one, else the model's; None where there is none."""
+    own = adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file()
+    try:
+        return load_tokenizer(adapter if own else folder)
+    except ValueError:
+        return None
 
 
 def _download(name: str) -> str:
@@ -69,12 +83,3 @@ def _download(name: str) -> str:
     except Exception as error:  # the hub's client raises many kinds; the user needs one line
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"model={name}: neither a folder nor a model that the hub gives here ({reason})") from error
-
-
-def _ends(config: PretrainedConfig, generation: GenerationConfig | None) -> frozenset[int]:
-    """Tokens that end a text, from the generation config where it names any."""
-    for settings in (generation, config):
-        found = getattr(settings, "eos_token_id", None)
-        if found is not None:
-            return frozenset(found if isinstance(found, list | tuple) else [found])
-    return frozenset()

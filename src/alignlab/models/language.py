@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import alignlab.torchvision_ops  # noqa: F401  before transformers and peft import torchvision
+from alignlab.models.packing import packed_mask
 from alignlab.types import LanguageVocabulary
 
 if TYPE_CHECKING:
@@ -292,26 +293,13 @@ def hidden_states(
     """Last hidden states (B, T, W) after the final norm.
 
     mask (B, T) True = token; it may be left out for rows padded on the right: causal attention never looks there. With `document` (B, T), rows hold
-    several texts, which don't see each other, and `position` (B, T) is counted from 0 in each.
+    several texts, which don't see each other, and `position` (B, T) is counted from 0 in each; ValueError for models that can't keep them apart.
     """
     extra = {"position_ids": position} if position is not None else {}
     attention = mask.long() if mask is not None else None
     if document is not None:
-        attention = block_mask(model, document)
+        attention = packed_mask(trunk_of(model), document)
     return trunk_of(model)(ids, attention_mask=attention, use_cache=False, **extra).last_hidden_state
-
-
-def block_mask(model: nn.Module, document: Tensor) -> Tensor:
-    """(B, 1, T, T): query t sees key s <= t of the same text; in the form that the model's attention takes."""
-    import torch
-
-    length = document.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=document.device).tril()
-    seen = (document[:, None, :, None] == document[:, None, None, :]) & causal
-    if trunk_of(model).config._attn_implementation == "sdpa":
-        return seen
-    dtype = next(model.parameters()).dtype
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
 def head_of(model: nn.Module) -> Callable[[Tensor], Tensor]:

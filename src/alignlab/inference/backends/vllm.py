@@ -76,7 +76,7 @@ class VllmBackend:
         done = refused(requests, config.vocab_size, limit, on_done)
         numbers = [number for number in range(len(requests)) if number not in done]
         prompts = [{"prompt_token_ids": requests[number].ids} for number in numbers]
-        settings = [_settings(requests[number]) for number in numbers]
+        settings = [_settings(requests[number], opened.eos) for number in numbers]
         for number, result in zip(numbers, engine.generate(prompts, settings, **self._lora()), strict=True):
             output = result.outputs[0]
             ids = list(output.token_ids)
@@ -126,7 +126,7 @@ class VllmBackend:
         return self._engine, self.opened
 
 
-def _settings(request: Request) -> Any:
+def _settings(request: Request, eos: frozenset[int]) -> Any:
     """Our sampling in vLLM's words."""
     from vllm import SamplingParams
 
@@ -139,7 +139,7 @@ def _settings(request: Request) -> Any:
         min_p=s.min_p,
         repetition_penalty=s.repetition_penalty,
         stop=list(s.stop) or None,
-        stop_token_ids=list(s.stop_ids) or None,
+        stop_token_ids=sorted({*s.stop_ids, *(() if s.ignore_eos else eos)}) or None,
         ignore_eos=s.ignore_eos,
         seed=request.seed,
         logprobs=0,
