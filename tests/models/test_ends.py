@@ -25,7 +25,10 @@ from alignlab.systems.language.sft import SftSystem
 from alignlab.systems.rlhf.grpo import GrpoSystem
 from tiny_policy import VOCABULARY, WORDS, Prompts, Recorder, constant_rate, count_good, make_tokenizer, trainer
 
-TEMPLATE = "{% for m in messages %}{{ '<bot>' if m['role'] == 'assistant' else '<user>' }}{{ m['content'] }}<turn>\n{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}{{ '<bot>' if m['role'] == 'assistant' else '<user>' }}{{ m['content'] }}<turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<bot>{% endif %}"
+)
 
 
 def always(token: int, vocabulary: int, **ends) -> GPT2LMHeadModel:
