@@ -65,6 +65,7 @@ class LanguageDataModule(LightningDataModule):
         self._tokenizer_path, self._vocab_size = tokenizer, vocab_size
         self.vocabulary: LanguageVocabulary | None = None
         self.rows: dict[str, Shuffled] = {}
+        self._warned = False
 
     def make_rows(self, split: Split) -> Shuffled:
         """The rows of a split; called once for each, by `setup`."""
@@ -92,16 +93,40 @@ class LanguageDataModule(LightningDataModule):
             log.warning("%d texts are longer than data.max_length=%d and were cut", self.renderer.cut, self.max_length)
 
     def train_dataloader(self) -> DataLoader:
-        """Batches in the epoch's order; incomplete ones are dropped."""
+        """Batches in the epoch's order; incomplete ones are dropped. Raises ValueError where a text is too long for the model."""
+        self._check_context()
         rows = self.rows["train"]
         rows.joint_batch = self.batch_size * self._ranks[1] * accumulated_batches(self.trainer)  # of a whole step
         return training_batches(rows, self.batch_size, self.trainer, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
         """Held-out rows in a fixed order; the last batch may be smaller, equally on all ranks."""
+        self._check_context()
         order = JointOrder(len(self.rows["val"]), repeats=True)
         batches = JointBatches(order, self.batch_size, *self._ranks, last="share", smallest=1)
         return whole_batches(self.rows["val"], batches)
+
+    def _check_context(self) -> None:
+        """Raises ValueError, or warns where positions are rotations, if a text has more tokens than the model that trains has positions."""
+        system = getattr(self.trainer, "lightning_module", None)
+        if getattr(system, "net", None) is None:
+            return
+        from alignlab.models.context import net_context
+
+        limit, ends = net_context(system.net)
+        response = getattr(getattr(system, "sampling", None), "max_new_tokens", 0)
+        if limit is None or self.renderer.longest + response <= limit:
+            return
+        kind, room = ("text", "") if not response else ("prompt", f" and model.response_length={response}")
+        message = (
+            f"the longest {kind} has {self.renderer.longest} tokens{room} (data.max_length={self.max_length}), the model {limit} positions: "
+            f"set data.max_length={max(limit - response, 2)}"
+        )
+        if ends or response:
+            raise ValueError(message)
+        if not self._warned:
+            log.warning("%s; it goes on beyond what the model was trained for", message)
+        self._warned = True
 
     @property
     def _ranks(self) -> tuple[int, int]:

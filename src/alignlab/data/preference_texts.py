@@ -82,7 +82,10 @@ def _say_dropped(kept: int, read: int, what: str, renderer: Renderer) -> None:
 def _rendered(rows: Sequence[tuple], renderer: Renderer, column: str | None = None) -> list[list[Rendered]]:
     """The texts of rows (prompt, response, place): one each in a `column` of a pair. Raises ValueError naming the row's place."""
     if all(isinstance(prompt, str) and isinstance(response, str) for prompt, response, _ in rows):
-        return [[text] for text in renderer.texts([(prompt, response) for prompt, response, _ in rows])]
+        try:
+            return [[text] for text in renderer.texts([(prompt, response) for prompt, response, _ in rows])]
+        except ValueError:
+            pass  # of one row; it is found below
     return [_at(place, column, renderer, prompt, response) for prompt, response, place in rows]
 
 

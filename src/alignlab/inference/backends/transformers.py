@@ -18,6 +18,7 @@ from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, 
 from alignlab.inference.rows import Rows, check_lengths
 from alignlab.inference.sampling import AllowedTokens, Sampler
 from alignlab.inference.source import OpenSource, open_source
+from alignlab.models.context import context_length
 from alignlab.models.language import load_language_model
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class TransformersBackend:
             opened,
             batch_size=self.batch_size,
             vocabulary=vocabulary,
-            max_positions=position_limit(model.config),
+            max_positions=context_length(model.config),
             on_token=on_token,
             on_done=on_done,
         )
@@ -113,7 +114,7 @@ class TransformersBackend:
     @torch.no_grad()
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
         model, _ = self._loaded()
-        check_lengths(sequences, position_limit(model.config))
+        check_lengths(sequences, context_length(model.config))
         with _evaluating(model):
             return [self._score(model, sequence) if len(sequence) > 1 else [] for sequence in sequences]
 
@@ -189,14 +190,6 @@ class _Choice:
         """(B,): True where a row has ended."""
         done = [row in self.rows.done for row in range(len(self.rows.requests))]
         return torch.tensor(done, device=input_ids.device)
-
-
-def position_limit(config: object) -> int | None:
-    """Longest sequence of a model; None where positions have no end."""
-    for key in ("max_position_embeddings", "n_positions"):
-        if getattr(config, key, None):
-            return int(getattr(config, key))
-    return None
 
 
 def _cache_bytes(cache: object) -> int:

@@ -13,6 +13,7 @@ from alignlab.inference.backend import Availability, Completion, LoadReport, Mod
 from alignlab.inference.resident import peak_bytes, resident_bytes
 from alignlab.inference.rows import refused
 from alignlab.inference.source import OpenSource, open_source
+from alignlab.models.context import context_length
 
 
 class VllmBackend:
@@ -72,7 +73,7 @@ class VllmBackend:
     ) -> list[Completion]:
         engine, opened = self._loaded()
         config = opened.config.get_text_config()
-        limit = getattr(config, "max_position_embeddings", None)
+        limit = context_length(config)
         done = refused(requests, config.vocab_size, limit, on_done)
         numbers = [number for number in range(len(requests)) if number not in done]
         prompts = [{"prompt_token_ids": requests[number].ids} for number in numbers]

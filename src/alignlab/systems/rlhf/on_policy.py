@@ -21,6 +21,7 @@ from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.losses.ppo import ScorePosition
 from alignlab.models.actor_critic import ActorCritic, Critic, without_dropout
+from alignlab.models.context import context_length
 from alignlab.models.language import load_language_model, packed
 from alignlab.systems.language.export import build_net, export_model, quantised
 from alignlab.systems.rlhf.critic_group import with_critic_group
@@ -225,7 +226,7 @@ class OnPolicySystem(pl.LightningModule):
         repeats = repeats or self.group_size
         prompts = prompts_of(batch, repeats)
         seeds = request_seeds(seed, update, rank() * len(prompts), len(prompts))
-        limit = getattr(self.net.model.config, "max_position_embeddings", None)
+        limit = context_length(self.net.model.config)
         responses = generate(self.backend, prompts, seeds, self.sampling, limit)
         return responses, evaluate(
             self.net,
