@@ -34,7 +34,7 @@ from alignlab.systems.language.sft import SftSystem
 from alignlab.systems.rlhf.grpo import GrpoSystem
 from tiny_policy import count_letters, trainer
 
-LONG = " ".join(["good"] * 40)
+LONG = " ".join(["a"] * 40)
 OPTIM = partial(adamw, lr=1e-3)
 ROWS = {
     "sft": {"prompt": LONG, "completion": " yes"},
