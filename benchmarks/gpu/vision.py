@@ -148,7 +148,7 @@ def albef_sides(rows: Rows, device: str, full: bool) -> None:
 
 def main() -> None:
     chosen = options(__doc__)
-    rows, deadline = Rows(chosen.folder), time.monotonic() + 95
+    rows, deadline = Rows(chosen.folder), chosen.deadline
     with rows.attempt("ALBEF ViT-B/16"):
         albef_sides(rows, chosen.device, chosen.full)
     with rows.attempt("CLIP ViT-B/16"):
