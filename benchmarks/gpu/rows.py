@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+SPARE = 3.0  # seconds between a part's own deadline and its end by force
 
 
 class Rows:
@@ -13,13 +17,13 @@ class Rows:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.file, self.failed = folder / "rows.jsonl", False
+        self.file, self.failed, self.lock = folder / "rows.jsonl", False, threading.Lock()
 
     def add(self, name: str, value: float | str | None = None, unit: str = "", **more: object) -> None:
         """One row."""
         row = {"name": name, "value": value, "unit": unit, **more}
         self.failed |= "error" in more
-        with self.file.open("a") as file:
+        with self.lock, self.file.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(row, flush=True)
 
@@ -34,11 +38,12 @@ class Rows:
 
 
 def options(description: str) -> argparse.Namespace:
-    """device and folder, and `full`: the sizes for a GPU, else the tiny ones that try the same code."""
+    """device and folder; `full`: the sizes for a GPU, else the tiny ones that try the same code; `deadline` by time.monotonic."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=600.0, help="what wouldn't be done by then isn't begun")
     found, rest = parser.parse_known_args()
     found.full, found.rest = found.device == "cuda", rest
-    found.folder = found.folder.resolve()
+    found.folder, found.deadline = found.folder.resolve(), time.monotonic() + found.seconds - SPARE
     return found

@@ -23,7 +23,7 @@ class Part:
 
     name: str
     title: str
-    command: tuple[str, ...]  # {device} and {folder} are filled in
+    command: tuple[str, ...]  # the words {device}, {folder} and {seconds}, how long it may take, are filled in
     limit: float  # seconds
     least: float = 15.0  # below this it isn't begun
 
@@ -79,7 +79,8 @@ def run_parts(
 def run_part(part: Part, outcome: Outcome, limit: float, folder: Path, device: str) -> None:
     """Runs one part to its end or its limit, and reads its rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [word.replace("{device}", device).replace("{folder}", str(folder)) for word in part.command]
+    filled = {"{device}": device, "{folder}": str(folder), "{seconds}": f"{limit - ENDING:.0f}"}
+    command = [filled.get(word, word) for word in part.command]
     log = folder / "log.txt"
     with log.open("wb") as file:
         process = subprocess.Popen(

@@ -1,8 +1,9 @@
 """Every model trains as typed; float32 losses on the GPU are the CPU's from the same weights; what is resumed goes on. A part of `make gpu`."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from commands import Command, Done, run, run_all
+from commands import Command, Done, at_once, run
 from rows import Rows, options
 
 LIMIT = 100.0  # seconds of one run
@@ -85,26 +86,37 @@ def equal(rows: Rows, name: str, more: tuple[str, ...], trainer: str, folder: Pa
 def main() -> None:
     chosen = options(__doc__)
     rows, folder, trainer = Rows(chosen.folder), chosen.folder, "gpu" if chosen.full else "cpu"
+    small = ("data.batch_size=16",) if chosen.full else ("data.batch_size=4",)
+    cases = {"clip": small, "albef": small, "sft": (*small, "model/net=llama_tiny", "model.net.dropout=0.0")}
+    cases = cases if chosen.full else {"clip": small}
     first, second = commands(folder, trainer, chosen.full)
-    done = run_all(first, folder)
-    done |= run_all(second, folder) if second else {}
+    with ThreadPoolExecutor(at_once()) as pool:
+        waves = [{c.name: pool.submit(run, c, folder) for c in first}]
+        pairs = [pool.submit(equal, rows, name, more, trainer, folder) for name, more in cases.items()]
+        done = {name: future.result() for name, future in waves[0].items()}
+        said(rows, done)
+        waves.append({c.name: pool.submit(run, c, folder) for c in second})
+        again = pool.submit(resumed, rows, done, folder, chosen.full)
+        said(rows, {name: future.result() for name, future in waves[1].items()})
+        with rows.attempt("resume"):
+            again.result()
+        differences: list[float | None] = []
+        for pair in pairs:
+            with rows.attempt("losses of the CPU"):
+                differences.append(pair.result())
+    known = [d for d in differences if d is not None]
+    if len(known) == len(cases):
+        rows.add("losses on the GPU against the CPU, largest difference", max(known))
+    raise SystemExit(rows.failed)
+
+
+def said(rows: Rows, done: dict[str, Done]) -> None:
+    """A row a run."""
     for name, found in done.items():
         if found.error:
             rows.add(f"{name} as typed", error=found.error)
         else:
             rows.add(f"{name} as typed", found.result["status"], seconds=found.seconds, steps=found.result["steps"])
-    with rows.attempt("resume"):
-        resumed(rows, done, folder, chosen.full)
-    small = ("data.batch_size=16",) if chosen.full else ("data.batch_size=4",)
-    cases = {"clip": small, "albef": small, "sft": (*small, "model/net=llama_tiny", "model.net.dropout=0.0")}
-    differences = []
-    for name, more in cases.items() if chosen.full else [("clip", small)]:
-        with rows.attempt(f"{name}, losses of the CPU"):
-            differences.append(equal(rows, name, more, trainer, folder))
-    known = [d for d in differences if d is not None]
-    if known and len(known) == len(differences):
-        rows.add("losses on the GPU against the CPU, largest difference", max(known))
-    raise SystemExit(rows.failed)
 
 
 if __name__ == "__main__":

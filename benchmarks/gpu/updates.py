@@ -1,6 +1,7 @@
 """PPO and GRPO updates by phase, float32 and bfloat16, beside TRL 1.12: each side a process of `ppo_sides.py`. A part of `make gpu`."""
 
 import importlib.util
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,6 @@ from rows import Rows, options
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 LEAST = {"135M": 20.0, "1B": 30.0, "tiny": 0.0}  # seconds below which a side isn't begun
-SECONDS = 85.0
 
 
 def measured(rows: Rows, label: str, side: str, device: str, setting: str, precision: str) -> float:
@@ -29,7 +29,8 @@ def measured(rows: Rows, label: str, side: str, device: str, setting: str, preci
 
 def main() -> None:
     chosen = options(__doc__)
-    rows, deadline = Rows(chosen.folder), time.monotonic() + SECONDS
+    rows, deadline = Rows(chosen.folder), chosen.deadline
+    os.environ["SHOW"] = "1"  # the workers' complaints belong to the log
     seconds: dict[tuple[str, str, str], float] = {}
     cases = [(setting, precision, side) for setting in (("135M", "1B") if chosen.full else ("tiny",)) for precision in PRECISIONS
              for side in (OURS, TRL, GRPO)]  # fmt: skip

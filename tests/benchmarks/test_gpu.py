@@ -82,6 +82,13 @@ def test_parts_are_programs_with_names_of_their_own() -> None:
     assert all(Path(p.command[1]).exists() for p in parts.PARTS)
 
 
+def test_a_part_is_told_how_long_it_may_take(tmp_path: Path) -> None:
+    program = 'import sys, json; json.dump(sys.argv[1:], open(sys.argv[2] + "/rows.jsonl", "w"))'
+    told = Part("told", "Told", (sys.executable, "-c", program, "{device}", "{folder}", "{seconds}"), 60.0)
+    outcomes = run_parts([told], 43.0, tmp_path, "cpu", clock=Clock(0, 0, 0, 1))
+    assert outcomes[0].rows == [["cpu", str(tmp_path / "told"), "40"]]
+
+
 @pytest.mark.distributed
 @pytest.mark.slow
 def test_over_its_limit_and_failing(tmp_path: Path) -> None:
