@@ -24,7 +24,8 @@ JOBS = (
     Job("dpo", ("model=dpo", "model.net.path={jobs}/sft", *SHORT, *TINY_LANGUAGE)),
 )
 MODELS = [job.name for job in JOBS]
-CLIP = ("model=clip", "callbacks=default", *SHORT, *TINY_SCENES, *TINY_TOWERS)
+TINY = (*SHORT, *TINY_SCENES, *TINY_TOWERS)
+CLIP = ("model=clip", "callbacks=default", *TINY)
 POISON = (
     "data._target_=poisoned.PoisonedScenes",
     "+data.poison=pixels",
@@ -32,15 +33,19 @@ POISON = (
     "trainer.val_check_interval=4",
 )
 GUARD = (
+    "model=clip",
     "callbacks=[default,spike_guard]",
+    *TINY,
+    *POISON,
     "+callbacks.spike_guard.min_history=2",
+    "callbacks.spike_guard.threshold=1000",
     "callbacks.spike_guard.rollback_steps=2",
 )
 TROUBLE = (
-    Job("resumed", ("resume={jobs}/siglip", "model=siglip", *CLIP[1:], "trainer.max_steps=10")),
+    Job("resumed", ("resume={jobs}/siglip", "model=siglip", "callbacks=default", *TINY, "trainer.max_steps=10")),
     Job("not_finite", (*CLIP, *POISON)),
-    Job("skipped", (*CLIP, *POISON, *GUARD, "callbacks.spike_guard.action=skip")),
-    Job("rolled_back", (*CLIP, *POISON, *GUARD, "callbacks.spike_guard.action=rollback")),
+    Job("skipped", (*GUARD, "callbacks.spike_guard.action=skip")),
+    Job("rolled_back", (*GUARD, "callbacks.spike_guard.action=rollback")),
     Job("out_of_memory", call="device_failures:out_of_memory", arguments={"overrides": CLIP}),
 )
 ENDS = {"resumed": "ok", "not_finite": "diverged", "skipped": "ok", "rolled_back": "ok", "out_of_memory": "failed"}
