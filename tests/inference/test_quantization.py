@@ -9,7 +9,7 @@ from tiny_models import ARCHITECTURES, PROMPTS, VOCABULARY, save_model, tiny_mod
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.int8 import Int8Backend
-from alignlab.inference.quantization import Int8Embedding, Int8Int8Linear, Int8Linear, quantize_outputs
+from alignlab.inference.quantization import Int8Embedding, Int8Int8Linear, Int8Linear, int_product, quantize_outputs
 
 
 def test_rounding_is_within_half_a_step() -> None:
@@ -31,6 +31,13 @@ def test_products(kind: type[Int8Linear], rows: int) -> None:
     assert error < (0.01 if kind is Int8Linear else 0.015)
     together = kind(weight, bias)(x.repeat(40, 1))[:rows]
     assert torch.allclose(linear(x), together, rtol=0, atol=1e-3 if kind is Int8Linear else 0.15)
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 60, 97), (20, 64, 96), (17, 7, 8), (3, 8, 5)])
+def test_integer_products_of_any_size(rows: int, inputs: int, outputs: int) -> None:
+    """Filled up as CUDA wants them: more than 16 rows, the other sizes in multiples of 8."""
+    x, weight = (torch.randint(-127, 128, (n, inputs), dtype=torch.int8) for n in (rows, outputs))
+    assert torch.equal(int_product(x, weight), x.int() @ weight.int().t())
 
 
 def test_embedding_is_the_rounded_matrix() -> None:

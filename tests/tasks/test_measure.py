@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from language_job import job_of, subject_of
 
+from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.scripted import ScriptedBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.tasks.measure import Measure
@@ -76,3 +77,13 @@ def test_what_does_not_fit(language_model: Path, tmp_path: Path) -> None:
         Measure().run(subject_of(language_model), job_of(tmp_path))
     with pytest.raises(ValueError, match=r"task.new_tokens is 1; it must be at least 2"):
         Measure(new_tokens=1)
+
+
+def test_bandwidth_and_peak_are_of_the_device_that_computed(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """A backend that was left on the CPU of a machine with a GPU."""
+    asked = []
+    monkeypatch.setattr("alignlab.tasks.measure.default_device", lambda: "cuda")
+    monkeypatch.setattr("alignlab.tasks.measure.read_bandwidth", lambda device: asked.append(device) or 5e9)
+    subject = subject_of(folder, backend=CompiledBackend(device="cpu"))
+    found = Measure(**SMALL).run(subject, job_of(tmp_path))
+    assert asked == ["cpu"] and found["bandwidth_bytes_per_second"] == 5e9 and "peak_gpu_bytes" not in found

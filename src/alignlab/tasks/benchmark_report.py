@@ -87,7 +87,7 @@ def plot(rows: Sequence[Row], batch_sizes: Sequence[int], bandwidth: float, file
         left.bar_label(bars, [f"{value:.3g}" for value in values], padding=6, fontsize=7)
     for place, row in zip(places, whole, strict=True):
         if row.get("weight_bytes"):
-            limit = bandwidth / row["weight_bytes"]
+            limit = row.get("bandwidth_bytes_per_second", bandwidth) / row["weight_bytes"]
             left.plot([limit, limit], [place - height / 2, place + height / 2], color="black", linewidth=2)
     left.plot([], [], color="black", linewidth=2, label="bandwidth / weight bytes (1 at a time)")
     left.set(xlabel="tokens per second", xscale="log", yticks=[p + 0.4 - height / 2 for p in places])
@@ -95,9 +95,8 @@ def plot(rows: Sequence[Row], batch_sizes: Sequence[int], bandwidth: float, file
     left.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2)
     left.set_xlim(right=1.6 * left.get_xlim()[1])  # room for the numbers
     key = "peak_gpu_bytes" if any("peak_gpu_bytes" in row for row in whole) else "peak_host_bytes"
-    right.barh(
-        places, [row.get(key, 0.0) / 1e6 for row in whole], 0.35, label=key.replace("_", " ").replace(" bytes", "")
-    )
+    peaks = [row.get(key, row.get("peak_host_bytes", 0.0)) / 1e6 for row in whole]  # a backend may be on the CPU
+    right.barh(places, peaks, 0.35, label=key.replace("_", " ").replace(" bytes", ""))
     right.barh(
         [p + 0.4 for p in places], [row.get("formula_bytes", 0.0) / 1e6 for row in whole], 0.35, label="weights + cache"
     )
