@@ -203,7 +203,7 @@ def _logits(backend: Backend, tokens: list[int]) -> torch.Tensor:
     decoder = backend.decoder
     rows = [
         decoder.hidden(torch.tensor([[token]], device=decoder.device), cache)
-        for cache in [decoder.cache(1, len(tokens))]
+        for cache in [decoder.cache([0], len(tokens))]
         for token in tokens
     ]
     return decoder.logits(torch.cat(rows, dim=1))[0].cpu()  # token by token: the kernels of the decode loop
