@@ -90,14 +90,20 @@ def main() -> None:
     cases = {"clip": small, "albef": small, "sft": (*small, "model/net=llama_tiny", "model.net.dropout=0.0")}
     cases = cases if chosen.full else {"clip": small}
     first, second = commands(folder, trainer, chosen.full)
+
+    def done(command: Command) -> Done:
+        found = run(command, folder)
+        said(rows, command.name, found)  # at once: what comes later may be cut off
+        return found
+
     with ThreadPoolExecutor(at_once()) as pool:
-        waves = [{c.name: pool.submit(run, c, folder) for c in first}]
+        wave = {c.name: pool.submit(done, c) for c in first}
         pairs = [pool.submit(equal, rows, name, more, trainer, folder) for name, more in cases.items()]
-        done = {name: future.result() for name, future in waves[0].items()}
-        said(rows, done)
-        waves.append({c.name: pool.submit(run, c, folder) for c in second})
-        again = pool.submit(resumed, rows, done, folder, chosen.full)
-        said(rows, {name: future.result() for name, future in waves[1].items()})
+        before = {name: future.result() for name, future in wave.items()}
+        later = [pool.submit(done, c) for c in second]
+        again = pool.submit(resumed, rows, before, folder, chosen.full)
+        for future in later:
+            future.result()
         with rows.attempt("resume"):
             again.result()
         differences: list[float | None] = []
@@ -110,13 +116,12 @@ def main() -> None:
     raise SystemExit(rows.failed)
 
 
-def said(rows: Rows, done: dict[str, Done]) -> None:
-    """A row a run."""
-    for name, found in done.items():
-        if found.error:
-            rows.add(f"{name} as typed", error=found.error)
-        else:
-            rows.add(f"{name} as typed", found.result["status"], seconds=found.seconds, steps=found.result["steps"])
+def said(rows: Rows, name: str, found: Done) -> None:
+    """A row of one run."""
+    if found.error:
+        rows.add(f"{name} as typed", error=found.error)
+    else:
+        rows.add(f"{name} as typed", found.result["status"], seconds=found.seconds, steps=found.result["steps"])
 
 
 if __name__ == "__main__":
