@@ -180,3 +180,14 @@ def test_mistakes_on_a_command_line_of_inference(composed: Compose) -> None:
     assert found[0].startswith("backend=compild: no such choice; did you mean compiled?")
     assert found[1].startswith("task=scor: no such choice; did you mean score?")
     assert found[2] == "smapling: unknown key; did you mean sampling?"
+
+
+@pytest.mark.parametrize(
+    "word", ["model=null", "model/peft=null", "callbacks=null", "experiment=null", "debug=null", "trainer=null"]
+)
+def test_a_group_set_to_null_is_one_line(composed: Compose, word: str) -> None:
+    words = ["model=sft", word] if "/" in word else [word]
+    with pytest.raises((HydraException, ValueError)) as caught:
+        composed(*words)
+    found = config.explain(caught.value, words, REPOSITORY / "conf")
+    assert len(found) == 1 and found[0].startswith(word) and "\n" not in found[0]

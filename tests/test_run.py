@@ -172,7 +172,8 @@ def test_a_second_ctrl_c_breaks_into_a_step(prepared: Prepare, tmp_path: Path, m
 @pytest.mark.distributed
 def test_bad_input_on_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, "train.py", *TINY, "data.batch_size=0", f"hydra.run.dir={tmp_path}"]
-    failed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    hydras_own = os.environ | {"HYDRA_FULL_ERROR": "0"}
+    failed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=hydras_own)
     assert failed.returncode == 2
     assert "Traceback" not in failed.stderr
     assert failed.stderr.startswith("error: ") and "data.batch_size" in failed.stderr

@@ -5,6 +5,7 @@ Nothing in a file is ever run: pickles are read with torch's `weights_only`, and
 
 import json
 import logging
+import math
 import pickle
 import re
 import tarfile
@@ -18,6 +19,17 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
+_BYTES = {
+    "F64": 8,
+    "I64": 8,
+    "F32": 4,
+    "I32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}  # an element of safetensors' types
 _TORCH_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch's files before 1.6 begin with
 _OTHERS = (
     (b"\x89HDF", "an HDF5 file, as Keras writes it; save the weights with torch.save or as safetensors"),
@@ -133,7 +145,7 @@ def difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str
         "unexpected": [name for name in state if name not in wanted],
         "of another shape": shapes,
     }
-    said = [f"{kind}: {_few(names)}" for kind, names in parts.items() if names]
+    said = [f"{kind}: {few(names)}" for kind, names in parts.items() if names]
     said += [
         hint
         for part, hint in _LAYOUTS
@@ -142,7 +154,8 @@ def difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str
     return "; ".join(said)
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -190,7 +203,7 @@ def _is_of_torch(path: Path, what: str) -> bool:
             f"{what}: {path} is a TorchScript archive, a program with weights; save torch.jit.load(FILE).state_dict() where you trust it"
         )
     if not any(name.endswith("data.pkl") for name in names):
-        raise ValueError(f"{what}: {path} is a zip archive that torch didn't write ({_few(names)}); unpack it first")
+        raise ValueError(f"{what}: {path} is a zip archive that torch didn't write ({few(names)}); unpack it first")
     return True
 
 
@@ -250,7 +263,7 @@ def _kind(path: Path, head: bytes) -> str:
             names = archive.getnames()
         if {"pickle", "storages", "tensors"} <= set(names):
             return "is a tar file of torch before 0.1.10, which can't be read without running code that is in it; save it again with torch.save"
-        return f"is a tar archive ({_few(names)}); unpack it first"
+        return f"is a tar archive ({few(names)}); unpack it first"
     for start, kind in _OTHERS:
         if head.lstrip()[: len(start)] == start:
             return f"is {kind}"
@@ -283,6 +296,10 @@ def safetensors_header(path: Path) -> tuple[int, dict[str, dict]]:
             first, last = entry["data_offsets"]
             if not (isinstance(entry["shape"], list) and all(isinstance(n, int) and n >= 0 for n in entry["shape"])):
                 raise ValueError(f"{name} has no shape")
+            if last - first != math.prod(entry["shape"]) * _BYTES.get(
+                entry["dtype"], (last - first) / max(1, math.prod(entry["shape"]))
+            ):
+                raise ValueError(f"{name} has {last - first} bytes, which isn't {entry['shape']} of {entry['dtype']}")
             if not 0 <= first <= last <= size - 8 - length:
                 raise ValueError(f"{name} lies outside of it: it was not copied completely")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -11,6 +10,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from alignlab.weight_reader import safetensors_header
 
 DTYPES = {
     "F64": torch.float64,
@@ -56,11 +57,14 @@ class WeightFiles:
         for file in files:
             descriptor = os.open(file, os.O_RDONLY)
             self._files.append(descriptor)
-            length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
-            for name, entry in json.loads(os.pread(descriptor, length, 8)).items():
-                if name != "__metadata__":
-                    place = 8 + length + entry["data_offsets"][0]
-                    self._places[name] = (descriptor, DTYPES[entry["dtype"]], tuple(entry["shape"]), place)
+            begin, entries = safetensors_header(file)
+            for name, entry in entries.items():
+                if entry["dtype"] not in DTYPES:
+                    raise ValueError(
+                        f"{file}: {name} is of type {entry['dtype']}, which isn't read here; there are {', '.join(DTYPES)}"
+                    )
+                place = begin + entry["data_offsets"][0]
+                self._places[name] = (descriptor, DTYPES[entry["dtype"]], tuple(entry["shape"]), place)
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -71,10 +75,17 @@ class WeightFiles:
         return list(self._places)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._places[name][2]
+        return self._place(name)[2]
+
+    def _place(self, name: str) -> tuple[int, torch.dtype, tuple[int, ...], int]:
+        if name not in self._places:
+            raise ValueError(
+                f"model={self.folder}: there is no tensor {name}; the files don't belong to this config.json"
+            )
+        return self._places[name]
 
     def read(self, name: str, dim: int = 0, start: int = 0, stop: int | None = None) -> Tensor:
-        descriptor, dtype, shape, place = self._places[name]
+        descriptor, dtype, shape, place = self._place(name)
         if dim != 0:
             stop = shape[dim] if stop is None else stop
             return self.read(name).narrow(dim, start, stop - start)

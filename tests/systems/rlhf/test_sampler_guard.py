@@ -1,0 +1,35 @@
+"""The rollout's model is the policy: an adapter that our decoder can't use goes to transformers, and a difference is noticed at its dtype's scale."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from alignlab.inference.backends.compiled import CompiledBackend
+from alignlab.inference.backends.transformers import TransformersBackend
+from alignlab.models.lora import add_lora
+from alignlab.systems.rlhf.on_policy import OnPolicySystem, default_backend
+from tiny_language import NET, WORDS
+
+
+def test_an_adapter_on_the_embedding_is_rolled_out_by_transformers() -> None:
+    assert isinstance(default_backend(add_lora(NET(vocabulary=WORDS), rank=2)), CompiledBackend)
+    adapted = add_lora(NET(vocabulary=WORDS), rank=2, targets=["q_proj", "embed_tokens"])
+    assert isinstance(default_backend(adapted), TransformersBackend)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error", "passes"),
+    [("float32", 1e-4, True), ("float32", 0.01, False), ("bfloat16", 0.01, True), ("bfloat16", 0.3, False)],
+)
+def test_the_guard_knows_the_dtype(dtype: str, error: float, passes: bool) -> None:
+    model = NET(vocabulary=WORDS).to(getattr(torch, dtype))
+    system = SimpleNamespace(net=SimpleNamespace(model=model), backend=CompiledBackend())
+    logprob, mask = torch.full((1, 2), -1.0), torch.ones(1, 2, dtype=torch.bool)
+    trajectory = SimpleNamespace(length=torch.tensor([2]), mask=mask, logprob=logprob)
+    responses = SimpleNamespace(logprobs=[[-1.0 - error, -1.0 + error]])
+    if passes:
+        assert OnPolicySystem._sampler_error(system, responses, trajectory).item() == pytest.approx(error, rel=1e-3)
+    else:
+        with pytest.raises(RuntimeError, match="samples from another model than the policy"):
+            OnPolicySystem._sampler_error(system, responses, trajectory)
