@@ -24,12 +24,10 @@ def test_an_adapter_on_the_embedding_is_rolled_out_by_transformers() -> None:
 )
 def test_the_guard_knows_the_dtype(dtype: str, error: float, passes: bool) -> None:
     model = NET(vocabulary=WORDS).to(getattr(torch, dtype))
-    system = SimpleNamespace(net=SimpleNamespace(model=model), backend=CompiledBackend())
-    logprob, mask = torch.full((1, 2), -1.0), torch.ones(1, 2, dtype=torch.bool)
-    trajectory = SimpleNamespace(length=torch.tensor([2]), mask=mask, logprob=logprob)
-    responses = SimpleNamespace(logprobs=[[-1.0 - error, -1.0 + error]])
+    net = SimpleNamespace(model=model, device=torch.device("cpu"))
+    system, metrics = SimpleNamespace(net=net, backend=CompiledBackend()), {"ppo/sampler_error": error}
     if passes:
-        assert OnPolicySystem._sampler_error(system, responses, trajectory).item() == pytest.approx(error, rel=1e-3)
+        OnPolicySystem._check(system, metrics, 0)
     else:
         with pytest.raises(RuntimeError, match="samples from another model than the policy"):
-            OnPolicySystem._sampler_error(system, responses, trajectory)
+            OnPolicySystem._check(system, metrics, 0)
