@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from alignlab.models.clip import Clip
+from alignlab.models.pretrained_files import from_folder
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 
@@ -125,7 +126,10 @@ def pretrained_clip(
     """
     from transformers import AutoModel
 
-    source = AutoModel.from_pretrained(name)
+    try:
+        source = from_folder(AutoModel, name)
+    except ValueError as error:
+        raise ValueError(f"model.net.name={name}: no CLIP or SigLIP could be read ({error})") from error
     net = clip_like(source.config, vocab_size=vocab_size, image_size=image_size, freeze=freeze)
     load_transformers(net, source.state_dict())
     return net

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import alignlab.torchvision_ops  # noqa: F401  before transformers and peft import torchvision
 from alignlab.models.language_masks import one_text_a_row, padding_mask
 from alignlab.models.packing import packed_mask
+from alignlab.models.pretrained_files import from_folder
 from alignlab.types import LanguageVocabulary
 
 if TYPE_CHECKING:
@@ -108,10 +109,9 @@ def load_language_model(
     elif quantization not in (None, "int8"):
         extra |= {"quantization_config": _quantization_config(quantization, dtype), "device_map": device}
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **extra)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"model={path}: no causal language model could be read from {folder} ({reason})") from error
+        model = from_folder(AutoModelForCausalLM, folder, dtype=getattr(torch, dtype), **extra)
+    except ValueError as error:
+        raise ValueError(f"model={path}: no causal language model could be read from {folder} ({error})") from error
     if quantization == "int8":
         from alignlab.models.int8_linear import quantize_blocks
 
@@ -249,10 +249,9 @@ def pretrained_encoder(path: str, *, vocabulary: LanguageVocabulary) -> PreTrain
 
     folder, _ = resolve_model(path)
     try:
-        model = AutoModel.from_pretrained(folder, dtype="float32")
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"model={path}: no encoder could be read from {folder} ({reason})") from error
+        model = from_folder(AutoModel, folder, trunk=True, dtype="float32")
+    except ValueError as error:
+        raise ValueError(f"model={path}: no encoder could be read from {folder} ({error})") from error
     if vocabulary.size > model.config.vocab_size:
         raise ValueError(f"data.tokenizer has {vocabulary.size} ids, the model {path} only {model.config.vocab_size}")
     if hasattr(model, "pooler"):

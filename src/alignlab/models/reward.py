@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from alignlab.models.language import export_folder, hidden_states, load_language_model, resolve_model, trunk_of
 from alignlab.models.lora import merged
+from alignlab.models.pretrained_files import from_folder
 from alignlab.models.value_head import Pool, ScalarHead, pooled
 
 HEAD_FILE = "score_head.safetensors"
@@ -78,7 +79,7 @@ def load_reward_model(run_dir: str | Path, device: str = "cpu") -> RewardModel:
         raise ValueError(f"{run_dir} holds no reward model: there is no {folder / HEAD_FILE}")
     base, adapter = resolve_model(str(folder))
     if adapter is None:
-        trunk = AutoModel.from_pretrained(base, dtype=torch.float32)
+        trunk = from_folder(AutoModel, base, trunk=True, dtype=torch.float32)
     else:
         trunk = trunk_of(merged(load_language_model(str(folder))))
     model = RewardModel(trunk, _pool(folder))
