@@ -34,6 +34,10 @@ def main() -> None:
             complete = False
             continue
         found = json.loads(report[name].read_text())
+        if chosen.full and not found["steps"]:
+            rows.add(f"waits of {name}", error="no step was watched")
+            complete = False
+            continue
         strange = {
             where: n for where, n in found["waits"].items() if not any(e.covers(STEP, "", where) for e in ALLOWED)
         }

@@ -29,7 +29,7 @@ TAKEN: Mapping[type, Sequence[str]] = {
         "*.dropout *.attention_dropout *.token_dropout model.loss.* data.batch_size data.num_workers data.prefetch_factor data.cache_gb data.on_error "
         "data.path data.val_path data.annotations data.val_annotations data.image_dir"
     ).split(),
-    InferenceRoot: "backend* batch_size output task.*".split(),
+    InferenceRoot: "backend* batch_size input output task.*".split(),  # what stood on standard input may come from a file
 }
 
 
