@@ -149,6 +149,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     alpha = config.get("lora_alpha") if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(config.get("target_modules"), str | list | None):
         raise ValueError(f"adapter={folder}: {file.name} is no PEFT config")
+    for key in ("alpha_pattern", "rank_pattern"):
+        numbers = config.get(key) or {}
+        known = isinstance(numbers, dict) and all(type(value) in (int, float) for value in numbers.values())
+        if not known:
+            raise ValueError(f"adapter={folder}: {file.name} says {key}={config[key]}; it must be numbers by name")
     if config.get("peft_type") == "LORA" and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
         raise ValueError(f"adapter={folder}: {file.name} says lora_alpha={alpha}; it must be a number")
     return config
