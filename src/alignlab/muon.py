@@ -66,7 +66,10 @@ class MuonAdamW(torch.optim.Optimizer):
             for piece in group["params"]:
                 if piece.grad is None:
                     continue
-                momentum = self.state[piece].setdefault("momentum_buffer", torch.zeros_like(piece.grad))
+                state = self.state[piece]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(piece.grad)
+                momentum = state["momentum_buffer"]
                 momentum.lerp_(piece.grad, 1 - group["momentum"])
                 update = piece.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum.clone()
                 for matrix, put in self.assemble(piece, update):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -84,7 +85,7 @@ class Inbox:
         ear, self._bell = socket.socketpair()
         self._bell.setblocking(False)
         signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
-        os.register_at_fork(after_in_child=_silence)  # data loading workers have signals of their own
+        _leave_workers_alone()
         threading.Thread(target=self._hear, args=(ear,), daemon=True, name="signals").start()
 
     def _hear(self, ear: socket.socket) -> None:
@@ -109,6 +110,12 @@ class Inbox:
             raise Interrupted(number)
         if first and self._say is not None:
             self._say(f"{signal.Signals(number).name}: stopping after this step" + _hint(number))
+
+
+@cache
+def _leave_workers_alone() -> None:
+    """Data loading workers have signals of their own; what is registered stays, so once a process."""
+    os.register_at_fork(after_in_child=_silence)
 
 
 def _silence() -> None:
