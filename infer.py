@@ -14,9 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from alignlab import config, resuming
+from alignlab.configs import check as config
+from alignlab.files.result import Result
 from alignlab.launch.signals import Interrupted
-from alignlab.results import Result
+from alignlab.runs import resuming
 
 CONFIG_DIR = Path(__file__).resolve().parent / "conf"
 
@@ -31,7 +32,7 @@ def infer(cfg: DictConfig) -> float | None:
     except config.ConfigError as error:
         Result(reason=str(error)).write(Path(job.runtime.output_dir))
         stop(f"{error}\nFix these and run again; add `--cfg job` to see the whole config.", code=2)
-    from alignlab import serve  # torch and transformers: after --help and after the check
+    from alignlab.runs import infer as serve  # torch and transformers: after --help and after the check
 
     try:
         return serve.infer(cfg).objective

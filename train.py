@@ -16,13 +16,14 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab import config, resuming
+from alignlab.configs import check as config
+from alignlab.files.result import Result
 from alignlab.launch import environment
 from alignlab.launch.disk import DiskFull
 from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.run_lock import Busy
 from alignlab.launch.signals import Interrupted
-from alignlab.results import Result
+from alignlab.runs import resuming
 
 CONFIG_DIR = Path(__file__).resolve().parent / "conf"
 
@@ -39,14 +40,14 @@ def train(cfg: DictConfig) -> float | None:
         stop(f"{error}\nFix these and run again; add `--cfg job` to see the whole config.", code=2)
     try:
         if cfg.get("stages"):
-            from alignlab.stages import run_stages
+            from alignlab.runs.chain import run_stages
 
             stages, folder = OmegaConf.to_container(cfg.stages), Path(job.runtime.output_dir)
             result = run_stages(
                 stages, folder, job.overrides.task, Path(__file__), seed=cfg.seed, objective=cfg.objective
             )
         else:
-            from alignlab import run  # torch and lightning: after --help and after the check
+            from alignlab.runs import train as run  # torch and lightning: after --help and after the check
 
             result = run.train(cfg)
     except Busy as error:

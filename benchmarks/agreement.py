@@ -30,7 +30,7 @@ def measure(rank: int, folder: str) -> None:
     """Microseconds a step of each way, alternating, on rank zero."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    from alignlab.callbacks.interruption import Interruption
+    from alignlab.callbacks.keeping.interruption import Interruption
     from alignlab.launch.signals import Inbox
 
     ours = Interruption(Inbox())

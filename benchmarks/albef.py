@@ -3,7 +3,7 @@
 
     python benchmarks/albef.py [--sizes tiny mid] [--rounds 7] [--device cpu] [--dry-run]
 
-The plain side is the oracle of the parity tests (tests/parity/albef_reference.py), which computes as the published code does: explicit
+The plain side is the oracle of the parity tests (tests/support/albef_reference.py), which computes as the published code does: explicit
 attention, three fusion calls, language head at all positions, negatives one by one, moving average tensor by tensor, AdamW without fused
 kernels. Both sides have the same sizes, parameter counts (compared) and batch and run in one process, turn by turn; a turn is a whole
 step: moving average, teacher, student, losses, backward, queues, AdamW. Rates are medians over turns. Peak memory comes from a process
@@ -21,15 +21,10 @@ from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "parity"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imports torchvision)
 
-# isort: split
 import torch
-from albef_pair import TINY, make_system, random_batch
-from albef_reference import AlbefReference, adamw
-from albef_reference_encoders import Sizes
 from measuring import (
     check_device,
     device_option,
@@ -44,8 +39,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from alignlab.optim import adamw as our_adamw
-from alignlab.types import PairBatch
+from albef_pair import TINY, make_system, random_batch
+from albef_reference import AlbefReference, adamw
+from albef_reference_encoders import Sizes
+from alignlab.optim.adamw import adamw as our_adamw
+from alignlab.types.pairs import PairBatch
 
 PEERS = ("plain", "alignlab")
 PUBLISHED_GFLOPS = 300.1  # per sample, three times the student's forward pass and once the teacher's

@@ -19,14 +19,14 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from alignlab import run  # isort: skip  (before lightning)
+from alignlab.runs import train as run  # isort: skip  (before lightning)
 import lightning
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from measuring import check_device, device_option, hardware
 
-from alignlab.callbacks.checkpoint import Checkpoints, StreamedIO
-from alignlab.checkpoint_folder import sync
+from alignlab.callbacks.keeping.checkpoint import Checkpoints, StreamedIO
+from alignlab.callbacks.keeping.checkpoint_folder import sync
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 CASES = {

@@ -17,9 +17,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from alignlab import torchvision_ops  # noqa: F401  (before open_clip, which imports torchvision)
-
-# isort: split
 import torch
 from measuring import (
     check_device,
@@ -99,7 +96,7 @@ def alignlab_step(
 ) -> tuple[Step, int]:
     """Our net, loss and optimizer as `ClipSystem` runs them."""
     from alignlab.losses.contrastive import InfoNce
-    from alignlab.optim import adamw
+    from alignlab.optim.adamw import adamw
 
     net, loss = alignlab_net(size).to(device), InfoNce()
     run = torch.compile(net) if compiled else net

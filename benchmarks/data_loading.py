@@ -11,13 +11,11 @@ import argparse
 import time
 
 import torch
-
-import alignlab.torchvision_ops  # noqa: F401  # isort: skip
 from lightning.fabric.utilities import move_data_to_device
 from measuring import check_device, device_option, wait
 
-from alignlab.data.emoji_scenes import EmojiScenes
-from alignlab.data.modules import EmojiScenesModule
+from alignlab.data.emoji.scenes import EmojiScenes
+from alignlab.data.image_text.modules import EmojiScenesModule
 
 
 def milliseconds_per_scene(image_size: int, number: int) -> tuple[float, float]:

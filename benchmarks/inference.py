@@ -19,9 +19,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from alignlab import torchvision_ops  # noqa: F401  (before transformers, which imports torchvision)
-
-# isort: split
 import torch
 from measuring import check_device, device_option, hardware, section_name, smollm2, wait
 

@@ -16,9 +16,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from alignlab import torchvision_ops  # noqa: F401  (before open_clip, which imports torchvision)
-
-# isort: split
 import torch
 from clip import SIZES, WARM_UP, Size, alignlab_net, make_batch, open_clip_net, open_clip_optimizer
 from measuring import (
@@ -40,7 +37,7 @@ Step = Callable[[], object]
 def alignlab_step(net: nn.Module, size: Size, micro: int, device: str) -> Step:
     """As `ClipSystem.training_step` and the optimizer's step."""
     from alignlab.losses.contrastive import InfoNce
-    from alignlab.optim import adamw
+    from alignlab.optim.adamw import adamw
     from alignlab.systems.cached_gradient import cached_gradient_loss
 
     loss = InfoNce()

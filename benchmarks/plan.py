@@ -14,9 +14,6 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imports torchvision)
-
-# isort: split
 import lightning
 import torch
 from hydra import compose, initialize_config_dir
@@ -34,10 +31,10 @@ from measuring import (
 )
 from torch.utils.data import DataLoader
 
-from alignlab import run
-from alignlab.tools.model_sizes import sizes
-from alignlab.tools.plan import Job, Plan, plan
-from alignlab.types import PreferenceBatch, PromptBatch, TokenBatch
+from alignlab.cost.model_sizes import sizes
+from alignlab.cost.plan import Job, Plan, plan
+from alignlab.runs import train as run
+from alignlab.types.language import PreferenceBatch, PromptBatch, TokenBatch
 
 PROMPT, RESPONSE, ROWS, ROLLOUT = 64, 64, 8, 16
 LENGTH = PROMPT + RESPONSE

@@ -17,9 +17,6 @@ import time
 from datetime import date
 from pathlib import Path
 
-from alignlab import torchvision_ops  # noqa: F401  (before TRL, which imports torchvision)
-
-# isort: split
 import torch
 from measuring import check_device, device_option, hardware, section_name, wait, write_section
 from ppo_sides import OURS, SEPARATE, SETTINGS, TRL, Setting, Worker

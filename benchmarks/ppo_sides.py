@@ -16,9 +16,6 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from alignlab import torchvision_ops  # noqa: F401  (before TRL, which imports torchvision)
-
-# isort: split
 import torch
 from measuring import EXACT_MEMORY, bare_trainer, device_option, resident_bytes, wait
 
@@ -210,12 +207,12 @@ def work_alignlab(turns: Turns, job: Job) -> None:
     from torch.utils.data import DataLoader
     from transformers import LlamaForCausalLM
 
-    from alignlab.optim import adamw
+    from alignlab.optim.adamw import adamw
     from alignlab.systems.rlhf import on_policy
     from alignlab.systems.rlhf.grpo import GrpoSystem
     from alignlab.systems.rlhf.ppo import PpoSystem
     from alignlab.systems.rlhf.update import Update
-    from alignlab.types import LanguageVocabulary, PromptBatch
+    from alignlab.types.language import LanguageVocabulary, PromptBatch
 
     size = job.setting
 

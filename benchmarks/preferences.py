@@ -16,20 +16,17 @@ from datetime import date
 from functools import partial
 from itertools import cycle
 
-from alignlab import torchvision_ops  # noqa: F401  (before trl, which imports torchvision)
-
-# isort: split
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from measuring import check_device, device_option, hardware, section_name, wait, write_section
 from torch import nn
 
-from alignlab.data.language_modules import MoviePreferences, MovieReviews
+from alignlab.data.language.modules import MoviePreferences, MovieReviews
 from alignlab.losses.language_modelling import next_token_loss
 from alignlab.losses.preference import bradley_terry
-from alignlab.models.language import llama
-from alignlab.models.reward import RewardModel
-from alignlab.optim import adamw
+from alignlab.models.language.loading import llama
+from alignlab.models.language.reward import RewardModel
+from alignlab.optim.adamw import adamw
 from alignlab.systems.language.sft import SftSystem
 
 ROWS = 32  # texts of an SFT batch, pairs of a reward batch

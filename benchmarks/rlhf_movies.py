@@ -14,18 +14,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from alignlab import torchvision_ops  # noqa: F401  (before lightning)
-
-# isort: split
 import torch
 from measuring import check_device, device_option, hardware, section_name, write_section
 
-from alignlab.data.language_modules import MoviePrompts
+from alignlab.data.language.modules import MoviePrompts
 from alignlab.evaluation.best_of_n import best_of_n
 from alignlab.evaluation.diversity import distinct
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
-from alignlab.models.language import load_tokenizer
+from alignlab.models.language.loading import load_tokenizer
 from alignlab.systems.rlhf.reward import ModelReward, Scored
 
 LENGTH = 32  # tokens of a response, as in the experiment

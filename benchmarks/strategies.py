@@ -15,15 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imports torchvision)
-
-# isort: split
 import torch
 from hydra import compose, initialize_config_dir
 from measuring import EXACT_MEMORY, check_device, device_option, write_section
 
-from alignlab.memory import Counts, Strategy, counts, training_memory
-from alignlab.run import build
+from alignlab.cost.memory import Counts, Strategy, counts, training_memory
+from alignlab.runs.train import build
 
 ROOT = Path(__file__).parent.parent
 PAGE, TABLE = ROOT / "docs" / "strategies.md", ROOT / "benchmarks" / "strategies.json"
@@ -96,7 +93,7 @@ def section(rows: dict[str, dict], size: Counts) -> str:
 ## Memory
 
 MiB of each rank for a CLIP of {size.trainable / 1e6:.1f} million parameters, joint batch {JOINT_BATCH}, AdamW, two gloo processes on a CPU.
-Arithmetic: parameters + gradients + optimizer (`alignlab.memory.training_memory`). Tensors: all that exist after a step, counted in the
+Arithmetic: parameters + gradients + optimizer (`alignlab.cost.memory.training_memory`). Tensors: all that exist after a step, counted in the
 process. Peak: growth of the process's resident size, activations and communication included. Seconds a step: 2 CPU cores (AMD EPYC), all
 ranks on the same two. Made by `python benchmarks/strategies.py`; torch {torch.__version__}.
 

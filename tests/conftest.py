@@ -13,8 +13,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-import alignlab.config
-import alignlab.torchvision_ops  # noqa: F401  before anything that imports torchvision
 from tiny_run import REPOSITORY
 
 

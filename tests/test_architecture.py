@@ -13,31 +13,15 @@ PROGRAMS = [file for name in ("train.py", "infer.py") if (file := REPOSITORY / n
 
 # Imports point downwards: a file may import from its own layer's folder and from lower layers.
 LAYERS = [
-    {
-        "launch",
-        "types",
-        "chat_text",
-        "distributed",
-        "optim",
-        "parameter_groups",
-        "muon",
-        "memory",
-        "flops",
-        "torchvision_ops",
-        "signatures",
-        "results",
-        "text_files",
-        "random_states",
-        "checkpoint_folder",
-        "weight_reader",
-    },
-    {"models", "losses", "data"},
-    {"evaluation", "prompting", "inference", "sweeps"},
+    {"types", "distributed", "files"},
+    {"models", "losses", "optim", "cost", "data"},
+    {"evaluation", "prompting", "inference"},
+    {"launch"},
     {"systems", "callbacks", "strategies", "data.modules", "tasks"},
-    {"run", "serve", "config", "resuming", "hydra_events", "cli", "tools", "stages"},
+    {"runs", "configs", "cli", "tools"},
 ]
-KNOW_HYDRA = {"run", "serve", "config", "resuming", "hydra_events", "cli"}
-KNOW_LIGHTNING = {"tools", "systems", "callbacks", "strategies", "data.modules", "run", "cli"}
+KNOW_HYDRA = {"runs", "configs", "cli"}
+KNOW_LIGHTNING = {"systems", "callbacks", "strategies", "data.modules", "runs", "cli", "tools"}
 STRANGERS = [
     ("models", "losses"),
     ("systems", "data"),
@@ -46,6 +30,7 @@ STRANGERS = [
     ("tasks", "systems"),
     ("prompting", "models"),
 ]
+ROOT = {"cli.py", "__init__.py"}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "shared", "core"}
 
 
@@ -107,6 +92,33 @@ def test_files_and_functions_are_short(file: Path) -> None:
 def test_programs_are_thin() -> None:
     for file in PROGRAMS:
         assert file.read_text().count("\n") < 100
+
+
+def test_the_root_holds_the_program_alone() -> None:
+    assert {file.name for file in SOURCE.glob("*.py")} == ROOT
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda x: str(x.relative_to(SOURCE)))
+def test_folders_are_small(folder: Path) -> None:
+    files = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
+    assert len(files) <= 15, f"{len(files)} files; 15 are enough for a room"
+
+
+def test_no_circle() -> None:
+    """Modules that import each other in a ring, imports within functions included."""
+    modules = {".".join(file.relative_to(SOURCE.parent).with_suffix("").parts): file for file in FILES}
+    ahead = {name: {other for other in imported(file) if other in modules} for name, file in modules.items()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"a circle: {' -> '.join([*path[path.index(name) :], name])}"
+        if name not in done:
+            for other in ahead[name]:
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in modules:
+        visit(name, ())
 
 
 def test_names_say_something() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from alignlab import run
+from alignlab.runs import train as run
 from small_data import shrink
 from tiny_run import TINY_ALBEF, TINY_LANGUAGE, TINY_LLAMA, TINY_SCENES, TINY_TOWERS
 

@@ -59,7 +59,9 @@ OF_TESTS = (
     Allowed(STEPS, "throughput.py", "after a rollback a row is due at a step of another number"),
     Allowed(STEPS, "logger_connector.py (log_metrics)", "the same"),
     Allowed(
-        STEPS, "data/modules.py (normalise)", "a resumed run's first step: mean and deviation go to the device once"
+        STEPS,
+        "data/image_text/modules.py (normalise)",
+        "a resumed run's first step: mean and deviation go to the device once",
     ),
 )
 

@@ -8,13 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from rows import Rows, options
-
-from alignlab import torchvision_ops  # noqa: F401  (before transformers, which imports torchvision)
-
-# isort: split
 import torch
 from measuring import wait
+from rows import Rows, options
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignlab.inference.backend import ModelSource, Request, Sampling

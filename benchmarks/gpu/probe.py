@@ -19,9 +19,7 @@ FIRST = 3  # steps that build things up
 sys.argv[0] = "train.py"
 sys.path.insert(0, str(ROOT))
 
-import alignlab.torchvision_ops  # noqa: F401  before lightning
 
-# isort: split
 import torch
 from lightning.pytorch.loops import training_epoch_loop
 

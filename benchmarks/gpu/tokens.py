@@ -3,12 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from rows import Rows, options
-
-from alignlab import torchvision_ops  # noqa: F401  (before transformers, which imports torchvision)
-
-# isort: split
 import torch
+from rows import Rows, options
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling

@@ -60,8 +60,8 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from alignlab.tools.model_sizes import sizes  # after --help
-    from alignlab.tools.plan import Job, report
+    from alignlab.cost.model_sizes import sizes  # after --help
+    from alignlab.cost.plan import Job, report
 
     targets = options.lora_targets
     job = Job(
@@ -102,7 +102,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _best(options: argparse.Namespace) -> None:
-    from alignlab.checkpoint_folder import best_first, read_index
+    from alignlab.callbacks.keeping.checkpoint_folder import best_first, read_index
 
     folder = options.run_dir / "checkpoints"
     entries = read_index(folder)

@@ -1,15 +1,12 @@
 """Two processes with accumulated batches, under DDP, FSDP2 or ZeRO, train as one process with all rows of a step in one batch."""
 
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 
-sys.path.insert(0, str(Path(__file__).parent))  # the started processes must find the modules by name too
-sys.path.insert(0, str(Path(__file__).parent.parent))
 import accumulation_ranks
 
 

@@ -1,7 +1,6 @@
 """Every callback alone under fsdp with two processes: a collective that only some ranks call would hang, a forward of shards on one rank too."""
 
 import inspect
-import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -11,17 +10,15 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
 import alignlab.callbacks
-
-sys.path.insert(0, str(Path(__file__).parent))
 import callback_ranks
-from test_strategies import start
+from two_processes import start
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "callbacks"
 
 
 @pytest.mark.distributed
 def test_each_callback_alone_under_fsdp(tmp_path: Path) -> None:
-    start(tmp_path, list(callback_ranks.CALLBACKS), script=Path(callback_ranks.__file__), seconds=400)
+    start(Path(callback_ranks.__file__), tmp_path, list(callback_ranks.CALLBACKS), seconds=400)
 
 
 def test_every_callback_of_the_configs_is_tried() -> None:

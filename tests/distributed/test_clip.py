@@ -1,13 +1,9 @@
 """Two processes with half a batch each against one process with the whole batch."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.multiprocessing as mp
 
-sys.path.insert(0, str(Path(__file__).parent))  # the started processes must find the module by name too
 import clip_ranks
 
 

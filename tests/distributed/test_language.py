@@ -1,13 +1,9 @@
 """SFT on two processes with unequally many tokens against one process with all of them."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.multiprocessing as mp
 
-sys.path.insert(0, str(Path(__file__).parent))  # the started processes must find the module by name too
 import language_ranks
 
 

@@ -1,15 +1,11 @@
 """Two processes in micro-batches, under DDP or FSDP2, compiled and checkpointed or not, train as one process with the whole batch."""
 
 import socket
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 
-sys.path.insert(0, str(Path(__file__).parent))  # the started processes must find the modules by name too
-sys.path.insert(0, str(Path(__file__).parent.parent))
 import micro_batch_ranks
 
 

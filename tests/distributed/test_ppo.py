@@ -9,21 +9,20 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-sys.path.insert(0, str(Path(__file__).parent))
 import ppo_ranks
+from tiny_run import REPOSITORY
 
 
 @pytest.mark.distributed
 def test_two_ranks_equal_one_in_weights_metrics_and_state(tmp_path: Path) -> None:
     ppo_ranks.save_model(tmp_path / "model")
-    here = Path(__file__).parent
-    paths = [str(here.parent), str(here.parent.parent / "src"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(REPOSITORY / "tests" / "support"), str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         "PPO_FOLDER": str(tmp_path),
         "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, str(here / "ppo_ranks.py")]
+    command = [sys.executable, ppo_ranks.__file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = ppo_ranks.train(tmp_path, 1)

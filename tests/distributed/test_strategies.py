@@ -3,11 +3,6 @@
 All runs of a tier share two processes, started as torchrun starts them. CLIP, SigLIP, ALBEF with teacher, queue and hard negatives; SFT, reward model, DPO.
 """
 
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,36 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alignlab.cli import main
-
-sys.path.insert(0, str(Path(__file__).parent))
 import strategy_ranks as ranks
+from alignlab.cli import main
+from two_processes import start
 
-SCRIPT = Path(__file__).with_name("strategy_ranks.py")
+SCRIPT = Path(ranks.__file__)
 DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra deepspeed")
 RTOL = 1e-5  # of float32 losses
 MUON = 2e-4  # Newton-Schulz computes in bfloat16, which makes differences of rounding larger; ddp differs by as much as the others
-
-
-def start(folder: Path, *lists: Sequence[str], script: Path = SCRIPT, seconds: float = 900) -> None:
-    """Two processes of a script, with a folder and lists as arguments: by default those that train under each strategy and go on under the next."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}
-    running = []
-    for rank in "01":
-        environment = os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}
-        with (folder / f"rank{rank}.log").open("w") as log:
-            command = [sys.executable, str(script), str(folder), *(",".join(names) for names in lists)]
-            running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
-    try:
-        codes = [process.wait(timeout=seconds) for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert codes == [0, 0], (folder / "rank0.log").read_text()[-3000:] + (folder / "rank1.log").read_text()[-3000:]
 
 
 def compare(rows: list[dict[str, str]], wanted: list[dict[str, str]], name: str, rtol: float = RTOL) -> None:
@@ -62,7 +35,7 @@ def check(folder: Path, model: str, strategies: tuple[str, ...]) -> None:
     ranks.quiet()
     rtol = MUON if model.endswith("muon") else RTOL
     wanted = ranks.fit(folder / "one", *ranks.MODELS[model], "trainer=cpu", steps=ranks.MORE)
-    start(folder, [model], strategies)
+    start(SCRIPT, folder, [model], strategies)
     for before, after in zip(strategies, strategies[1:] + strategies[:1], strict=True):
         rows = ranks.rows_of(folder / model / before)
         assert len(rows) == ranks.STEPS
@@ -92,7 +65,7 @@ def test_ddp_and_fsdp_equal_one_process_and_go_on_from_each_other(tmp_path: Path
 def test_a_sharded_folder_resumes_and_converts_to_one_file(tmp_path: Path) -> None:
     ranks.quiet()
     wanted = ranks.fit(tmp_path / "one", *ranks.MODELS["clip"], "trainer=cpu", steps=ranks.MORE)
-    start(tmp_path, ["clip"], ("fsdp_sharded",))  # and goes on from its own folder
+    start(SCRIPT, tmp_path, ["clip"], ("fsdp_sharded",))  # and goes on from its own folder
     compare(ranks.rows_of(tmp_path / "clip" / "fsdp_sharded+fsdp_sharded"), wanted, "the folder")
     run_dir, file = tmp_path / "clip" / "fsdp_sharded", tmp_path / "whole.ckpt"
     assert (run_dir / "checkpoints" / "last.ckpt").is_dir()
@@ -123,7 +96,7 @@ def test_what_lies_on_the_host_trains_the_same(tmp_path: Path) -> None:
 def test_a_folder_of_zero_resumes_and_its_weights_convert(tmp_path: Path) -> None:
     ranks.quiet()
     wanted = ranks.fit(tmp_path / "one", *ranks.MODELS["clip"], "trainer=cpu", steps=ranks.MORE)
-    start(tmp_path, ["clip"], ("deepspeed_3_sharded",))
+    start(SCRIPT, tmp_path, ["clip"], ("deepspeed_3_sharded",))
     run_dir, file = tmp_path / "clip" / "deepspeed_3_sharded+deepspeed_3_sharded", tmp_path / "weights.ckpt"
     compare(ranks.rows_of(run_dir), wanted, "the folder")
     assert main(["convert", "whole", str(run_dir), str(file)]) == 0

@@ -10,7 +10,7 @@ from alignlab.evaluation.grounding import grad_cam
 from alignlab.evaluation.reranking import rerank
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
-from alignlab.types import RetrievalBatch
+from alignlab.types.pairs import RetrievalBatch
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from torch import nn
 from alignlab.evaluation.encoding import EncodedSet, encode_retrieval_set
 from alignlab.evaluation.reranking import nearest, rerank
 from alignlab.evaluation.retrieval import recall_at_k, recall_from_features
-from alignlab.types import ImageEncoding, RetrievalBatch, TextEncoding
+from alignlab.types.pairs import ImageEncoding, RetrievalBatch, TextEncoding
 
 
 class ScriptedNet(nn.Module):

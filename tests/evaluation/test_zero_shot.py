@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alignlab.evaluation.zero_shot import class_embeddings, classification_scores, encode_labelled
-from alignlab.types import ClassificationBatch, ClassPrompts, ImageEncoding, TextEncoding
+from alignlab.types.pairs import ClassificationBatch, ClassPrompts, ImageEncoding, TextEncoding
 
 
 def test_class_embedding_is_the_normalised_mean_of_normalised_prompts():

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignlab.data.annotations import read_annotations
-from alignlab.data.language_rows import example, normalised, preference, prompt, read_jsonl
-from alignlab.data.picture_cache import read_picture
+from alignlab.data.image_text.annotations import read_annotations
+from alignlab.data.image_text.picture_cache import read_picture
+from alignlab.data.language.rows import example, normalised, preference, prompt, read_jsonl
 from tiny_run import REPOSITORY
 
 pytestmark = pytest.mark.slow

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny_models import save_model
 
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.backends.bminf import BminfBackend
 from alignlab.inference.backends.deepspeed import DeepSpeedBackend
 from alignlab.inference.backends.tensor_parallel_package import TensorParallelPackageBackend
 from alignlab.inference.backends.vllm import VllmBackend
+from tiny_models import save_model
 
 
 @pytest.mark.parametrize("make", [BminfBackend, TensorParallelPackageBackend, VllmBackend])

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-from tiny_models import save_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerFast
@@ -13,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
+from tiny_models import save_model
 
 pytest.importorskip("llguidance")
 SCHEMA = {"type": "object", "properties": {"n": {"type": "boolean"}}, "required": ["n"], "additionalProperties": False}

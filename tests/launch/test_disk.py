@@ -12,8 +12,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from alignlab import run
 from alignlab.launch import disk
+from alignlab.runs import train as run
 from tiny_run import TINY
 
 LIMITED = """

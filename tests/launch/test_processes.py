@@ -14,10 +14,11 @@ import pytest
 from alignlab.launch.processes import Running, run_jobs
 from alignlab.launch.signals import Interrupted
 from alignlab.launch.sweep import Job, Row, finished
+from tiny_run import REPOSITORY
 
 pytestmark = pytest.mark.distributed
 
-PROGRAM = [sys.executable, str(Path(__file__).with_name("tiny_program.py"))]
+PROGRAM = [sys.executable, str(REPOSITORY / "tests" / "support" / "tiny_program.py")]
 
 
 def jobs(directory: Path, *what: str) -> list[Job]:
@@ -89,9 +90,9 @@ def test_ctrl_c_lets_jobs_save_and_leaves_out_the_rest(tmp_path: Path) -> None:
 
 
 def test_jobs_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+    code = "import sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"
     code += "from test_processes import jobs, run; run(jobs(Path(sys.argv[1]), 'wait'))\n"
-    sweep = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)])
+    sweep = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent), *sys.path])
     while not (tmp_path / "0" / "began").exists():
         time.sleep(0.05)
     sweep.kill()

@@ -11,11 +11,12 @@ import pytest
 from alignlab.launch.environment import Launch, launch
 from alignlab.launch.slurm import SlurmTask, executor
 from alignlab.launch.sweep import Job
+from tiny_run import REPOSITORY
 
 submitit = pytest.importorskip("submitit")
 from submitit.local.local import LocalJobEnvironment  # noqa: E402
 
-PROGRAM = [str(Path(__file__).with_name("tiny_program.py"))]
+PROGRAM = [str(REPOSITORY / "tests" / "support" / "tiny_program.py")]
 
 
 def submit(folder: Path, what: str, tasks: int = 1) -> tuple[Job, "submitit.Job"]:

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from albef_pair import TINY, load, make_reference, make_system
 from albef_reference import AlbefReference
 from albef_reference_encoders import Sizes
-
 from alignlab.models.albef_checkpoint import AlbefState, Shapes, from_official, official_entries, to_official
 
 

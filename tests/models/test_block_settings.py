@@ -13,7 +13,7 @@ from alignlab.models.block_settings import checkpoint_blocks, compile_blocks
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
-from alignlab.optim import adamw
+from alignlab.optim.adamw import adamw
 from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
 from alignlab.systems.clip import ClipSystem
 from tiny_training import WORDS, fit, pairs

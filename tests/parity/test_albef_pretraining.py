@@ -9,10 +9,10 @@ from typing import NamedTuple
 import lightning.pytorch as pl
 import pytest
 import torch
-from albef_pair import TINY, fixed_chances, load, make_reference, make_system, random_batch
-from albef_reference import AlbefReference, Losses, adamw
 from torch import Tensor, nn
 
+from albef_pair import TINY, fixed_chances, load, make_reference, make_system, random_batch
+from albef_reference import AlbefReference, Losses, adamw
 from alignlab.models.albef_checkpoint import AlbefState, to_official
 from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from albef_pair import TINY, fixed_chances, load, make_reference, make_system, random_batch
 from torch import Tensor, nn
 
+from albef_pair import TINY, fixed_chances, load, make_reference, make_system, random_batch
 from alignlab.losses.albef import Ids, Keys, hard_negatives, sameness, soft_contrastive
 from alignlab.losses.language import distilled_cross_entropy
 from alignlab.models.bert import FusionLayer, ImageState, attention_bias

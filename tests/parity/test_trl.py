@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alignlab.data.language_tokenizer import built_in_tokenizer, vocabulary_of
-from alignlab.data.rendering import Renderer
+from alignlab.data.language.rendering import Renderer
+from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
 from alignlab.losses.preference import bradley_terry
-from alignlab.models.language import llama
+from alignlab.models.language.loading import llama
 from alignlab.systems.language.dpo import DpoSystem
 from alignlab.systems.language.sft import SftSystem
-from alignlab.types import PreferenceBatch, TokenBatch
+from alignlab.types.language import PreferenceBatch, TokenBatch
 from tiny_language import OPTIM
 
 trl = pytest.importorskip("trl")

@@ -77,7 +77,7 @@ def test_losses_of_every_step(run) -> None:
 
 def test_one_update_moves_the_weights_as_theirs(tmp_path: Path) -> None:
     """The whole update on their rollout: same architecture (a trunk for the critic), same conventions, one epoch, plain SGD on both sides."""
-    from alignlab.models.actor_critic import ActorCritic
+    from alignlab.models.language.actor_critic import ActorCritic
     from alignlab.systems.rlhf.kl_controller import KlController
     from alignlab.systems.rlhf.objective import Objective, Statistics, Totals
     from alignlab.systems.rlhf.parts import parts_of

@@ -85,7 +85,7 @@ CASES: dict[str, Callable] = {
 
 def host_copies(folder: Path) -> dict[str, object]:
     """Tied and other tensors copied together: what came, and whether ties were kept."""
-    from alignlab.callbacks.host_copies import host_copies
+    from alignlab.callbacks.keeping.host_copies import host_copies
 
     with entered():
         x, y = torch.arange(4.0, device="cuda"), torch.ones(2, device="cuda")

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
-from alignlab.data import language_modules
-from alignlab.data.batches import ZeroShotPictures
-from alignlab.data.emoji_scene_pairs import EmojiScenePairs
-from alignlab.data.rated_reviews import RatedTexts, rated_reviews
+from alignlab.data.emoji.scene_pairs import EmojiScenePairs
+from alignlab.data.image_text.batches import ZeroShotPictures
+from alignlab.data.language import modules as language_modules
+from alignlab.data.language.rated_reviews import RatedTexts, rated_reviews
 
 Set = Callable[[object, str, object], None]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from alignlab.data.batches import training_batches
+from alignlab.data.image_text.batches import training_batches
 from alignlab.losses.contrastive import InfoNce, SigLip
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.clip import Clip
@@ -20,7 +20,7 @@ from alignlab.systems.clip import ClipSystem
 from alignlab.systems.language.dpo import DpoSystem
 from alignlab.systems.language.reward import RewardSystem
 from alignlab.systems.language.sft import SftSystem
-from alignlab.types import PairBatch
+from alignlab.types.pairs import PairBatch
 from tiny_language import NET, preference_batch, token_batch
 from tiny_language import WORDS as LANGUAGE
 from tiny_training import WORDS, pairs

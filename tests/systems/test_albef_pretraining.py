@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
-from alignlab.optim import adamw
+from alignlab.optim.adamw import adamw
 from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
-from alignlab.types import PairBatch, Vocabulary
+from alignlab.types.pairs import PairBatch, Vocabulary
 
 WORDS = Vocabulary(size=40, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
 

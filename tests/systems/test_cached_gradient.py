@@ -11,10 +11,10 @@ from alignlab.losses.contrastive import InfoNce, PairIds, SigLip
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
-from alignlab.optim import adamw
+from alignlab.optim.adamw import adamw
 from alignlab.systems.cached_gradient import cached_gradient_loss, check_rows_are_independent
 from alignlab.systems.clip import ClipSystem
-from alignlab.types import PairBatch, Vocabulary
+from alignlab.types.pairs import PairBatch, Vocabulary
 from tiny_training import WORDS, fit, pairs
 
 LOSSES = {"info_nce": InfoNce(), "siglip": SigLip(chunk_size=5)}

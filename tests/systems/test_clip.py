@@ -11,7 +11,7 @@ from alignlab.losses.contrastive import InfoNce, SigLip
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
-from alignlab.optim import adamw
+from alignlab.optim.adamw import adamw
 from alignlab.systems.clip import ClipSystem
 from tiny_training import WORDS, fit, pairs
 

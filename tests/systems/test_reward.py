@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from alignlab.losses.preference import bradley_terry
-from alignlab.models.language import encoder
-from alignlab.models.lora import add_lora
-from alignlab.models.reward import load_reward_model
+from alignlab.models.language.loading import encoder
+from alignlab.models.language.lora import add_lora
+from alignlab.models.language.reward import load_reward_model
 from alignlab.systems.language.reward import RewardSystem
 from tiny_language import NET, OPTIM, WORDS, fit, preference_batch, validated
 

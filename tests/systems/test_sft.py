@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from alignlab.data.language_batches import TokenStore
-from alignlab.data.language_batches import token_batch as batch_of
-from alignlab.data.rendering import Rendered
-from alignlab.models.language import load_language_model
-from alignlab.models.lora import add_lora
+from alignlab.data.language.batches import TokenStore
+from alignlab.data.language.batches import token_batch as batch_of
+from alignlab.data.language.rendering import Rendered
+from alignlab.models.language.loading import load_language_model
+from alignlab.models.language.lora import add_lora
 from alignlab.systems.language.sft import SftSystem
 from tiny_language import NET, OPTIM, WORDS, fit, token_batch, validated
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from pictures_run import load_subject, write_run
 
-from alignlab.tasks.vision_language import VisionLanguage
+from alignlab.tasks.pictures.subject import VisionLanguage
+from pictures_run import load_subject, write_run
 from served_model import write_language_model
 
 

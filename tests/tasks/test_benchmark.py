@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from language_job import job_of, printed
 from PIL import Image
 
 from alignlab.launch.signals import Interrupted
 from alignlab.tasks.benchmark import Benchmark
+from language_job import job_of, printed
 from served_model import write_language_model
 from tiny_run import REPOSITORY
 

@@ -3,10 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from language_job import job_of, printed, subject_of
-
 from alignlab.inference.backends.scripted import ScriptedBackend
 from alignlab.tasks.chat import Chat
+from language_job import job_of, printed, subject_of
 
 
 def test_a_dialogue(chat_model: Path, tmp_path: Path) -> None:

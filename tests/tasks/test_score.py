@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from language_job import job_of, printed, subject_of
 from transformers import AutoModelForCausalLM
 
 from alignlab.tasks.score import Score, _windows
+from language_job import job_of, printed, subject_of
 
 TEXTS = ["Hello there", "a", "The quick brown fox jumps."]
 
@@ -16,7 +16,7 @@ TEXTS = ["Hello there", "a", "The quick brown fox jumps."]
 def reference(folder: Path, text: str, context: str = "") -> float:
     """Log-likelihood of a text's bytes after the end-of-text token, by transformers alone."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    from alignlab.models.language import load_tokenizer
+    from alignlab.models.language.loading import load_tokenizer
 
     ids = [0, *load_tokenizer(str(folder))(context + text)["input_ids"]]
     with torch.no_grad():

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from alignlab.text_files import read_lines, shown
+from alignlab.files.text import read_lines, shown
 
 _SEPARATORS = {".csv": (",", ";", "\t"), ".tsv": ("\t", ",", ";")}
 SUFFIXES = tuple(_SEPARATORS)

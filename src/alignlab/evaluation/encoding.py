@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alignlab import distributed
-from alignlab.types import RetrievalBatch
+from alignlab.types.pairs import RetrievalBatch
 
 
 class EncodedSet(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignlab.evaluation.encoding import crop_padding, gather_rows
 from alignlab.evaluation.retrieval import hits
-from alignlab.types import ClassificationBatch, ClassPrompts, ImageEncoding, TextEncoding
+from alignlab.types.pairs import ClassificationBatch, ClassPrompts, ImageEncoding, TextEncoding
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """How many tokens the model behind a path can look at."""
 
-from alignlab.models import context
-from alignlab.models.language import resolve_model
+from alignlab.models.language import context
+from alignlab.models.language.loading import resolve_model
 
 
 def context_length(path: str) -> int | None:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alignlab.distributed.devices import sent
 from alignlab.inference.backend import Request, Sampling
-from alignlab.inference.devices import sent
 
 AllowedTokens = Callable[[list[int]], Tensor]  # new tokens so far -> (V,) mask, True = may come next
 GREEDY, TEMPERATURE, TOP_K, TOP_P, MIN_P, PENALTY = range(6)  # columns of a table of settings

@@ -53,7 +53,7 @@ class Stillness:
 
 
 def place() -> str:
-    """Where the main thread stands: the innermost call of this package, e.g. "callbacks/export.py:35 (on_fit_end)"."""
+    """Where the main thread stands: the innermost call of this package, e.g. "callbacks/keeping/export.py:35 (on_fit_end)"."""
     frames = _frames()
     own = [frame for frame in frames if frame.f_code.co_filename.startswith(PACKAGE)]
     if not frames:

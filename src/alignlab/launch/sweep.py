@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from alignlab.files.writing import write_text
 from alignlab.launch.rank_watch import ended_how
-from alignlab.results import write_text
 
 CONSOLE = "console.log"
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alignlab.distributed import all_gather, all_gather_with_grad, rank, world_size
+from alignlab.distributed.collectives import all_gather, all_gather_with_grad, rank, world_size
 
 Duplicates = Literal["positives", "masked", "negatives"]
 

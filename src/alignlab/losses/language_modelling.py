@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from alignlab.distributed import reduce_mean
+from alignlab.distributed.collectives import reduce_mean
 
 CHUNK_BYTES = 64 * 2**20  # float32 logits that may exist at a time
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from alignlab.distributed import reduce_sum
+from alignlab.distributed.collectives import reduce_sum
 
 KlEstimator = Literal["k1", "k2", "k3"]
 MissingEnd = Literal["subtract", "replace"]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alignlab.distributed import clamp_parameter
+from alignlab.distributed.shards import clamp_parameter
 from alignlab.models.bert import (
     FusionLayer,
     ImageState,
@@ -21,7 +21,7 @@ from alignlab.models.bert import (
     TextLayer,
     attention_bias,
 )
-from alignlab.types import ImageEncoding, TextEncoding
+from alignlab.types.pairs import ImageEncoding, TextEncoding
 
 
 class FusedRows(NamedTuple):

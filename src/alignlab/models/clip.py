@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignlab.distributed import clamp_parameter
+from alignlab.distributed.shards import clamp_parameter
 from alignlab.models.text import TextTower
 from alignlab.models.vision import VisionTower
 

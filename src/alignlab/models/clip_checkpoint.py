@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignlab.models.clip import Clip
-from alignlab.models.pretrained_files import from_folder
+from alignlab.models.language.pretrained_files import from_folder
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignlab.distributed import after_update, local_shards
+from alignlab.distributed.shards import after_update, local_shards
 
 
 class MomentumTwin(nn.Module):

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from alignlab.files.text import json_lines
 from alignlab.prompting.technique import Question
-from alignlab.text_files import json_lines
 
 Selection = Literal["first", "random", "nearest"]
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, NamedTuple
 
-from alignlab.chat_text import ChatText
+from alignlab.data.language.chat_text import ChatText
 from alignlab.prompting.technique import Prompt
 
 Template = Literal["auto", "chat", "plain"]

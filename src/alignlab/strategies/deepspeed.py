@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from torch.optim import Optimizer
 
-from alignlab.muon import MuonAdamW
+from alignlab.optim.muon import MuonAdamW
 from alignlab.strategies import zero_state
 
 Layout = Literal["whole", "sharded"]

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from alignlab.muon import MuonAdamW
+from alignlab.optim.muon import MuonAdamW
 from alignlab.strategies.optimizer_state import named, numbered
 from alignlab.strategies.sharding import shard, sharded_matrices
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from alignlab.distributed import is_sharded, rank_zero
-from alignlab.random_states import preserved
+from alignlab.callbacks.keeping.random_states import preserved
+from alignlab.distributed.collectives import rank_zero
+from alignlab.distributed.shards import is_sharded
 from alignlab.strategies.sharding import STEPS
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs")

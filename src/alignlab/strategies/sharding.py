@@ -68,7 +68,7 @@ def check_sharded(module: nn.Module) -> None:
 
 
 def sharded_matrices(parameter: DTensor, update: DTensor) -> Iterator[tuple[Tensor, Callable[[Tensor], None]]]:
-    """`alignlab.muon.Assemble` for FSDP2: a parameter is one matrix, whose rows are spread over the ranks."""
+    """`alignlab.optim.muon.Assemble` for FSDP2: a parameter is one matrix, whose rows are spread over the ranks."""
 
     def put(whole: Tensor) -> None:
         own = whole.chunk(update.device_mesh.size())  # fewer chunks than ranks if there are fewer rows

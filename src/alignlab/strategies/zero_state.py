@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from alignlab.distributed import rank_zero
+from alignlab.distributed.collectives import rank_zero
 from alignlab.strategies.optimizer_state import check_groups
 
 UPDATE = "update"  # a step's change, among the optimizer's states while it is put together
@@ -109,7 +109,7 @@ def _gathered(parameter: nn.Parameter, **settings: int) -> AbstractContextManage
 
 
 def matrices(optimizer: Any, flat: Tensor, update: Tensor) -> Iterator[tuple[Tensor, Callable[[Tensor], None]]]:
-    """`alignlab.muon.Assemble` for ZeRO: a flat piece holds parts of many matrices, and each rank another one."""
+    """`alignlab.optim.muon.Assemble` for ZeRO: a flat piece holds parts of many matrices, and each rank another one."""
     state = optimizer.optimizer.state[flat]
     state[UPDATE] = update
     try:

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from alignlab.distributed import reduce_mean
+from alignlab.distributed.collectives import reduce_mean
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def batches_of_step(system: pl.LightningModule, batch: Any) -> Sequence[Any]:
     if not step:
         raise ValueError(
             f"trainer.accumulate_grad_batches={system.trainer.accumulate_grad_batches}: the training loader doesn't look ahead, so nobody knows "
-            "what the whole step counts; make it with alignlab.data.batches.training_batches"
+            "what the whole step counts; make it with alignlab.data.image_text.batches.training_batches"
         )
     return step
 

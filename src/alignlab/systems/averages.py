@@ -3,7 +3,7 @@
 import lightning.pytorch as pl
 from torch import Tensor
 
-from alignlab.distributed import reduce_means
+from alignlab.distributed.collectives import reduce_means
 
 
 def logged_means(system: pl.LightningModule, values: dict[str, Tensor]) -> dict[str, Tensor]:

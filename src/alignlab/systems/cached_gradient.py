@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from alignlab.flops import repeated
+from alignlab.cost.flops import repeated
 
 Outputs = Sequence[Tensor | None]  # of one part: first those with a row per sample, then those that all parts share
 

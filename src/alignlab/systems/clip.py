@@ -23,7 +23,7 @@ from alignlab.systems.cached_gradient import (
     check_strategy,
     several_backward_passes,
 )
-from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
+from alignlab.types.pairs import ImageEncoding, PairBatch, TextEncoding, Vocabulary
 
 
 class ClipSystem(pl.LightningModule):

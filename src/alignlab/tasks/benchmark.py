@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignlab.inference.roofline import read_bandwidth
+from alignlab.cost.roofline import read_bandwidth
 from alignlab.tasks.benchmark_report import plot, print_tables, write_csv
 from alignlab.tasks.job import Job
 

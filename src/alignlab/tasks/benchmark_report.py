@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignlab.results import write_text
+from alignlab.files.writing import write_text
 from alignlab.tasks.job import Job
 from alignlab.tasks.predictions import Row
 

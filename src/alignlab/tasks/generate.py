@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from alignlab.cost.measured import Clock
 from alignlab.prompting.answers import correct
 from alignlab.prompting.asking import Outcome, solve_all
 from alignlab.prompting.technique import Question
-from alignlab.results import Clock
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Row

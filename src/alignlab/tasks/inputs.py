@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from alignlab.text_files import json_lines, kind_of, read_lines
+from alignlab.files.text import json_lines, kind_of, read_lines
 
 TEXT_FIELDS = ("prompt", "question", "text")
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
+from alignlab.cost.roofline import cache_bytes, read_bandwidth
+from alignlab.distributed.devices import default_device
+from alignlab.files.writing import write_text
 from alignlab.inference.backend import Backend, Request, Sampling
-from alignlab.inference.devices import default_device
-from alignlab.inference.resident import peak_bytes
-from alignlab.inference.roofline import cache_bytes, read_bandwidth
-from alignlab.models.language import resolve_model
-from alignlab.results import write_text
+from alignlab.inference.native.resident import peak_bytes
+from alignlab.models.language.loading import resolve_model
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.sample_texts import TEXTS
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alignlab.results import write_text
+from alignlab.files.writing import write_text
 
 Row = dict[str, Any]
 Named = TypeVar("Named")  # has an id

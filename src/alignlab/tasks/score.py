@@ -2,8 +2,8 @@
 
 import math
 
-from alignlab.chat_text import ChatText
-from alignlab.results import Clock
+from alignlab.cost.measured import Clock
+from alignlab.data.language.chat_text import ChatText
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Row

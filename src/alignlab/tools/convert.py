@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
 import torch
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
 
+from alignlab.files.weights import read_file, weights_of
 from alignlab.models.albef_checkpoint import AlbefState, from_official, to_official
 from alignlab.strategies.optimizer_state import numbered
-from alignlab.weight_reader import read_file, weights_of
 
 
 def checkpoint_of(source: Path) -> Path:

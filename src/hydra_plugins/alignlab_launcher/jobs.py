@@ -15,9 +15,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from alignlab import config, resuming
+from alignlab.configs import check as config
 from alignlab.launch import run_lock
 from alignlab.launch.sweep import Job, Sweep, finished, objectives, prepared
+from alignlab.runs import resuming
 
 
 class SweepLauncher(Launcher):

@@ -25,14 +25,14 @@ ALLOWED: tuple[Allowed, ...] = (
         "throughput.py (_start)",
         "the clock starts when the device is idle: once at first, then after each validation",
     ),
-    Allowed(("warm step",), "data/modules.py (normalise)", "mean and deviation go to the device once"),
+    Allowed(("warm step",), "data/image_text/modules.py (normalise)", "mean and deviation go to the device once"),
     Allowed(("logging step",), "logger_connector.py (log_metrics)", "a row of metrics is written"),
     Allowed(("logging step",), "throughput.py", "the clock stands still, the device is idle, and its number is logged"),
     Allowed(("logging step",), "nan_report.py (_read)", "two numbers say whether a step so far went wrong"),
-    Allowed(("logging step",), "callbacks/progress.py", "one copy of what the line shows"),
+    Allowed(("logging step",), "callbacks/meters/progress.py", "one copy of what the line shows"),
     Allowed(("validation",), "throughput.py (_pause)", "the clock stands still"),
     Allowed(("validation",), "logger_connector.py (log_metrics)", "a row of metrics is written"),
-    Allowed(("validation",), "callbacks/progress.py", "one copy of what the line shows"),
+    Allowed(("validation",), "callbacks/meters/progress.py", "one copy of what the line shows"),
     Allowed(("validation", "save"), "checkpoint.py (_floats)", "metrics go into the checkpoint; one copy"),
     Allowed(
         ("validation",),
@@ -52,9 +52,15 @@ ALLOWED: tuple[Allowed, ...] = (
         "statistics of all pairs are fitted on the host, and logged",
     ),
     Allowed(
-        ("validation",), "callbacks/grounding.py (evaluate)", "boxes are on the host; a handful of pictures a batch"
+        ("validation",),
+        "callbacks/evaluators/grounding.py (evaluate)",
+        "boxes are on the host; a handful of pictures a batch",
     ),
-    Allowed(("validation",), "callbacks/grounding.py (_play)", "boxes are on the host; a handful of pictures a batch"),
+    Allowed(
+        ("validation",),
+        "callbacks/evaluators/grounding.py (_play)",
+        "boxes are on the host; a handful of pictures a batch",
+    ),
     Allowed(("validation",), "rating_ranking.py (evaluate)", "rewards of all texts are ranked on the host"),
     Allowed(("validation", "save"), "dpo.py (_fetch)", "what the reference said so far; one copy"),
 )

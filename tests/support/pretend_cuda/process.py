@@ -112,7 +112,7 @@ def _run(jobs: Sequence[Job], folder: Path, files: dict[str, Path]) -> None:
         listed.append(asdict(job) | {"folder": str(folder / job.name), "file": str(files[job.name])})
         listed[-1]["overrides"] = overrides
     (folder / "jobs.json").write_text(json.dumps(listed))
-    paths = [str(REPOSITORY / "src"), str(SUPPORT), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(REPOSITORY / "src"), str(SUPPORT), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pretend_cuda.worker", str(folder / "jobs.json")]
     with (folder / "log").open("w") as log:

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
 import lightning.fabric.accelerators.cuda as fabric_cuda
 import lightning.pytorch as pl
 import lightning.pytorch.accelerators.cuda as pytorch_cuda
@@ -16,7 +15,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from omegaconf import open_dict
 
 import alignlab.distributed as distributed
-import alignlab.run as program
+import alignlab.runs.train as program
 from pretend_cuda import device
 from pretend_cuda.log import COLLECTIVE, PHASE, note, phase
 from small_data import shrink
@@ -77,7 +76,7 @@ def _phases() -> None:
         logs = step % trainer.log_every_n_steps == 0 or step == trainer.max_steps
         return "logging step" if logs else "step"
 
-    from alignlab.callbacks.export import Export
+    from alignlab.callbacks.keeping.export import Export
 
     within(type(pl.Trainer(logger=False, accelerator="cpu").fit_loop.epoch_loop), "advance", step)
     within(pl.loops._EvaluationLoop, "run", lambda _: "validation")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from alignlab.models.language import pretrained
+from alignlab.models.language.loading import pretrained
 from alignlab.systems.rlhf.grpo import GrpoSystem
 from alignlab.systems.rlhf.objective import Objective
 from alignlab.systems.rlhf.update import Update

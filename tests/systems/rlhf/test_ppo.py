@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from alignlab.models.language import pretrained
-from alignlab.models.lora import add_lora
+from alignlab.models.language.loading import pretrained
+from alignlab.models.language.lora import add_lora
 from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.kl_controller import KlController
 from alignlab.systems.rlhf.objective import Objective

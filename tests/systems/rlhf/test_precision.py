@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from alignlab.inference.backends.compiled import CompiledBackend
-from alignlab.models.actor_critic import ActorCritic
-from alignlab.models.language import pretrained
-from alignlab.models.lora import add_lora
+from alignlab.models.language.actor_critic import ActorCritic
+from alignlab.models.language.loading import pretrained
+from alignlab.models.language.lora import add_lora
 from alignlab.systems.rlhf.grpo import GrpoSystem
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from alignlab.systems.rlhf.ppo import PpoSystem

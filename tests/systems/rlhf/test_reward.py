@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from alignlab.models.actor_critic import ActorCritic
-from alignlab.models.language import pretrained
-from alignlab.models.lora import add_lora
-from alignlab.models.reward import RewardModel
+from alignlab.models.language.actor_critic import ActorCritic
+from alignlab.models.language.loading import pretrained
+from alignlab.models.language.lora import add_lora
+from alignlab.models.language.reward import RewardModel
 from alignlab.systems.language.export import build_net, export_model
 from alignlab.systems.rlhf.reward import AdapterReward, ModelReward, Scored, as_reward
 from tiny_policy import END, VOCABULARY, make_tokenizer, save_model

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from alignlab.data.language_modules import RowsModule
-from alignlab.data.language_tokenizer import built_in_tokenizer
-from alignlab.data.rendering import Renderer
-from alignlab.models.actor_critic import ActorCritic
-from alignlab.models.language import pretrained
-from alignlab.models.reward import RewardModel
+from alignlab.data.language.modules import RowsModule
+from alignlab.data.language.rendering import Renderer
+from alignlab.data.language.tokenizer import built_in_tokenizer
+from alignlab.models.language.actor_critic import ActorCritic
+from alignlab.models.language.loading import pretrained
+from alignlab.models.language.reward import RewardModel
 from alignlab.systems.language.export import export_model
 from alignlab.systems.rlhf.ppo import PpoSystem
 from alignlab.systems.rlhf.reward import ModelReward
@@ -74,7 +74,7 @@ def reward(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def _vocabulary(tokenizer):
-    from alignlab.data.language_tokenizer import vocabulary_of
+    from alignlab.data.language.tokenizer import vocabulary_of
 
     return vocabulary_of(tokenizer)
 

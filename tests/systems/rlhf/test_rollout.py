@@ -5,8 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.inference.backend import ModelSource, Sampling
-from alignlab.models.actor_critic import ActorCritic
-from alignlab.models.lora import add_lora
+from alignlab.models.language.actor_critic import ActorCritic
+from alignlab.models.language.lora import add_lora
 from alignlab.systems.rlhf.parts import micro_batches
 from alignlab.systems.rlhf.rollout import (
     Responses,

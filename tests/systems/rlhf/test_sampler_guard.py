@@ -7,7 +7,7 @@ import torch
 
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
-from alignlab.models.lora import add_lora
+from alignlab.models.language.lora import add_lora
 from alignlab.systems.rlhf.on_policy import OnPolicySystem, default_backend
 from tiny_language import NET, WORDS
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from alignlab.inference.decoder import Decoder
-from alignlab.inference.devices import default_device
-from alignlab.inference.linears import FastLinear
-from alignlab.inference.loading import DecoderReader
-from alignlab.inference.native import NativeBackend
+from alignlab.distributed.devices import default_device
+from alignlab.inference.native.backend import NativeBackend
+from alignlab.inference.native.decoder import Decoder
+from alignlab.inference.native.linears import FastLinear
+from alignlab.inference.native.loading import DecoderReader
 
 
 class CompiledBackend(NativeBackend):

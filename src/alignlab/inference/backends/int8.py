@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from alignlab.inference.decoder import Decoder
-from alignlab.inference.devices import default_device
-from alignlab.inference.loading import DecoderReader
-from alignlab.inference.native import NativeBackend
-from alignlab.inference.quantization import Int8Embedding, Int8Int8Linear, Int8Linear
+from alignlab.distributed.devices import default_device
+from alignlab.inference.native.backend import NativeBackend
+from alignlab.inference.native.decoder import Decoder
+from alignlab.inference.native.loading import DecoderReader
+from alignlab.inference.native.quantization import Int8Embedding, Int8Int8Linear, Int8Linear
 
 MODES = {"weight_only": Int8Linear, "w8a8": Int8Int8Linear}
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from alignlab.inference.adapters import remove
-from alignlab.inference.architecture import Architecture
-from alignlab.inference.decoder import Decoder, Layer
-from alignlab.inference.devices import default_device
-from alignlab.inference.linears import FastLinear
-from alignlab.inference.loading import DecoderReader
-from alignlab.inference.native import NativeBackend
-from alignlab.inference.streaming import StreamedLayers
+from alignlab.distributed.devices import default_device
+from alignlab.inference.native.adapters import remove
+from alignlab.inference.native.architecture import Architecture
+from alignlab.inference.native.backend import NativeBackend
+from alignlab.inference.native.decoder import Decoder, Layer
+from alignlab.inference.native.linears import FastLinear
+from alignlab.inference.native.loading import DecoderReader
+from alignlab.inference.native.streaming import StreamedLayers
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """A backend without a model that gives the answers it is told, for tests and for looking at prompts."""
 
-import alignlab.torchvision_ops  # noqa: F401, I001  before transformers imports torchvision
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 

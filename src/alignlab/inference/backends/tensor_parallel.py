@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from alignlab.inference.decoder import Decoder
-from alignlab.inference.linears import FastLinear
-from alignlab.inference.loading import DecoderReader
-from alignlab.inference.native import NativeBackend
-from alignlab.inference.parallel import Gather, reduce_over_ranks
-from alignlab.inference.process_backend import ProcessBackend, Served
+from alignlab.inference.native.backend import NativeBackend
+from alignlab.inference.native.decoder import Decoder
+from alignlab.inference.native.linears import FastLinear
+from alignlab.inference.native.loading import DecoderReader
+from alignlab.inference.processes.parallel import Gather, reduce_over_ranks
+from alignlab.inference.processes.process_backend import ProcessBackend, Served
 
 
 class TensorParallelRank(NativeBackend):

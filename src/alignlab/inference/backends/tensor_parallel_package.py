@@ -9,7 +9,7 @@ import torch
 
 from alignlab.inference.backend import Availability
 from alignlab.inference.backends.transformers import TransformersBackend
-from alignlab.inference.source import OpenSource
+from alignlab.inference.native.source import OpenSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

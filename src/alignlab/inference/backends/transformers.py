@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from alignlab.inference import decoding
+from alignlab.distributed.devices import default_device, sent
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
 from alignlab.inference.batches import run_batches
-from alignlab.inference.devices import default_device, sent
-from alignlab.inference.native import ADAPTER
-from alignlab.inference.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
+from alignlab.inference.native.backend import ADAPTER, decoding
+from alignlab.inference.native.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
+from alignlab.inference.native.source import OpenSource, open_source
 from alignlab.inference.rows import Rows, check_lengths
 from alignlab.inference.sampling import AllowedTokens, Sampler, told
-from alignlab.inference.source import OpenSource, open_source
-from alignlab.models.context import context_length
-from alignlab.models.language import load_language_model
+from alignlab.models.language.context import context_length
+from alignlab.models.language.loading import load_language_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -140,7 +139,7 @@ class TransformersBackend:
         _enable(self._loaded()[0], key)
 
     def _add_adapter(self, key: str, folder: str) -> None:
-        from alignlab.models.lora import put_on
+        from alignlab.models.language.lora import put_on
 
         model, _ = self._loaded()
         self.model = put_on(model, folder, key).eval()

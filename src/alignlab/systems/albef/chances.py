@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from alignlab.distributed import rank, world_size
+from alignlab.distributed.collectives import rank, world_size
 from alignlab.losses.albef import HardNegatives
 from alignlab.losses.language import MaskedTokens
 

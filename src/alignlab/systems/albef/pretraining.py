@@ -3,9 +3,6 @@
 Legend: B batch of this process, T tokens, D joint embedding, K queue.
 """
 
-from alignlab import torchvision_ops  # noqa: F401  (before lightning, which imports torchvision)
-
-# isort: split
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,7 +11,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from alignlab.distributed import all_gather, is_sharded, rank, reduce_mean
+from alignlab.distributed.collectives import all_gather, rank, reduce_mean
+from alignlab.distributed.shards import is_sharded
 from alignlab.losses.albef import (
     ContrastiveTerms,
     Ids,
@@ -32,7 +30,7 @@ from alignlab.models.momentum import FeatureQueue, MomentumTwin
 from alignlab.systems.accumulation import Place, StepSums, batches_of_step, for_backward, place_of, say_what_differs
 from alignlab.systems.albef.chances import DRAW, Chances, Draws, joint_draws
 from alignlab.systems.averages import logged_means
-from alignlab.types import ImageEncoding, PairBatch, TextEncoding, Vocabulary
+from alignlab.types.pairs import ImageEncoding, PairBatch, TextEncoding, Vocabulary
 
 ALONE = Place(0, 1)  # a batch that is a whole step
 

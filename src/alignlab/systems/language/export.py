@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from alignlab.models.lora import untied
+from alignlab.models.language.lora import untied
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -72,7 +72,7 @@ def quantised(net: nn.Module) -> bool:
 
 def _unchanged_base(path: str, net: nn.Module) -> str | None:
     """Absolute folder or hub id of a base that training starts from as it is; None if an adapter was merged into it."""
-    from alignlab.models.language import resolve_model
+    from alignlab.models.language.loading import resolve_model
 
     base, adapter = resolve_model(path)
     if adapter is not None and not hasattr(net, "peft_config"):

@@ -10,15 +10,15 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from alignlab.distributed import all_gather
+from alignlab.distributed.collectives import all_gather
 from alignlab.evaluation.preference import fitted_scale, pair_metrics
 from alignlab.losses.preference import bradley_terry
-from alignlab.models.reward import RewardModel
-from alignlab.models.value_head import Pool
+from alignlab.models.language.reward import RewardModel
+from alignlab.models.language.value_head import Pool
 from alignlab.systems.accumulation import StepSums, for_backward, place_of, share_of_step
 from alignlab.systems.averages import logged_means
 from alignlab.systems.language.export import build_net, export_model
-from alignlab.types import LanguageVocabulary, PreferenceBatch
+from alignlab.types.language import LanguageVocabulary, PreferenceBatch
 
 
 class RewardSystem(pl.LightningModule):

@@ -9,13 +9,13 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from alignlab.distributed import all_gather
+from alignlab.distributed.collectives import all_gather
 from alignlab.losses.language_modelling import next_token_loss, token_log_probs
-from alignlab.models.language import head_of, hidden_states
+from alignlab.models.language.loading import head_of, hidden_states
 from alignlab.systems.accumulation import StepSums, for_backward, place_of, share_of_step
 from alignlab.systems.averages import logged_means
 from alignlab.systems.language.export import Exports, build_net
-from alignlab.types import LanguageVocabulary, TokenBatch
+from alignlab.types.language import LanguageVocabulary, TokenBatch
 
 
 class SftSystem(Exports, pl.LightningModule):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from alignlab.distributed import reduce_mean
+from alignlab.distributed.collectives import reduce_mean
 from alignlab.losses.grpo import (
     Scale,
     equal_groups,
@@ -24,7 +24,7 @@ from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from alignlab.systems.rlhf.reward import Function, Reward
 from alignlab.systems.rlhf.rollout import Trajectory
 from alignlab.systems.rlhf.update import Update
-from alignlab.types import LanguageVocabulary
+from alignlab.types.language import LanguageVocabulary
 
 Kind = Literal["grpo", "rloo", "reinforce++"]
 

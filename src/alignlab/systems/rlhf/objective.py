@@ -20,7 +20,7 @@ from alignlab.losses.ppo import (
     token_weights,
     value_terms,
 )
-from alignlab.models.actor_critic import ActorCritic
+from alignlab.models.language.actor_critic import ActorCritic
 from alignlab.systems.rlhf.parts import Part
 from alignlab.systems.rlhf.rollout import Trajectory
 

@@ -8,24 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import alignlab.torchvision_ops  # noqa: F401  # isort: skip  (before lightning)
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
-from alignlab.distributed import rank, reduce_mean, world_size
+from alignlab.distributed.collectives import rank, reduce_mean, world_size
 from alignlab.evaluation.diversity import distinct
-from alignlab.inference.adapters import live_adapters
-from alignlab.inference.architecture import describe
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
+from alignlab.inference.native.adapters import live_adapters
+from alignlab.inference.native.architecture import describe
 from alignlab.losses.ppo import ScorePosition
-from alignlab.models.actor_critic import ActorCritic, Critic, without_dropout
-from alignlab.models.context import context_length
-from alignlab.models.language import load_language_model, packed
-from alignlab.results import Diverged
+from alignlab.models.language.actor_critic import ActorCritic, Critic, without_dropout
+from alignlab.models.language.context import context_length
+from alignlab.models.language.loading import load_language_model, packed
+from alignlab.systems.diverged import Diverged
 from alignlab.systems.language.export import build_net, export_model, quantised
 from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.objective import Experience, Objective
@@ -44,7 +43,7 @@ from alignlab.systems.rlhf.rollout import (
     verify_head,
 )
 from alignlab.systems.rlhf.update import Update
-from alignlab.types import LanguageVocabulary, PromptBatch
+from alignlab.types.language import LanguageVocabulary, PromptBatch
 
 SAMPLER_TOLERANCE = {
     True: 1e-3,

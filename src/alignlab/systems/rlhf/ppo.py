@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from alignlab.distributed import reduce_mean
+from alignlab.distributed.collectives import reduce_mean
 from alignlab.losses.ppo import (
     MissingEnd,
     ScorePosition,
@@ -22,7 +22,7 @@ from alignlab.losses.ppo import (
     value_mask,
     whiten,
 )
-from alignlab.models.actor_critic import Critic
+from alignlab.models.language.actor_critic import Critic
 from alignlab.systems.rlhf.kl_controller import KlController
 from alignlab.systems.rlhf.objective import Experience, Objective
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
@@ -30,7 +30,7 @@ from alignlab.systems.rlhf.reward import Function, Reward
 from alignlab.systems.rlhf.rollout import Trajectory
 from alignlab.systems.rlhf.score_scale import ScoreScale
 from alignlab.systems.rlhf.update import Update
-from alignlab.types import LanguageVocabulary
+from alignlab.types.language import LanguageVocabulary
 
 
 class PpoSystem(OnPolicySystem):

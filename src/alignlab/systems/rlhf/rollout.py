@@ -14,9 +14,9 @@ from torch import Tensor
 from alignlab.inference.backend import Backend, Request, Sampling
 from alignlab.losses.chunked_head import TokenStatistics, token_statistics
 from alignlab.losses.ppo import ScorePosition, length_mask
-from alignlab.models.actor_critic import ActorCritic
+from alignlab.models.language.actor_critic import ActorCritic
 from alignlab.systems.rlhf.parts import Lengths, Places, micro_batches, parts_of, sent
-from alignlab.types import PromptBatch
+from alignlab.types.language import PromptBatch
 
 
 class Responses(NamedTuple):

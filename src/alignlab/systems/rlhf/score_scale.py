@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from alignlab.distributed import reduce_sum
+from alignlab.distributed.collectives import reduce_sum
 
 
 class ScoreScale:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from alignlab.distributed import reduce_sum, world_size
-from alignlab.results import Diverged
+from alignlab.distributed.collectives import reduce_sum, world_size
+from alignlab.systems.diverged import Diverged
 from alignlab.systems.rlhf.objective import Experience, Statistics, Totals
 from alignlab.systems.rlhf.parts import Part, micro_batches, parts_of
 from alignlab.systems.rlhf.rollout import Trajectory, request_seeds

@@ -1,0 +1,56 @@
+"""samples/best_of_n.jsonl: what picking the best of n samples of the untrained policy gives."""
+
+import json
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from alignlab.callbacks.evaluators.evaluator import read_by, untouched
+from alignlab.evaluation.best_of_n import best_of_n
+from alignlab.files.writing import write_text
+
+FILE = "best_of_n.jsonl"
+
+
+class BestOfN(Callback):
+    """Samples several responses to held-out prompts before the first update and picks by the reward; a resumed run keeps what it has.
+
+    Ranks: rank zero alone samples, from the policy that it holds whole; for systems that fsdp and deepspeed refuse.
+
+    Args:
+        num_samples: responses to each prompt; n goes up to it in powers of two.
+        num_batches: of the validation prompts.
+    """
+
+    def __init__(self, num_samples: int = 16, num_batches: int = 1) -> None:
+        if num_samples < 1 or num_batches < 1:
+            raise ValueError(
+                f"callbacks.best_of_n: num_samples={num_samples} and num_batches={num_batches} must be positive"
+            )
+        self.num_samples, self.num_batches = num_samples, num_batches
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        file = Path(trainer.default_root_dir) / "samples" / FILE
+        if not trainer.is_global_zero or trainer.global_step > 0:
+            return
+        answers = []
+        loader = read_by(trainer, "best_of_n", "val_dataloader").val_dataloader()
+        with untouched(pl_module):
+            for number, batch in zip(range(self.num_batches), loader, strict=False):
+                answers += pl_module.answers(trainer.strategy.batch_to_device(batch), number, self.num_samples)
+        table = lambda values: torch.tensor(values).view(-1, self.num_samples)  # noqa: E731
+        judge = None if answers[0].judge is None else table([a.judge for a in answers])
+        sizes = tuple(2**i for i in range(self.num_samples.bit_length()))
+        found = best_of_n(table([a.score for a in answers]), judge, sizes)
+        write_text(file, "".join(json.dumps(row._asdict()) + "\n" for row in found))
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the largest n's numbers among the run's metrics."""
+        file = Path(trainer.default_root_dir) / "samples" / FILE
+        if trainer.is_global_zero and file.exists():
+            last = json.loads(file.read_text().splitlines()[-1])
+            names = ("kl", "score", "judge")
+            values = {f"best_of_{last['n']}/{name}": last[name] for name in names if last[name] is not None}
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})

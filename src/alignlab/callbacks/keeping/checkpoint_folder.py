@@ -1,0 +1,183 @@
+"""The folder checkpoints/ of a run: complete files only, the newest and the best of them, and which can be read.
+
+step-00000150.ckpt   a checkpoint; a folder where a sharding strategy wrote it
+last.ckpt, best.ckpt links to the newest and the best of these (hard links; symbolic ones to folders)
+index.json           step, size and validation metrics of each
+"""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from alignlab.files.writing import write_text
+
+Mode = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint in the index."""
+
+    file: str
+    step: int
+    bytes: int
+    metrics: dict[str, float] = field(default_factory=dict)  # of the validation at this very step, if there was one
+
+
+def best_first(entries: Iterable[Entry], metric: str, mode: Mode) -> list[Entry]:
+    """Those with a finite value of the metric, the best first, of equals the earliest."""
+    sign = 1 if mode == "min" else -1
+    rated = [entry for entry in entries if math.isfinite(entry.metrics.get(metric, math.nan))]
+    return sorted(rated, key=lambda entry: (sign * entry.metrics[metric], entry.step))
+
+
+class CheckpointFolder:
+    """Rotates checkpoints: `keep_last` newest and `keep_best` by `monitor` (-1: all that were validated) stay."""
+
+    def __init__(
+        self, path: Path, keep_last: int = 2, keep_best: int = 1, monitor: str | None = None, mode: Mode = "min"
+    ) -> None:
+        self.path, self.keep_last, self.keep_best = path, keep_last, keep_best
+        self.monitor, self.mode = monitor, mode
+        self.entries = read_index(path)
+
+    def begin(self, step: int) -> Path:
+        """Where to write a checkpoint; nobody takes it for one until `finish`."""
+        temporary = self.path / f".step-{step:08d}.ckpt.tmp"
+        _remove(temporary)
+        self.path.mkdir(parents=True, exist_ok=True)
+        return temporary
+
+    def finish(self, step: int, metrics: dict[str, float]) -> None:
+        """Gives what was written its name, moves the links, writes the index, removes what is out of turn; in this order.
+
+        Checkpoints of later steps are out of turn: the run has gone back.
+        """
+        temporary, file = self.path / f".step-{step:08d}.ckpt.tmp", self.path / f"step-{step:08d}.ckpt"
+        sync(temporary)
+        if file.is_dir():
+            _remove(file)  # a rename replaces files but no folders
+        os.replace(temporary, file)
+        entry = Entry(file.name, step, size(file), metrics)
+        self.entries = [*(e for e in self.entries if e.step < step), entry]
+        self._settle()
+
+    def wanted(self, metrics: dict[str, float]) -> bool:
+        """Whether a checkpoint with these metrics would be among the best."""
+        if self.monitor not in metrics or self.keep_best == 0:
+            return False
+        new = Entry("", 1 << 62, 0, metrics)
+        ranked = best_first((*self.entries, new), self.monitor, self.mode)
+        return new in (ranked if self.keep_best < 0 else ranked[: self.keep_best])
+
+    def forget_after(self, step: int) -> None:
+        """Removes half-written files, and checkpoints of steps after `step`, which a resumed run does again."""
+        for temporary in self.path.glob(".*.tmp"):
+            _remove(temporary)
+        if any(entry.step > step for entry in self.entries):
+            self.entries = [entry for entry in self.entries if entry.step <= step]
+            self._settle()
+
+    def _settle(self) -> None:
+        best = best_first(self.entries, self.monitor, self.mode) if self.monitor else []
+        kept = {entry.file for entry in self.entries[-self.keep_last :]}
+        kept |= {entry.file for entry in (best if self.keep_best < 0 else best[: self.keep_best])}
+        self.entries = [entry for entry in self.entries if entry.file in kept]
+        for name, chosen in (("last.ckpt", self.entries[-1:]), ("best.ckpt", best[:1] if self.keep_best else [])):
+            if chosen:
+                _link(self.path / chosen[0].file, self.path / name)
+        write_text(self.path / "index.json", json.dumps([asdict(entry) for entry in self.entries], indent=1) + "\n")
+        sync(self.path, only_names=True)
+        for file in self.path.glob("step-*.ckpt"):
+            if file.name not in kept:
+                _remove(file)
+
+
+def read_index(path: Path) -> list[Entry]:
+    """The checkpoints of a folder that are there, oldest first; also those that an index lost in a crash doesn't name."""
+    known: dict[str, Entry] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = {row["file"]: Entry(**row) for row in json.loads((path / "index.json").read_text(encoding="utf-8"))}
+    found = [known.get(f.name) or Entry(f.name, int(f.stem[5:]), size(f)) for f in path.glob("step-*.ckpt")]
+    return sorted(found, key=lambda entry: entry.step)
+
+
+def newest_readable(path: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that can be read, and a line about each that can't; None where there is no checkpoint at all.
+
+    Files are read once and compared with their check sums, folders by size.
+
+    Raises:
+        ValueError: there are checkpoints, but none can be read.
+    """
+    candidates = [(path / entry.file, entry.bytes) for entry in reversed(read_index(path))]
+    if not candidates and (path / "last.ckpt").exists():
+        candidates = [(path / "last.ckpt", size(path / "last.ckpt"))]
+    complaints = []
+    for file, expected in candidates:
+        complaint = damage(file, expected)
+        if complaint is None:
+            return file, complaints
+        complaints.append(f"{file.name} {complaint}")
+    if complaints:
+        raise ValueError(f"resume: no checkpoint in {path} can be read ({'; '.join(complaints)})")
+    return None, []
+
+
+def damage(file: Path, expected_bytes: int | None = None) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        found = size(file)
+        if expected_bytes is not None and found != expected_bytes:
+            return f"is cut off: {found} of {expected_bytes} bytes"
+        if file.is_file():
+            with zipfile.ZipFile(file) as archive:
+                broken = archive.testzip()
+            return f"is damaged in {broken}" if broken else None
+        return None if found else "is empty"
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        return f"can't be read ({error})"
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def sync(path: Path, only_names: bool = False) -> None:
+    """Has a file, or a folder with all in it, on disk when it returns; a folder's names alone with `only_names`."""
+    inside = path.rglob("*") if path.is_dir() and not only_names else ()
+    for part in (*inside, path):
+        handle = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _link(target: Path, name: Path) -> None:
+    temporary = name.with_name(f".{name.name}.tmp")
+    _remove(temporary)
+    if target.is_dir():
+        temporary.symlink_to(target.name)
+    else:
+        try:
+            os.link(target, temporary)
+        except OSError:  # a file system without hard links
+            temporary.symlink_to(target.name)
+    os.replace(temporary, name)
+    _remove(temporary)  # still there if both were links to one file already: renaming does nothing then
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,251 @@
+"""Reads the signature of a class or function from its source file, without importing it.
+
+Checking a config against signatures would otherwise import torch, lightning and transformers (5 to 10 seconds) only to say that a key is misspelt.
+What the source doesn't say plainly (dataclasses, functions made at run time) is imported after all.
+"""
+
+import ast
+import importlib
+import importlib.machinery
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+_KNOWN = {
+    **{t.__name__: t for t in (int, float, str, bool, list, tuple, dict, Sequence, Iterable, Mapping, Callable, Path)},
+    **{t.__name__.title(): t for t in (list, tuple, dict)},
+    "Literal": typing.Literal,
+    "Union": typing.Union,
+    "Optional": typing.Optional,
+}
+
+_PLAIN = inspect.Signature()  # of a class without a constructor of its own
+
+
+class NotFound(LookupError):
+    """The dotted path names nothing; `names` are the ones next to it."""
+
+    def __init__(self, path: str, names: Iterable[str]) -> None:
+        super().__init__(path)
+        self.names = sorted(names)
+
+
+@cache
+def signature(path: str) -> inspect.Signature:
+    """Signature of the class or function at a dotted path, `self` left out; annotations are typing objects, `Any` where unknown.
+
+    Raises:
+        NotFound: nothing is there.
+    """
+    module, rest = _longest_module(path)
+    if module is not None and len(rest) == 1:
+        found = module.callable(rest[0])
+        if found is not None:
+            return found
+        if module.complete and rest[0] not in module.names():
+            raise NotFound(path, module.names())
+    return _imported(path)
+
+
+class _Module:
+    """One parsed source file."""
+
+    def __init__(self, dotted: str, file: Path) -> None:
+        self.dotted, self.file = dotted, file
+        self.names_to_nodes: dict[str, ast.AST] = {}
+        self.complete = True  # no `import *`, no module-level __getattr__
+        self._read(ast.parse(file.read_text(encoding="utf-8")).body)
+
+    def _read(self, body: list[ast.stmt]) -> None:
+        for node in body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                self.names_to_nodes[node.name] = node
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                for alias in node.names:
+                    self.names_to_nodes[alias.asname or alias.name] = node
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    if isinstance(target, ast.Name):
+                        self.names_to_nodes[target.id] = node
+            elif isinstance(node, ast.If | ast.Try):
+                self._read(node.body)
+                self._read(node.orelse)
+        self.complete &= not {"*", "__getattr__"} & set(self.names_to_nodes)
+
+    def names(self) -> set[str]:
+        return {name for name in self.names_to_nodes if not name.startswith("_")}
+
+    def follow(self, name: str) -> "tuple[_Module, ast.AST] | None":
+        """The module and node that define a name, through `from x import name`; None if that can't be told."""
+        node = self.names_to_nodes.get(name)
+        if not isinstance(node, ast.ImportFrom):
+            return None if node is None or isinstance(node, ast.Import) else (self, node)
+        original = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
+        source = node.module or ""
+        if node.level:
+            package = self.dotted.split(".")[: None if self.file.name == "__init__.py" else -1]
+            source = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+        module = _module(source)
+        return module.follow(original) if module is not None else None
+
+    def callable(self, name: str) -> inspect.Signature | None:
+        """Signature of a function or of a class's constructor; None if the source doesn't tell."""
+        place = self.follow(name)
+        if place is None:
+            return None
+        module, node = place
+        if isinstance(node, ast.FunctionDef):
+            return module.parameters(node, skip_first=False)
+        if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
+            return None
+        if [ast.unparse(base) for base in node.bases] in (["NamedTuple"], ["typing.NamedTuple"]):
+            return module.fields(node)
+        for statement in node.body:
+            if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+                return module.parameters(statement, skip_first=True)
+        inherited = [module.base(base) for base in node.bases]
+        return None if None in inherited else next((found for found in inherited if found is not _PLAIN), _PLAIN)
+
+    def fields(self, node: ast.ClassDef) -> inspect.Signature:
+        """Signature of a NamedTuple: its fields, in order."""
+        kinds = inspect.Parameter
+        return inspect.Signature(
+            [
+                kinds(
+                    field.target.id,
+                    kinds.POSITIONAL_OR_KEYWORD,
+                    default=kinds.empty if field.value is None else _constant(field.value),
+                    annotation=self.type(field.annotation),
+                )
+                for field in node.body
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            ]
+        )
+
+    def base(self, node: ast.expr) -> inspect.Signature | None:
+        """Signature of a base class, written as `Name` or as `package.module.Name`."""
+        if isinstance(node, ast.Name):
+            return self.callable(node.id)
+        root, _, rest = ast.unparse(node).partition(".")
+        if rest and isinstance(self.names_to_nodes.get(root), ast.Import):
+            module, name = _longest_module(f"{root}.{rest}")
+            return module.callable(name[0]) if module is not None and len(name) == 1 else None
+        return None
+
+    def parameters(self, node: ast.FunctionDef, skip_first: bool) -> inspect.Signature:
+        args, kinds = node.args, inspect.Parameter
+        positional = [(arg, kinds.POSITIONAL_ONLY) for arg in args.posonlyargs]
+        positional += [(arg, kinds.POSITIONAL_OR_KEYWORD) for arg in args.args]
+        defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults)) + args.defaults
+        found = [(arg, kind, default) for (arg, kind), default in zip(positional, defaults, strict=True)][skip_first:]
+        found += [(args.vararg, kinds.VAR_POSITIONAL, None)] if args.vararg else []
+        found += [
+            (arg, kinds.KEYWORD_ONLY, default) for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)
+        ]
+        found += [(args.kwarg, kinds.VAR_KEYWORD, None)] if args.kwarg else []
+        return inspect.Signature(
+            [
+                kinds(
+                    arg.arg,
+                    kind,
+                    default=kinds.empty if default is None else _constant(default),
+                    annotation=self.type(arg.annotation),
+                )
+                for arg, kind, default in found
+            ]
+        )
+
+    def type(self, node: ast.AST | None) -> typing.Any:
+        """The typing object that an annotation means; `Any` for whatever isn't made of primitives, containers and literals."""
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str):
+                return self.type(ast.parse(node.value, mode="eval").body)
+            return type(None) if node.value is None else typing.Any
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+            return typing.Union[self.type(node.left), self.type(node.right)]  # noqa: UP007
+        if isinstance(node, ast.Subscript):
+            outer = self.type(node.value)
+            items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            if outer is typing.Literal:
+                return typing.Literal[tuple(ast.literal_eval(item) for item in items)]
+            if outer is Callable or outer is typing.Any:
+                return outer
+            inner = tuple(
+                ... if isinstance(item, ast.Constant) and item.value is ... else self.type(item) for item in items
+            )
+            return outer[inner if len(inner) > 1 else inner[0]]
+        if isinstance(node, ast.Name | ast.Attribute):
+            return self._named_type(node)
+        return typing.Any
+
+    def _named_type(self, node: ast.Name | ast.Attribute) -> typing.Any:
+        name = node.id if isinstance(node, ast.Name) else node.attr
+        if name in _KNOWN:
+            return _KNOWN[name]
+        place = self.follow(name) if isinstance(node, ast.Name) else None
+        if place is not None and isinstance(place[1], ast.Assign | ast.AnnAssign) and place[1].value is not None:
+            return place[0].type(place[1].value)
+        return typing.Any
+
+
+def _constant(node: ast.expr) -> object:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ...  # some expression: there is a default, which one doesn't matter
+
+
+@cache
+def _module(dotted: str) -> _Module | None:
+    """The source file of a dotted module name, found without importing its parents."""
+    search: Sequence[str] | None = None
+    spec = None
+    for part in dotted.split("."):
+        spec = importlib.machinery.PathFinder.find_spec(part, search)
+        if spec is None:
+            return None
+        search = spec.submodule_search_locations or []
+    file = Path(spec.origin) if spec is not None and spec.origin else None
+    return _Module(dotted, file) if file is not None and file.suffix == ".py" else None
+
+
+def _longest_module(path: str) -> tuple[_Module | None, list[str]]:
+    parts = path.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        module = _module(".".join(parts[:end]))
+        if module is not None:
+            return module, parts[end:]
+    return None, parts
+
+
+def _imported(path: str) -> inspect.Signature:
+    """The same by importing."""
+
+    parts = path.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            if not hasattr(found, part):
+                raise NotFound(path, [name for name in dir(found) if not name.startswith("_")])
+            found = getattr(found, part)
+        return _with_types(found)
+    raise NotFound(path, [])
+
+
+def _with_types(found: object) -> inspect.Signature:
+    try:
+        live = inspect.signature(found, eval_str=True)  # type: ignore[arg-type]
+    except NameError:  # names imported for type checkers only
+        live = inspect.signature(found)  # type: ignore[arg-type]
+    empty = inspect.Parameter.empty
+    return live.replace(
+        parameters=[
+            p.replace(annotation=typing.Any if p.annotation is empty or isinstance(p.annotation, str) else p.annotation)
+            for p in live.parameters.values()
+        ]
+    )

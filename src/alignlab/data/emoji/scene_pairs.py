@@ -1,0 +1,103 @@
+"""Emoji scenes as training pairs, retrieval pictures and zero-shot classification."""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+
+from alignlab.data.emoji.backgrounds import COLOUR_NAMES, NUM_TEXTURES, paint_background
+from alignlab.data.emoji.captions import on_background
+from alignlab.data.emoji.concepts import plural, singular
+from alignlab.data.emoji.drawings import PatchBank, paste
+from alignlab.data.emoji.scenes import ROTATIONS, EmojiScenes
+from alignlab.data.image_text.batches import Pair, ZeroShotPictures
+
+PROMPT_COLOURS = ("white", "black", "blue", "green")
+_NUM_VOCABULARY_CAPTIONS = 4000  # enough for every word of the grammar; the names are added besides
+
+
+class EmojiScenePairs:
+    """The source behind `data=emoji_scenes`.
+
+    Parameters
+    ----------
+    scenes
+        where pictures and captions come from.
+    num_train
+        scenes in an epoch; every epoch has new ones.
+    num_val
+        held-out scenes.
+    """
+
+    def __init__(self, scenes: EmojiScenes, num_train: int, num_val: int) -> None:
+        if not 1 <= num_val <= scenes.num_val:
+            raise ValueError(
+                f"data.num_val is {num_val}; with data.held_out_fraction and data.max_sprites as they are it must be 1 to {scenes.num_val}"
+            )
+        self.scenes, self.num_train, self.num_val = scenes, num_train, num_val
+
+    def train_pair(self, serial: int) -> Pair:
+        """Training scene number `serial`; it never comes again in a later epoch."""
+        scene = self.scenes.scene(serial)
+        return Pair(self.scenes.render(scene), scene.caption, serial)
+
+    def num_pictures(self, split: str) -> int:
+        return self.num_train if split == "train" else self.num_val
+
+    def picture(self, index: int, split: str) -> np.ndarray:
+        return self.scenes.render(self.scenes.scene(index, split))
+
+    def captions_of(self, index: int, split: str) -> list[str]:
+        return [self.scenes.caption(index, split)]
+
+    def vocabulary_texts(self) -> Iterator[str]:
+        """Captions, and what a sample of captions might lack."""
+        yield from self.scenes.captions(_NUM_VOCABULARY_CAPTIONS)
+        for concept in self.scenes.concepts:
+            yield f"{singular(concept.name)} and two {plural(concept.name)}"
+        yield from map(on_background, COLOUR_NAMES)
+
+    def held_out_texts(self) -> Iterator[str]:
+        return (self.scenes.caption(index, "val") for index in range(self.num_val))
+
+    def zero_shot_pictures(self) -> dict[str, ZeroShotPictures]:
+        """Single drawings named among all concepts: "variants" has drawings that training never shows, "known" those of the training."""
+        known = [(label, drawing) for label, concept in enumerate(self.scenes.concepts) for drawing in concept.drawings]
+        unseen = [
+            (label, drawing) for label, concept in enumerate(self.scenes.concepts) for drawing in concept.held_out
+        ]
+        return {"variants": self._single_drawings(unseen, 6), "known": self._single_drawings(known, 2)}
+
+    def _single_drawings(self, drawings: list[tuple[int, str]], repeats: int) -> ZeroShotPictures:
+        drawings = [item for item in drawings for _ in range(repeats)]
+        names = [concept.name for concept in self.scenes.concepts]
+        prompts = [
+            [singular(name), *(f"{singular(name)} {on_background(colour)}" for colour in PROMPT_COLOURS)]
+            for name in names
+        ]
+        return ZeroShotPictures(
+            names,
+            prompts,
+            [label for label, _ in drawings],
+            SingleDrawings([drawing for _, drawing in drawings], self.scenes.image_size),
+        )
+
+
+class SingleDrawings:
+    """Picture i: drawing i at a random place on a random background; a function of i and the drawing."""
+
+    def __init__(self, drawings: list[str], image_size: int) -> None:
+        self.drawings, self.image_size = drawings, image_size
+        self._bank = PatchBank()
+
+    def __call__(self, index: int) -> np.ndarray:
+        draw, size = random.Random(index).random, self.image_size
+        canvas = np.empty((size, size, 3), dtype=np.uint8)
+        shade = (2 * draw() - 1, 2 * draw() - 1, 2 * draw() - 1)
+        paint_background(canvas, COLOUR_NAMES[int(draw() * len(COLOUR_NAMES))], int(draw() * NUM_TEXTURES), shade)
+        patch = self._bank.patch(
+            self.drawings[index], round((0.45 + 0.15 * draw()) * size), ROTATIONS[int(draw() * len(ROTATIONS))]
+        )
+        height, width = patch.keep.shape[:2]
+        paste(canvas, patch, int(draw() * (size - width + 1)), int(draw() * (size - height + 1)))
+        return canvas

@@ -1,0 +1,340 @@
+"""LightningDataModules: what all image-text data sets share, and one small class for each data set."""
+
+import itertools
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from alignlab.data.emoji.phrases import Phrase, grounded_phrases
+from alignlab.data.emoji.pictures import EmojiPairs
+from alignlab.data.emoji.scene_pairs import EmojiScenePairs
+from alignlab.data.emoji.scenes import EmojiScenes
+from alignlab.data.image_text.batches import (
+    HeldOutPairs,
+    JointBatches,
+    JointOrder,
+    LabelledPictures,
+    NormalisedBatches,
+    PairSource,
+    RetrievalPictures,
+    TrainPairs,
+    training_batches,
+    whole_batches,
+    workers_by_cores,
+)
+from alignlab.data.image_text.pairs import ImageTextPairs
+from alignlab.data.image_text.vocabulary import CaptionEncoder, load_tokenizer, train_tokenizer, vocabulary_of
+from alignlab.types.pairs import ClassPrompts, PairBatch, Vocabulary, ZeroShotSet
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class PairDataModule(LightningDataModule):
+    """Pictures with captions, for training, validation losses, retrieval and zero-shot classification.
+
+    Parameters
+    ----------
+    batch_size
+        pairs in a batch of one process.
+    image_size
+        height and width in pixels.
+    context_length
+        largest number of ids of a caption.
+    num_workers
+        processes that make batches; 0: the training process itself; None: by the cores of this machine (`workers_by_cores`).
+    tokenizer
+        hub id or folder; None trains one on the captions.
+    tokenizer_kind, vocab_size
+        of a tokenizer that is trained: "word" or "wordpiece", and its largest number of ids.
+    append_sep, pad_to_multiple
+        see `CaptionEncoder`.
+    mean, std
+        of the normalisation, for pixels in [0, 1]; CLIP's by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        image_size: int = 224,
+        context_length: int = 32,
+        num_workers: int | None = None,
+        prefetch_factor: int = 4,
+        tokenizer: str | None = None,
+        tokenizer_kind: str = "word",
+        vocab_size: int = 4096,
+        append_sep: bool = False,
+        pad_to_multiple: int = 1,
+        mean: tuple[float, float, float] = CLIP_MEAN,
+        std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        super().__init__()
+        for key, value, least in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", 0 if num_workers is None else num_workers, 0),
+            ("prefetch_factor", prefetch_factor, 1),
+            ("vocab_size", vocab_size, 6),
+        ):
+            if value < least:
+                raise ValueError(f"data.{key} is {value}; it must be at least {least}")
+        self.batch_size, self.image_size, self.context_length = batch_size, image_size, context_length
+        self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
+        self._tokenizer_name, self._tokenizer_kind, self._vocab_size = tokenizer, tokenizer_kind, vocab_size
+        self._append_sep, self._pad_to_multiple = append_sep, pad_to_multiple
+        mean, std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+        self._scale_and_shift = {torch.device("cpu"): (1 / (255 * std), mean / std)}  # by device
+        self.source: PairSource | None = None
+        self.vocabulary: Vocabulary | None = None
+
+    def make_source(self) -> PairSource:
+        """Reads or makes the data set; called once, by `setup`."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Makes the source and the tokenizer, the same in every process."""
+        if self.source is not None:
+            return
+        source = self.make_source()
+        if self._tokenizer_name is None:
+            self.tokenizer = train_tokenizer(
+                source.vocabulary_texts(), self._tokenizer_kind, self._vocab_size, source.held_out_texts()
+            )
+        else:
+            self.tokenizer = load_tokenizer(self._tokenizer_name)
+        self._encode = CaptionEncoder(self.tokenizer, self.context_length, self._append_sep, self._pad_to_multiple)
+        self._encode.warn_of_losses(itertools.chain(source.vocabulary_texts(), source.held_out_texts()))
+        self.vocabulary = vocabulary_of(self.tokenizer)
+        self.source = source
+
+    def reuse_tokenizer(self, folder: Path) -> None:
+        """Takes a run's tokenizer, if it is there, instead of training one: its ids belong to the run's weights, whatever a new one would be."""
+        if self._tokenizer_name is None and folder.is_dir():
+            self._tokenizer_name = str(folder)
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        """This process's rank and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of `PairBatch`; incomplete ones are dropped."""
+        rows = TrainPairs(self.source, self._encode)
+        workers = workers_by_cores(self._ranks[1]) if self.num_workers is None else self.num_workers
+        return training_batches(rows, self.batch_size, self.trainer, workers, self.prefetch_factor)
+
+    def val_dataloader(self) -> DataLoader:
+        """Held-out pairs, each picture with its first caption; the last batch may be smaller, equally on all ranks."""
+        order = JointOrder(self.source.num_pictures("val"), repeats=True)
+        return whole_batches(
+            HeldOutPairs(self.source, "val", self._encode),
+            JointBatches(order, self.batch_size, *self._ranks, last="share"),
+        )
+
+    def retrieval_dataloader(self, split: str = "val") -> NormalisedBatches:
+        """Pictures rank, rank + world size, ... of a split with all their captions, normalised; nothing is padded or repeated."""
+        rank, world_size = self._ranks
+        shard = list(range(rank, self.source.num_pictures(split), world_size))
+        return self._normalised(RetrievalPictures(self.source, split, self._encode), shard)
+
+    def zero_shot_sets(self) -> dict[str, ZeroShotSet]:
+        """Zero-shot problems of this data set, normalised and whole on every rank: evaluation deals the batches out itself."""
+        sets = {}
+        for name, pictures in self.source.zero_shot_pictures().items():
+            ids, mask = self._encode([prompt for prompts in pictures.prompts for prompt in prompts])
+            shape = (len(pictures.names), -1, ids.shape[1])
+            batches = self._normalised(LabelledPictures(pictures), list(range(len(pictures.labels))))
+            sets[name] = ZeroShotSet(batches, ClassPrompts(pictures.names, ids.view(shape), mask.view(shape)))
+        return sets
+
+    def encode_texts(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Ids (N, T) int64 and mask (N, T) bool of any texts."""
+        return self._encode(texts)
+
+    def picture(self, index: int, split: str = "val") -> Image.Image:
+        """A picture as the models see it, not normalised."""
+        return Image.fromarray(self.source.picture(index, split))
+
+    def caption(self, index: int, split: str = "val") -> str:
+        """A picture's first caption."""
+        return self.source.captions_of(index, split)[0]
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 to float: (x / 255 - mean) / std."""
+        if image.device not in self._scale_and_shift:  # copied once: a copy every step would make the host wait
+            on_host = self._scale_and_shift[torch.device("cpu")]
+            self._scale_and_shift[image.device] = tuple(x.to(image.device) for x in on_host)
+        scale, shift = self._scale_and_shift[image.device]
+        return image.float() * scale - shift
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalises pictures on the device, in float32, and gives them the type that the trainer's precision asks for."""
+        if isinstance(batch, PairBatch) and batch.image.dtype == torch.uint8:
+            image = self.normalise(batch.image)
+            return batch._replace(image=self.trainer.precision_plugin.convert_input(image) if self.trainer else image)
+        return batch
+
+    def _normalised(self, dataset: Any, shard: list[int]) -> NormalisedBatches:
+        batches = [shard[start : start + self.batch_size] for start in range(0, len(shard), self.batch_size)]
+        return NormalisedBatches(whole_batches(dataset, batches), self.normalise)
+
+
+class EmojiScenesModule(PairDataModule):
+    """Scenes of two or three emoji with captions about what is where.
+
+    `num_train` scenes make an epoch, new ones in every epoch; `num_val` held-out scenes; `seed`, `max_sprites` and `held_out_fraction`
+    as in `EmojiScenes`; the rest as in `PairDataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_train: int = 100_000,
+        num_val: int = 500,
+        seed: int = 0,
+        max_sprites: int = 3,
+        held_out_fraction: float = 0.1,
+        batch_size: int = 128,
+        image_size: int = 48,
+        context_length: int = 20,
+        num_workers: int | None = None,
+        prefetch_factor: int = 4,
+        tokenizer: str | None = None,
+        append_sep: bool = False,
+        pad_to_multiple: int = 1,
+        mean: tuple[float, float, float] = CLIP_MEAN,
+        std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            context_length=context_length,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            tokenizer=tokenizer,
+            append_sep=append_sep,
+            pad_to_multiple=pad_to_multiple,
+            mean=mean,
+            std=std,
+        )
+        self._num_train, self._num_val = num_train, num_val
+        self._scenes = {"seed": seed, "max_sprites": max_sprites, "held_out_fraction": held_out_fraction}
+
+    def make_source(self) -> EmojiScenePairs:
+        return EmojiScenePairs(EmojiScenes(self.image_size, **self._scenes), self._num_train, self._num_val)
+
+    def grounded_phrases(self, index: int, split: str = "val") -> list[Phrase]:
+        """The nouns of a picture's caption with the boxes of what they name."""
+        return grounded_phrases(self.source.scenes.scene(index, split))
+
+
+class EmojiModule(PairDataModule):
+    """Single emoji with their names in `language`; `held_out_share` of the concepts are never trained on.
+
+    `seed` as in `EmojiPairs`; the rest as in `PairDataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        language: str = "en",
+        seed: int = 0,
+        held_out_share: float = 0.12,
+        batch_size: int = 128,
+        image_size: int = 48,
+        context_length: int = 24,
+        num_workers: int | None = None,
+        prefetch_factor: int = 4,
+        tokenizer: str | None = None,
+        vocab_size: int = 2048,
+        append_sep: bool = False,
+        pad_to_multiple: int = 1,
+        mean: tuple[float, float, float] = CLIP_MEAN,
+        std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            context_length=context_length,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            tokenizer=tokenizer,
+            tokenizer_kind="wordpiece",
+            vocab_size=vocab_size,
+            append_sep=append_sep,
+            pad_to_multiple=pad_to_multiple,
+            mean=mean,
+            std=std,
+        )
+        self._emoji = {"language": language, "seed": seed, "held_out_share": held_out_share}
+
+    def make_source(self) -> EmojiPairs:
+        return EmojiPairs(self.image_size, **self._emoji)
+
+
+class ImageTextModule(PairDataModule):
+    """Your own pictures and captions; `annotations` to `cache_gb` as in `ImageTextPairs`, the rest as in `PairDataModule`."""
+
+    def __init__(
+        self,
+        *,
+        annotations: str,
+        image_dir: str | None = None,
+        val_annotations: str | None = None,
+        val_share: float = 0.05,
+        seed: int = 0,
+        crop_scale: tuple[float, float] = (0.5, 1.0),
+        flip: bool = False,
+        augment_operations: int = 0,
+        augment_magnitude: float = 7.0,
+        clean_captions: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
+        cache_gb: float = 4.0,
+        batch_size: int = 128,
+        image_size: int = 224,
+        context_length: int = 32,
+        num_workers: int | None = None,
+        prefetch_factor: int = 4,
+        tokenizer: str | None = None,
+        vocab_size: int = 8192,
+        append_sep: bool = False,
+        pad_to_multiple: int = 1,
+        mean: tuple[float, float, float] = CLIP_MEAN,
+        std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            context_length=context_length,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            tokenizer=tokenizer,
+            tokenizer_kind="wordpiece",
+            vocab_size=vocab_size,
+            append_sep=append_sep,
+            pad_to_multiple=pad_to_multiple,
+            mean=mean,
+            std=std,
+        )
+        self._files = {
+            "annotations": annotations,
+            "image_dir": image_dir,
+            "val_annotations": val_annotations,
+            "val_share": val_share,
+            "seed": seed,
+            "crop_scale": tuple(crop_scale),
+            "flip": flip,
+            "augment_operations": augment_operations,
+            "augment_magnitude": augment_magnitude,
+            "clean_captions": clean_captions,
+            "on_error": on_error,
+            "cache_gb": cache_gb,
+        }
+
+    def make_source(self) -> ImageTextPairs:
+        return ImageTextPairs(image_size=self.image_size, **self._files)

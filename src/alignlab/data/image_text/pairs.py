@@ -1,0 +1,188 @@
+"""Your own pictures and captions, from a list of files; COCO and Flickr30k are presets of it."""
+
+import logging
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from alignlab.data.image_text.annotations import CaptionedPicture, read_annotations, split_by_hash
+from alignlab.data.image_text.augmentation import random_augment, random_resized_crop
+from alignlab.data.image_text.batches import Pair, ZeroShotPictures
+from alignlab.data.image_text.picture_cache import PictureCache, read_picture
+from alignlab.data.image_text.picture_files import check_files, say_shared
+from alignlab.data.image_text.vocabulary import clean_caption
+
+log = logging.getLogger(__name__)
+_CACHE_SIDE = 1.4  # cached pictures have about twice the area of a training picture, so that crops stay sharp
+
+
+class ImageTextPairs:
+    """The source behind `data=image_text`, `coco` and `flickr30k`.
+
+    Training: every picture once an epoch in a new order, under one of its captions; a random crop, mirrored only if `flip` (captions say
+    left and right), and `augment_operations` of RandAugment. Elsewhere a picture is resized to the square as a whole.
+
+    Parameters
+    ----------
+    annotations, image_dir
+        see `read_annotations`.
+    image_size
+        height and width in pixels.
+    val_annotations
+        a list of held-out pictures of its own.
+    val_share
+        share of the pictures that are held out where the list has no splits.
+    clean_captions
+        cleans captions as the ALBEF reference does.
+    on_error
+        what a broken picture does: "raise", or "skip" with a warning: in training another pair of the batch takes its place; pictures of other
+        splits are all decoded at the start, so that every rank leaves the same ones out.
+    cache_gb
+        gigabytes for decoded training pictures.
+    """
+
+    def __init__(
+        self,
+        annotations: str,
+        image_size: int,
+        *,
+        image_dir: str | None = None,
+        val_annotations: str | None = None,
+        val_share: float = 0.05,
+        seed: int = 0,
+        crop_scale: tuple[float, float] = (0.5, 1.0),
+        flip: bool = False,
+        augment_operations: int = 0,
+        augment_magnitude: float = 7.0,
+        clean_captions: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
+        cache_gb: float = 4.0,
+    ) -> None:
+        if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise ValueError(f"data.crop_scale is {list(crop_scale)}; it must be two rising numbers in (0, 1]")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"data.on_error is {on_error!r}; it must be 'raise' or 'skip'")
+        if not 0 <= augment_magnitude <= 10:
+            raise ValueError(f"data.augment_magnitude is {augment_magnitude}; it must be 0 to 10")
+        self.image_size, self.seed, self.crop_scale, self.flip = image_size, seed, crop_scale, flip
+        self.augment_operations, self.augment_magnitude = augment_operations, augment_magnitude
+        self.clean_captions, self.on_error = clean_captions, on_error
+        self.splits = _read_splits(annotations, image_dir, val_annotations, val_share)
+        say_shared({split: check_files(pictures) for split, pictures in self.splits.items()})
+        if on_error == "skip":
+            self.splits |= {split: self._readable(split) for split in self.splits if split != "train"}
+        log.info("pictures: %s", ", ".join(f"{len(found)} {split}" for split, found in self.splits.items()))
+        self.num_train = len(self.splits["train"])
+        self._cache = PictureCache(self.num_train, round(_CACHE_SIDE * image_size), int(cache_gb * 1e9))
+        self._order = (-1, np.empty(0))  # epoch and its permutation
+        self.skipped: set[int] = set()  # broken training pictures that this process has met
+
+    def train_pair(self, serial: int) -> Pair | None:
+        """Pair of an epoch's order; None if its picture is broken and `on_error` is "skip"."""
+        epoch, position = divmod(serial, self.num_train)
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.Generator(np.random.PCG64((self.seed, epoch))).permutation(self.num_train))
+        index = int(self._order[1][position])
+        entry = self.splits["train"][index]
+        rng = random.Random((self.seed << 48) + serial)
+        if index in self.skipped:
+            return None
+        try:
+            picture = self._cache.get(index, entry.path)
+        except ValueError as error:
+            if self.on_error == "raise":
+                raise ValueError(f"{entry.where}: {error} (data.on_error=skip leaves it out)") from None
+            self.skipped.add(index)
+            log.warning("%s: %s; skipped, number %d in this process", entry.where, error, len(self.skipped))
+            return None
+        picture = random_resized_crop(picture, self.image_size, self.crop_scale, rng)
+        if self.flip and rng.random() < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        picture = random_augment(picture, self.augment_operations, self.augment_magnitude, rng)
+        caption = entry.captions[int(rng.random() * len(entry.captions))]
+        return Pair(np.asarray(picture), self._clean(caption), index)
+
+    def num_pictures(self, split: str) -> int:
+        return len(self._split(split))
+
+    def picture(self, index: int, split: str) -> np.ndarray:
+        picture = self._decoded(self._split(split)[index])
+        size = (self.image_size, self.image_size)
+        return np.asarray(picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+    def captions_of(self, index: int, split: str) -> list[str]:
+        return [self._clean(caption) for caption in self._split(split)[index].captions]
+
+    def vocabulary_texts(self) -> Iterator[str]:
+        """All training captions."""
+        return self._captions("train")
+
+    def held_out_texts(self) -> Iterator[str]:
+        """The captions of all other splits."""
+        return (caption for split in self.splits if split != "train" for caption in self._captions(split))
+
+    def zero_shot_pictures(self) -> dict[str, ZeroShotPictures]:
+        """None: such a list has no classes."""
+        return {}
+
+    def _captions(self, split: str) -> Iterator[str]:
+        return (self._clean(caption) for entry in self.splits[split] for caption in entry.captions)
+
+    def _decoded(self, entry: CaptionedPicture) -> Image.Image:
+        try:
+            return read_picture(entry.path, (4 * self.image_size) ** 2)
+        except ValueError as error:
+            hint = " (data.on_error=skip leaves it out)" if self.on_error == "raise" else ""
+            raise ValueError(f"{entry.where}: {error}{hint}") from None
+
+    def _readable(self, split: str) -> list[CaptionedPicture]:
+        """The pictures of a split that can be decoded; the others are said."""
+        found = []
+        for entry in self.splits[split]:
+            try:
+                self._decoded(entry)
+                found.append(entry)
+            except ValueError as error:
+                log.warning("%s; left out of the split %s", error, split)
+        if not found:
+            raise ValueError(f"every picture of the split {split!r} is broken; the first: {self.splits[split][0].path}")
+        return found
+
+    def _clean(self, caption: str) -> str:
+        return clean_caption(caption) if self.clean_captions else caption
+
+    def _split(self, split: str) -> list[CaptionedPicture]:
+        if split not in self.splits:
+            raise ValueError(f"there is no split {split!r} in data.annotations, only {sorted(self.splits)}")
+        return self.splits[split]
+
+
+def _read_splits(
+    annotations: str | Path, image_dir: str | None, val_annotations: str | None, val_share: float
+) -> dict[str, list[CaptionedPicture]]:
+    splits = read_annotations(annotations, image_dir)
+    rest = splits.pop("", [])
+    if val_annotations is not None:
+        splits.setdefault("train", []).extend(rest)
+        splits["val"] = [
+            picture
+            for pictures in read_annotations(val_annotations, image_dir, "data.val_annotations").values()
+            for picture in pictures
+        ]
+    elif "val" not in splits:
+        if not 0 < val_share < 1:
+            raise ValueError(f"data.val_share is {val_share}; it must lie between 0 and 1")
+        train, splits["val"] = split_by_hash([*splits.get("train", []), *rest], val_share)
+        splits["train"] = train
+    else:
+        splits.setdefault("train", []).extend(rest)
+    for split in ("train", "val"):
+        if not splits.get(split):
+            raise ValueError(
+                f"{annotations} leaves no picture for the split {split!r}; see data.val_annotations and data.val_share"
+            )
+    return splits

@@ -1,0 +1,113 @@
+"""Decoded pictures, reduced once and kept in a file that all workers share, so that later epochs decode nothing."""
+
+import math
+import shutil
+import tempfile
+import warnings
+import weakref
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from alignlab.data.image_text.picture_modes import as_rgb
+
+_BICUBIC = Image.Resampling.BICUBIC
+
+
+class PictureCache:
+    """Slots for the first pictures of a list, uint8, in a memory-mapped temporary file.
+
+    A picture is reduced to at most `side` x `side` pixels of area at its own aspect ratio, and takes `3 side^2` bytes. Pictures beyond
+    `max_bytes` are decoded each time. Two workers that fill one slot at once write the same bytes.
+    """
+
+    def __init__(self, number: int, side: int, max_bytes: int, folder: str | None = None) -> None:
+        self.area = side * side
+        self.num_slots = min(number, max_bytes // (3 * self.area))
+        self._folder = Path(tempfile.mkdtemp(prefix="pictures-", dir=folder))
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, True)
+        if self.num_slots:
+            with (self._folder / "pixels").open("wb") as pixels, (self._folder / "sizes").open("wb") as sizes:
+                pixels.truncate(self.num_slots * 3 * self.area)  # sparse: takes room only where it is filled
+                sizes.truncate(self.num_slots * 8)
+        self._maps: tuple[np.memmap, np.memmap] | None = None
+
+    def get(self, index: int, path: Path) -> Image.Image:
+        """Picture number `index`, decoded from `path` where it isn't kept yet; RGB.
+
+        Raises
+        ------
+        ValueError
+            if the file is missing, empty or no picture.
+        """
+        if index >= self.num_slots:
+            return self._reduced(path)
+        pixels, sizes = self._open()
+        height, width = (int(value) for value in sizes[index])
+        if height:
+            return Image.frombuffer("RGB", (width, height), pixels[index, : 3 * height * width])
+        picture = self._reduced(path)
+        pixels[index, : 3 * picture.height * picture.width] = np.asarray(picture).reshape(-1)
+        sizes[index] = (picture.height, picture.width)  # last: a slot with a size is complete
+        return picture
+
+    def _reduced(self, path: Path) -> Image.Image:
+        return read_picture(path, self.area)
+
+    def _open(self) -> tuple[np.memmap, np.memmap]:
+        if self._maps is None:
+            pixels = np.memmap(self._folder / "pixels", np.uint8, "r+", shape=(self.num_slots, 3 * self.area))
+            self._maps = pixels, np.memmap(self._folder / "sizes", np.uint32, "r+", shape=(self.num_slots, 2))
+        return self._maps
+
+    def __getstate__(self) -> dict:
+        return {"area": self.area, "num_slots": self.num_slots, "_folder": self._folder, "_maps": None}
+
+
+def read_picture(path: Path, area: int) -> Image.Image:
+    """Decodes a picture file as RGB, turned upright, reduced to `area` pixels if it is larger; transparent parts are white.
+
+    JPEG files are decoded at a half, quarter or eighth where that is enough.
+
+    Raises
+    ------
+    ValueError
+        naming the file, if it is missing, empty, no picture, or one whose values have no shade of their own (32-bit numbers).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            with Image.open(path) as picture:
+                factor = math.sqrt(area / (picture.width * picture.height))
+                if factor < 1:
+                    picture.draft("RGB", (max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))
+                orientation = picture.getexif().get(0x0112, 1)
+                picture = as_rgb(picture)
+                if orientation in _TURNS:
+                    picture = picture.transpose(_TURNS[orientation])
+                size = _reduced_size(picture.size, area)
+                return picture if size == picture.size else picture.resize(size, _BICUBIC, reducing_gap=2.0)
+    except Exception as error:  # whatever the many readers of PIL do with a broken file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"the picture {path} can't be read: {reason}") from None
+
+
+def _reduced_size(size: tuple[int, int], area: int) -> tuple[int, int]:
+    """Width and height with at most `area` pixels, at about the same ratio; at least one pixel each."""
+    factor = math.sqrt(area / (size[0] * size[1]))
+    if factor >= 1:
+        return size
+    width, height = (max(1, int(side * factor)) for side in size)
+    return (min(width, area), 1) if height == 1 else (1, min(height, area)) if width == 1 else (width, height)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}

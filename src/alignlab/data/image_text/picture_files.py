@@ -1,0 +1,85 @@
+"""The files behind a list of pictures: whether they are there, and whether training and held-out pictures are the same."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from stat import S_ISREG
+from typing import NamedTuple
+
+from alignlab.data.image_text.annotations import CaptionedPicture
+
+log = logging.getLogger(__name__)
+_BEGINNING = 4096  # bytes of a file's beginning that are compared before all of it is
+
+
+class Sized(NamedTuple):
+    """A picture with its file's size in bytes: a list of a million pictures asks the disk once for each."""
+
+    picture: CaptionedPicture
+    size: int
+
+
+def check_files(pictures: Sequence[CaptionedPicture]) -> list[Sized]:
+    """The pictures with the sizes of their files. Raises a ValueError for the first whose file is missing, empty or no file."""
+    found = []
+    for picture in pictures:
+        try:
+            file = picture.path.stat()
+        except OSError:
+            raise ValueError(f"{picture.where}: there is no picture {picture.path}") from None
+        if not S_ISREG(file.st_mode):
+            raise ValueError(f"{picture.where}: {picture.path} is a folder or a device, not a picture")
+        if file.st_size == 0:
+            raise ValueError(f"{picture.where}: the picture {picture.path} is empty (0 bytes)")
+        found.append(Sized(picture, file.st_size))
+    return found
+
+
+def say_shared(splits: Mapping[str, Sequence[Sized]]) -> int:
+    """Warns of held-out pictures that are trained on as well, under the same or another name; returns their number."""
+    shared = 0
+    for split, pictures in splits.items():
+        found = same_files(splits["train"], pictures) if split != "train" else []
+        shared += len(found)
+        if found:
+            trained, held_out = found[0]
+            log.warning(
+                "%d of %d pictures of the split %r are training pictures too, so its numbers are too good; the first: %s is the picture of %s",
+                len(found),
+                len(pictures),
+                split,
+                held_out.where,
+                trained.where,
+            )
+    return shared
+
+
+def same_files(first: Sequence[Sized], second: Sequence[Sized]) -> list[tuple[CaptionedPicture, CaptionedPicture]]:
+    """Pictures of `second` whose file has the bytes of one of `first`, with that one. Only files of equal size are opened."""
+    sizes = {size for _, size in second}
+    by_size: dict[int, list[CaptionedPicture]] = {}
+    for picture, size in first:
+        if size in sizes:
+            by_size.setdefault(size, []).append(picture)
+    digests: dict[tuple[Path, int | None], bytes] = {}
+    found = []
+    for picture, size in second:
+        candidates = by_size.get(size, [])
+        for part in (_BEGINNING, None):
+            own = _digest(picture.path, part, digests) if candidates else b""
+            candidates = [other for other in candidates if _digest(other.path, part, digests) == own]
+        if candidates:
+            found.append((candidates[0], picture))
+    return found
+
+
+def _digest(path: Path, part: int | None, known: dict[tuple[Path, int | None], bytes]) -> bytes:
+    """A hash of a file's first `part` bytes; None: of all."""
+    if (path, part) not in known:
+        try:
+            with path.open("rb") as file:
+                known[path, part] = hashlib.blake2b(file.read(part), digest_size=16).digest()
+        except OSError:  # whoever decodes it says so
+            known[path, part] = str(path).encode()
+    return known[path, part]

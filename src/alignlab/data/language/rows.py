@@ -1,0 +1,199 @@
+"""Rows of users' files in the usual formats, brought to one form: prompt and response, or prompt with a preferred and a rejected response."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignlab.data.language.dialogues import answers
+from alignlab.data.language.rendering import Content, Messages
+from alignlab.files.text import flaw, json_lines, kind_of
+
+_ROLES = {"human": "user", "gpt": "assistant"}
+_CHAT = "a list of messages with role and content"
+
+
+class Example(NamedTuple):
+    """A prompt (perhaps empty) with the response to learn."""
+
+    prompt: Content
+    response: Content
+    place: str = ""  # file and line
+
+
+class Prompt(NamedTuple):
+    """A prompt to answer."""
+
+    prompt: Content
+    place: str = ""
+
+
+class Preference(NamedTuple):
+    """Two responses to one prompt."""
+
+    prompt: Content
+    chosen: Content
+    rejected: Content
+    share: float = 1.0  # of raters that prefers the chosen one
+    margin: float = 0.0  # difference of the ratings, 0 where unknown
+    place: str = ""
+
+
+def example(row: Mapping[str, Any]) -> Example:
+    """From `{messages}`, `{prompt, completion}` (or `response`) or `{text}`.
+
+    Raises:
+        ValueError: none of these columns, or a value that is neither text nor a chat.
+    """
+    if _given(row, "messages"):
+        chat = messages(row["messages"], "messages")
+        return Example(list(takewhile(lambda message: message["role"] != "assistant", chat)), _rest(chat))
+    for name in ("completion", "response"):
+        if _given(row, name):
+            before = content(row["prompt"], "prompt") if _given(row, "prompt") else ""
+            before, (response,) = answers(before, {name: content(row[name], name)})
+            return Example(before, response)
+    if _given(row, "text"):
+        return Example("", content(row["text"], "text"))
+    raise ValueError(f"no column messages, completion, response or text; there are {_columns(row)}")
+
+
+def preference(row: Mapping[str, Any]) -> Preference:
+    """From `{prompt, chosen, rejected}`, or `{chosen, rejected}` that begin with the same prompt; `share` and `margin` where given.
+
+    Chats in chosen and rejected may be answers or whole dialogues (`dialogues.answers`).
+
+    Raises:
+        ValueError: a column is missing, or chosen and rejected are of different kinds.
+    """
+    missing = [name for name in ("chosen", "rejected") if not _given(row, name)]
+    if missing:
+        raise ValueError(f"no column {' and '.join(missing)}; there are {_columns(row)}")
+    chosen, rejected = content(row["chosen"], "chosen"), content(row["rejected"], "rejected")
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise ValueError("chosen and rejected must both be plain text or both be chats")
+    if _given(row, "prompt"):
+        prompt, (chosen, rejected) = answers(content(row["prompt"], "prompt"), {"chosen": chosen, "rejected": rejected})
+    else:
+        cut = common_start(chosen, rejected)
+        prompt, chosen, rejected = chosen[:cut], chosen[cut:], rejected[cut:]
+    share, margin = _number(row, "share", 1.0), _number(row, "margin", 0.0)
+    if not 0 <= share <= 1:
+        raise ValueError(f"share is {share}; it is a part of the raters, 0 to 1")
+    return Preference(prompt, chosen, rejected, share, margin)
+
+
+def prompt(row: Mapping[str, Any]) -> Prompt:
+    """From `{prompt}`, or from `{messages}` up to the last turn of the assistant.
+
+    Raises:
+        ValueError: there is no such column.
+    """
+    if _given(row, "prompt"):
+        return Prompt(content(row["prompt"], "prompt"))
+    if _given(row, "messages"):
+        chat = messages(row["messages"], "messages")
+        asked = chat[:-1] if chat[-1]["role"] == "assistant" else chat
+        if not asked:
+            raise ValueError("messages has only a turn of the assistant: nothing to answer")
+        return Prompt(asked)
+    raise ValueError(f"no column prompt or messages; there are {_columns(row)}")
+
+
+def common_start(first: Content, second: Content) -> int:
+    """Length of the prompt that two plain texts or two chats begin with; a space before the difference belongs to the responses."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+    return same - 1 if same and same < min(len(first), len(second)) and first[same - 1] == " " else same
+
+
+def content(value: object, name: str) -> Content:
+    """A column's value as plain text or as a chat (`messages`)."""
+    if isinstance(value, str):
+        if found := flaw(value):
+            raise ValueError(f"{name} holds {found}")
+        return value
+    if isinstance(value, list):
+        return messages(value, name)
+    raise ValueError(f"{name} is {kind_of(value)}; it must be text or {_CHAT}")
+
+
+def messages(value: object, name: str) -> Messages:
+    """A column's value as a chat: turns with `role` and `content` (or `from` and `value`); capitals in roles don't matter."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name} is {kind_of(value)}; it must be {_CHAT}")
+    turns = []
+    for number, turn in enumerate(value):
+        where = f"{name}[{number}]"
+        if not isinstance(turn, Mapping):
+            raise ValueError(f"{where} is {kind_of(turn)}; it must be a message with role and content")
+        role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        for key, part in (("role", role), ("content", text)):
+            if not isinstance(part, str):
+                raise ValueError(f"{where}: {key} is {kind_of(part)}; it must be text (there are {', '.join(turn)})")
+            if found := flaw(part):
+                raise ValueError(f"{where}: {key} holds {found}")
+        role = role.strip().lower()
+        turns.append({"role": _ROLES.get(role, role), "content": text})
+    return turns
+
+
+def read_jsonl(file: str | Path, key: str = "data.path") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and row of every line that isn't blank; `key` is what gave the file, for messages.
+
+    Raises:
+        ValueError: there is no such file, it is no text, or a line is no JSON object.
+    """
+    return ((where, row) for _, where, row in json_lines(file, key))
+
+
+def read_hub(name: str, split: str, config: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of a data set of the Hugging Face hub, or of a folder that `datasets` understands.
+
+    Raises:
+        ValueError: the package `datasets` is missing, or it can't load this.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError("data=hub needs the package datasets: pip install 'alignlab[rlhf]'") from error
+    try:
+        loaded = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # of the network, the hub, the file formats
+        raise ValueError(f"data.path={name}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
+    return ((f"{name}[{number}]", row) for number, row in enumerate(loaded))
+
+
+def normalised(rows: Iterable[tuple[str, Mapping[str, Any]]], read: Any) -> list:
+    """`read(row)` of all rows with their places; a problem names the row's."""
+    found = []
+    for place, row in rows:
+        try:
+            found.append(read(row)._replace(place=place))
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
+    return found
+
+
+def _given(row: Mapping[str, Any], name: str) -> bool:
+    """Whether a column has a value; data sets of several kinds of rows fill the others up with null."""
+    return row.get(name) is not None
+
+
+def _columns(row: Mapping[str, Any]) -> str:
+    return ", ".join(name if value is not None else f"{name} (null)" for name, value in row.items()) or "none"
+
+
+def _number(row: Mapping[str, Any], name: str, default: float) -> float:
+    value = row.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e308 < value < 1e308:
+        raise ValueError(f"{name} is {kind_of(value)}; it must be a finite number")
+    return float(value)
+
+
+def _rest(chat: list[dict[str, str]]) -> list[dict[str, str]]:
+    start = next((i for i, message in enumerate(chat) if message["role"] == "assistant"), len(chat))
+    if start == len(chat):
+        raise ValueError("messages without a turn of the assistant: nothing to learn")
+    return chat[start:]

@@ -1,0 +1,53 @@
+"""Tokenizers of language models: the built-in one, trained on the movie reviews, or a model's own."""
+
+from functools import cache
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from alignlab.data.language.rated_reviews import rated_reviews
+from alignlab.types.language import LanguageVocabulary
+
+SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
+
+
+@cache
+def _trained(size: int) -> str:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    # A space is set before the first word too, so that a word has the same ids wherever it stands.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    # The whole alphabet, sorted, is given: no letter is unknown, and ids don't depend on the order of a hash table.
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIAL_TOKENS.values()),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(rated_reviews().texts, trainer)
+    return tokenizer.to_str()
+
+
+def built_in_tokenizer(size: int = 4096) -> PreTrainedTokenizerFast:
+    """Lower-casing byte-level BPE trained on the built-in movie reviews; the same in every process.
+
+    Raises:
+        ValueError: fewer ids than bytes and special tokens.
+    """
+    least = 256 + len(SPECIAL_TOKENS)
+    if size < least:
+        raise ValueError(f"data.vocab_size is {size}; 256 bytes and {len(SPECIAL_TOKENS)} special tokens need {least}")
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_trained(size)), **SPECIAL_TOKENS)
+
+
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> LanguageVocabulary:
+    """What systems need to know about a tokenizer; without a padding token the end of text pads (masks come from lengths).
+
+    Raises:
+        ValueError: it has no end-of-text token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"the tokenizer {tokenizer.name_or_path or ''} has no end-of-text token (eos_token)")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return LanguageVocabulary(len(tokenizer), pad, tokenizer.bos_token_id, tokenizer.eos_token_id)

@@ -1,0 +1,141 @@
+"""Muon for hidden matrices, AdamW for everything else, as one optimizer: `optim=muon`.
+
+Muon replaces a matrix's momentum by the nearest orthogonal matrix, so that all its directions move at the same speed
+(Jordan et al., 2024; at scale arXiv:2502.16982). On small data it leaves the plateau of contrastive training several
+times sooner than AdamW. Orthogonalising needs a whole matrix: where a strategy has cut the parameters up, everything else happens on the pieces
+and the update of one matrix at a time is put together (`MuonAdamW.assemble`).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim._muon import _zeropower_via_newtonschulz
+from torch.optim.lr_scheduler import LambdaLR
+
+from alignlab.optim.adamw import Schedule, learning_rate
+from alignlab.optim.parameter_groups import Decay, parameter_groups
+
+# From what a rank stores (a DTensor, or ZeRO's flat piece of several parameters) and the update of that piece, in the same form: each matrix of
+# that update in turn, whole, and a function that puts this rank's part of a whole matrix in its place. All ranks iterate together.
+Assemble = Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Callable[[Tensor], None]]]]
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """torch's Muon and AdamW side by side, sharing parameter groups and state with this object.
+
+    matrices, others: parameter groups, each with its own lr and weight_decay; matrices hold 2-d parameters only.
+    """
+
+    def __init__(
+        self, matrices: list[dict], others: list[dict], *, momentum: float, betas: tuple[float, float], eps: float
+    ) -> None:
+        # "match_rms_adamw" scales an orthogonal step to the size of AdamW's, so that one learning rate serves both.
+        self.parts = (
+            torch.optim.Muon(matrices, momentum=momentum, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, betas=betas, eps=eps, fused=True),
+        )
+        self.assemble: Assemble | None = None  # set by strategies that cut parameters up
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        for part, muons in zip(self.parts, (True, False), strict=True):
+            part.param_groups = [group for group in self.param_groups if ("ns_steps" in group) == muons]
+            part.state = self.state
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of both; `closure` recomputes the loss first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._share()  # ZeRO steps one group at a time
+        for part in self.parts if self.assemble is None else self.parts[1:]:
+            part.step()
+        if self.assemble is not None:
+            self._step_pieces()
+        return loss
+
+    @torch.no_grad()
+    def _step_pieces(self) -> None:
+        """`torch.optim.Muon.step` where a rank has pieces of matrices: elementwise on these, but for the orthogonalisation."""
+        for group in self.parts[0].param_groups:
+            for piece in group["params"]:
+                if piece.grad is None:
+                    continue
+                state = self.state[piece]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(piece.grad)
+                momentum = state["momentum_buffer"]
+                momentum.lerp_(piece.grad, 1 - group["momentum"])
+                update = piece.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum.clone()
+                for matrix, put in self.assemble(piece, update):
+                    orthogonal = _zeropower_via_newtonschulz(
+                        matrix, group["ns_coefficients"], group["ns_steps"], group["eps"]
+                    )
+                    put(orthogonal.to(matrix.dtype).mul_(0.2 * math.sqrt(max(matrix.shape))))  # "match_rms_adamw"
+                piece.mul_(1 - group["lr"] * group["weight_decay"])
+                piece.add_(update, alpha=-group["lr"])
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Restore both parts."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+
+def muon(
+    module: nn.Module,
+    *,
+    lr: float,
+    total_steps: int,
+    weight_decay: float = 0.05,
+    momentum: float = 0.95,
+    other_lr_ratio: float = 1.0,
+    betas: tuple[float, float] = (0.9, 0.98),
+    eps: float = 1e-8,
+    warmup_steps: int = 0,
+    min_lr: float = 0.0,
+    schedule: Schedule = "cosine",
+    decay: Decay = "matrices",
+    layer_decay: float = 1.0,
+    lr_multipliers: Mapping[str, float] | None = None,
+    decay_fraction: float = 0.2,
+) -> dict:
+    """Build Muon with AdamW and its step-wise schedule in the form Lightning expects.
+
+    lr is that of the hidden matrices; embeddings, convolutions, norms, biases, temperatures and matrices with fewer than 16
+    rows or columns (heads of a few classes) go to AdamW at lr * other_lr_ratio. layer_decay and lr_multipliers act on both, as in `adamw`.
+    Raises ValueError as `adamw` does, where there is no hidden matrix, and for decay="reference", which is a matter of AdamW.
+    """
+    if decay != "matrices":
+        raise ValueError(f"optim=muon has no decay={decay} (model.reference=true asks for it): use optim=adamw_albef")
+    factor = learning_rate(
+        lr=lr,
+        total_steps=total_steps,
+        warmup_steps=warmup_steps,
+        min_lr=min_lr,
+        schedule=schedule,
+        decay_fraction=decay_fraction,
+    )
+    groups = parameter_groups(
+        module, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay, lr_multipliers=lr_multipliers
+    )
+    matrices, others = [], []
+    for group in groups:
+        hidden = [p for p in group["params"] if group["weight_decay"] > 0 and p.ndim == 2 and min(p.shape) >= 16]
+        chosen = {id(p) for p in hidden}
+        rest = [p for p in group["params"] if id(p) not in chosen]
+        if hidden:
+            matrices.append({**group, "params": hidden})
+        if rest:
+            others.append({**group, "params": rest, "lr": group["lr"] * other_lr_ratio})
+    if not matrices:
+        raise ValueError(
+            "optim=muon finds no hidden matrix to train (optim.weight_decay must be above 0): use optim=adamw"
+        )
+    optimizer = MuonAdamW(matrices, others, momentum=momentum, betas=tuple(betas), eps=eps)
+    scheduler = LambdaLR(optimizer, lambda step: factor(step) / lr)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,163 @@
+"""Resumed runs: the saved config with this command line on top, and the list of what may differ from it.
+
+A change either takes effect, and is noted in the log and in result.json, or is refused here.
+"""
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from alignlab.configs.check import ConfigError, InferenceRoot, Root
+from alignlab.launch.environment import launch
+
+SILENT = ("resume", "run_name")
+# Patterns of dotted keys, for fnmatch: the first that fits decides.
+REFUSED: Mapping[type, Sequence[str]] = {
+    Root: (
+        "optim._target_ optim.decay optim.layer_decay optim.lr_multipliers* stages* ckpt_path model._target_ model.queue_size model.pool "
+        "model.critic* model.loss._target_ data._target_"
+    ).split(),
+    InferenceRoot: "task._target_".split(),
+}
+TAKEN: Mapping[type, Sequence[str]] = {
+    Root: (
+        "trainer* callbacks* logger* seed objective optim.* model.gradient_checkpointing model.compile* model.micro_batch_size *.gradient_checkpointing "
+        "*.dropout *.attention_dropout *.token_dropout model.loss.* data.batch_size data.num_workers data.prefetch_factor data.cache_gb data.on_error "
+        "data.path data.val_path data.annotations data.val_annotations data.image_dir"
+    ).split(),
+    InferenceRoot: "backend* batch_size input output task.*".split(),  # what stood on standard input may come from a file
+}
+
+
+def arguments(words: Sequence[str]) -> list[str]:
+    """A command line that resumes, for Hydra: values of keys that the default model or data don't have are no mistake then."""
+    if not any(word.lstrip("+").startswith("resume=") and word not in ("resume=null", "resume=") for word in words):
+        return list(words)
+    return [f"++{word.lstrip('+')}" if _is_value(word) else word for word in words]
+
+
+def _is_value(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    key = key.lstrip("+")
+    return bool(equals) and "." in key and "/" not in key and not key.startswith(("~", "-", "hydra."))
+
+
+def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = None, root: type = Root) -> DictConfig:
+    """The config of the run that `resume` names, with this command line's overrides on top; `cfg` itself without `resume`.
+
+    A run that torchrun or Slurm has started again resumes `run_dir` if there is a checkpoint.
+
+    Raises:
+        ConfigError: `resume` is no run directory, or something differs that a resumed run can't change.
+    """
+    if cfg.get("resume") is None and launch().restarts and run_dir and (run_dir / "checkpoints" / "last.ckpt").exists():
+        cfg.resume = str(run_dir)
+    if cfg.get("resume") is None:
+        return cfg
+    saved = saved_config(str(cfg.resume))
+    if saved is None:
+        raise ConfigError([f"resume: {cfg.resume} holds no config.yaml; name a run directory"])
+    found = _with_overrides(saved.copy(), cfg, overrides)
+    OmegaConf.update(found, "resume", cfg.resume, force_add=True)
+    if problems := list(_refused(saved, found, root, str(cfg.resume))):
+        raise ConfigError(problems)
+    return found
+
+
+def saved_config(run_dir: str) -> DictConfig | None:
+    """config.yaml of a run directory. Raises ConfigError for one that can't be read."""
+    file = Path(run_dir) / "config.yaml"
+    if not file.exists():
+        return None
+    try:
+        saved = OmegaConf.load(file)
+    except Exception as error:  # of YAML's many
+        raise ConfigError([f"resume: {file} can't be read ({' '.join(str(error).split())[:200]})"]) from error
+    if not isinstance(saved, DictConfig):
+        raise ConfigError([f"resume: {file} is no config"])
+    return saved
+
+
+def noted(saved: DictConfig | None, cfg: DictConfig) -> list[str]:
+    """A line for every setting that a resumed run has changed: `optim.lr: 0.001 -> 0.25`."""
+    if saved is None:
+        return []
+    return [
+        f"{key}: {_shown(old)} -> {_shown(new)}" for key, (old, new) in changes(saved, cfg).items() if key not in SILENT
+    ]
+
+
+def changes(saved: DictConfig, cfg: DictConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> old and new value; None stands for a key that isn't there."""
+    old, new = dict(_leaves(_plain(saved))), dict(_leaves(_plain(cfg)))
+    return {
+        key: (old.get(key), new.get(key))
+        for key in (*old, *(key for key in new if key not in old))
+        if old.get(key) != new.get(key)
+    }
+
+
+def _with_overrides(saved: DictConfig, cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if key in ("experiment", "debug"):  # the whole command line was repeated
+            return cfg.copy()
+        key = key.split("/")[0] if "/" in key else key
+        if key.startswith("hydra"):
+            continue
+        if override.is_delete():
+            parent, _, name = key.rpartition(".")
+            node = OmegaConf.select(saved, parent) if parent else saved
+            if isinstance(node, DictConfig):
+                node.pop(name, None)
+        else:
+            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
+    return saved
+
+
+def _refused(saved: DictConfig, cfg: DictConfig, root: type, run_dir: str) -> Iterator[str]:
+    for key, (old, new) in changes(saved, cfg).items():
+        if key in SILENT or (not _fits(key, REFUSED[root]) and _fits(key, TAKEN[root])):
+            continue
+        if root is Root and _is_setting_of_method(key, old, new) and not _fits(key, REFUSED[root]):
+            continue
+        instead = (
+            f"for a new run from its weights leave resume out and set ckpt_path={run_dir}/checkpoints/last.ckpt"
+            if root is Root
+            else "start a new run"
+        )
+        yield f"{key}: a resumed run can't change it ({_shown(old)} -> {_shown(new)}); {instead}"
+
+
+def _is_setting_of_method(key: str, old: Any, new: Any) -> bool:
+    """A number, word or switch right below `model`: of the method, not of the net."""
+    return key.count(".") == 1 and key.startswith("model.") and not isinstance(old, dict) and not isinstance(new, dict)
+
+
+def _fits(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    """Without interpolations where they can be resolved; check() says the rest."""
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)
+    except Exception:
+        return OmegaConf.to_container(cfg, resolve=False)
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Values that aren't dicts by dotted key; empty dicts are values."""
+    if isinstance(node, dict) and node:
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    elif node is not None:
+        yield key, node
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)[:80]

@@ -1,0 +1,69 @@
+"""Where a model looks in a picture for the words of a text: Grad-CAM of the matching score, as a picture."""
+
+import torch
+from torch import Tensor
+
+from alignlab.data.image_text.picture_cache import read_picture
+from alignlab.evaluation.grounding import grad_cam, mean_heat
+from alignlab.evaluation.sheets import NEUTRAL, Row, Tile, draw_sheet, overlay
+from alignlab.evaluation.words import content_words, tokens_of
+from alignlab.tasks.inputs import Item
+from alignlab.tasks.job import Job
+from alignlab.tasks.pictures.match import picture_of
+from alignlab.tasks.pictures.retrieve import save_picture
+from alignlab.tasks.pictures.subject import VisionLanguage
+
+
+class Ground:
+    """An overlay for each word that names something, and the hottest place of each, for models with a matching head.
+
+    `picture`, or a field `image` of the input's lines, as in `Match`. `words`: at most so many of a text. `layer`: fusion layer from 0, None the
+    middle one. Rows hold every word's hottest point as a share of width and height.
+    """
+
+    needs = "system"
+
+    def __init__(self, picture: str | None = None, words: int = 6, layer: int | None = None, side: int = 224) -> None:
+        if words < 1:
+            raise ValueError(f"task.words is {words}; it must be at least 1")
+        self.picture, self.words, self.layer, self.side = picture, words, layer, side
+
+    def run(self, subject: VisionLanguage, job: Job) -> dict[str, float]:
+        if not hasattr(subject.system.net, "match_with_attention"):
+            raise ValueError("task=ground needs a model with a matching head that looks at pictures, such as albef")
+        rows = job.answer(job.items(), lambda item: self.row(subject, item, job))
+        shown = [[r["input"], word, f"{x:.2f}, {y:.2f}"] for r in rows for word, (x, y) in (r["hottest"] or {}).items()]
+        job.table("where a word is", ["text", "word", "x, y (share of width, height)"], shown)
+        return {"words": float(len(shown)), "failed": float(sum(row["error"] is not None for row in rows))}
+
+    def row(self, subject: VisionLanguage, item: Item, job: Job) -> dict:
+        """The row of one text, and its overlays in samples/."""
+        row = {"id": item.id, "input": item.text, "image": None, "hottest": None, "overlay": None}
+        try:
+            path = picture_of(item, self.picture, job)
+            image = subject.encode_pictures([path])
+        except ValueError as error:
+            return row | {"error": str(error)}
+        text, ids, mask = subject.encode_texts([item.text])
+        layer = (len(subject.system.net.image_states(image.tokens)) - 1) // 2 if self.layer is None else self.layer
+        net = subject.system.net
+        heat = grad_cam(net, image.tokens, text.tokens, mask, layer=layer, grid=net.grid)  # (1, T, rows, cols)
+        picture = read_picture(path, 1024 * 1024)
+        tiles, hottest = [Tile(picture, NEUTRAL, "picture")], {}
+        for first, end in content_words(item.text, self.words):
+            tokens = tokens_of(subject.datamodule.tokenizer, item.text, (first, end), ids[0])
+            if tokens.any():  # a word that the model's context cut off has none
+                word_heat = mean_heat(heat, tokens[None])[0]
+                hottest[item.text[first:end]] = _hottest(word_heat)
+                tiles.append(Tile(overlay(picture, word_heat, self.side), NEUTRAL, item.text[first:end]))
+        file = job.run_dir / "samples" / f"ground_{item.id}.png"
+        legend = "Where the matching score looks for a word. Each map is scaled to its own maximum."
+        save_picture(draw_sheet("Words in a picture", legend, [Row(item.text, "", tiles)], self.side), file)
+        return row | {"image": str(path), "hottest": hottest, "overlay": str(file), "error": None}
+
+
+def _hottest(heat: Tensor) -> tuple[float, float]:
+    """Middle of the hottest patch as shares of width and height: (rows, cols) -> x, y."""
+    rows, cols = heat.shape
+    place = int(torch.argmax(heat))
+    return (place % cols + 0.5) / cols, (place // cols + 0.5) / rows

@@ -1,0 +1,63 @@
+"""Batches of text for language models.
+
+Legend: B rows of text, T tokens, M predicted tokens, P pairs.
+Masks are boolean, True = keep. Every tensor has its batch dimension first.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class LanguageVocabulary(NamedTuple):
+    """What a language model's system needs to know about its tokenizer; padding may equal the end: masks come from lengths."""
+
+    size: int
+    pad_id: int
+    bos_id: int | None
+    eos_id: int
+
+
+class TokenBatch(NamedTuple):
+    """Texts for next-token prediction, padded on the right; a row may hold several texts (packing), told apart by `document`."""
+
+    ids: Tensor  # (B, T) int64
+    document: Tensor  # (B, T) int64, number of the text within its row from 1 on, 0 = padding
+    position: Tensor  # (B, T) int64, from 0 on in every text
+    target: (
+        Tensor  # (M,) int64, places in the flattened (B * T) of the tokens to predict, each from what stands before it
+    )
+    packed: bool  # whether a row holds several texts
+
+
+class PreferenceBatch(NamedTuple):
+    """Compared texts, padded on the right. Two of them make a pair; one text may stand in several pairs (arXiv:2203.02155, sec. 3.5)."""
+
+    ids: Tensor  # (B, T) int64
+    mask: Tensor  # (B, T) bool
+    target: Tensor  # (M,) int64, places in the flattened (B * T) of the responses' tokens, ends included, texts' first tokens not
+    first: Tensor  # (P,) int64, row of the preferred text of each pair
+    second: Tensor  # (P,) int64, row of the other one
+    share: Tensor  # (P,) float, share of raters that prefers the first: 1 where nobody counted
+    margin: Tensor  # (P,) float, difference of the ratings, 0 where unknown
+    index: Tensor  # (B,) int64, number of the text in its set
+    numbers: tuple[int, ...] | None = None  # `index` again, on the host wherever the batch is
+
+
+class RatedBatch(NamedTuple):
+    """Single texts of a set with human ratings, for exact statistics over all their pairs. Padded on the right."""
+
+    ids: Tensor  # (B, T) int64
+    mask: Tensor  # (B, T) bool
+    index: Tensor  # (B,) int64, number of the text in the set
+
+
+class PromptBatch(NamedTuple):
+    """Prompts to answer, padded on the left."""
+
+    ids: Tensor  # (B, T) int64
+    mask: Tensor  # (B, T) bool
+    index: Tensor  # (B,) int64, number of the prompt in its set
+    content: list | None = (
+        None  # B, each prompt before it was rendered: a text, or a chat as messages; None where nobody knows
+    )

@@ -1,0 +1,71 @@
+"""metrics.csv grows by rows and by columns, and survives a second run."""
+
+from pathlib import Path
+
+from alignlab.callbacks.meters.curves import draw, panels
+from alignlab.callbacks.meters.metrics_csv import MetricsCsv
+
+
+def test_one_row_a_step_and_late_columns(tmp_path: Path) -> None:
+    logger = MetricsCsv(str(tmp_path))
+    logger.log_metrics({"train/loss": 2.0}, step=0)
+    logger.log_metrics({"lr": 0.5}, step=0)
+    logger.log_metrics({"train/loss": 1.0}, step=10)
+    assert (tmp_path / "metrics.csv").read_text().split() == ["step,lr,train/loss", "0,0.5,2.0"]
+    logger.log_metrics({"val/loss": 3.0}, step=10)
+    logger.finalize("success")
+    assert (tmp_path / "metrics.csv").read_text().split() == [
+        "step,lr,train/loss,val/loss",
+        "0,0.5,2.0,",
+        "10,,1.0,3.0",
+    ]
+
+
+def test_a_second_logger_goes_on(tmp_path: Path) -> None:
+    first = MetricsCsv(str(tmp_path))
+    for step in range(4):
+        first.log_metrics({"train/loss": float(step)}, step=step)
+    first.finalize("success")
+    second = MetricsCsv(str(tmp_path))
+    second.forget_after(2)
+    second.log_metrics({"train/loss": 9.0}, step=2)
+    second.finalize("success")
+    assert (tmp_path / "metrics.csv").read_text().split() == ["step,train/loss", "0,0.0", "1,1.0", "2,9.0"]
+
+
+def test_curves_of_what_was_logged(tmp_path: Path) -> None:
+    rows = [
+        {"step": 0, "train/loss": 2.0, "lr": 1.0},
+        {"step": 5, "train/loss": 1.0, "val/text_to_image_recall_at_1": 0.5},
+    ]
+    assert panels(rows) == {
+        "losses": {"train/loss": ([0, 5], [2.0, 1.0])},
+        "retrieval": {"val/text_to_image_recall_at_1": ([5], [0.5])},
+    }
+    draw(rows, tmp_path / "samples" / "curves.png")
+    assert (tmp_path / "samples" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    draw([], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_a_half_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
+    first = MetricsCsv(str(tmp_path))
+    for step in range(3):
+        first.log_metrics({"train/loss": step + 0.125, "epoch": 0}, step=step)
+    first.finalize("success")
+    whole = (tmp_path / "metrics.csv").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for cut in range(len(lines[0]), len(whole)):
+        (tmp_path / "metrics.csv").write_bytes(whole[:cut])
+        complete = sum(len(b"".join(lines[: n + 1])) <= cut for n in range(1, 4))
+        assert [row["step"] for row in MetricsCsv(str(tmp_path)).rows] == list(range(complete))
+        assert (tmp_path / "metrics.csv").read_bytes() == b"".join(lines[: complete + 1]), "numbers are as they were"
+
+
+def test_a_row_grows_after_a_flush(tmp_path: Path) -> None:
+    logger = MetricsCsv(str(tmp_path))
+    logger.log_metrics({"train/loss": 2.0}, step=0)
+    logger.flush()
+    logger.log_metrics({"train/loss": 1.0, "lr": 0.5}, step=0)
+    logger.finalize("success")
+    assert (tmp_path / "metrics.csv").read_text().split() == ["step,train/loss,lr", "0,1.0,0.5"]

@@ -1,0 +1,194 @@
+"""Every kind of mistake in a config is found, all at once, with the nearest valid name."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from alignlab.configs import check as config
+from alignlab.configs.signatures import NotFound, _imported, signature
+from alignlab.runs import resuming
+from tiny_run import REPOSITORY
+
+Compose = Callable[..., DictConfig]
+
+
+def problems(cfg: DictConfig) -> list[str]:
+    with pytest.raises(config.ConfigError) as caught:
+        config.check(cfg)
+    return caught.value.problems
+
+
+def test_a_sound_config_passes(composed: Compose) -> None:
+    config.check(composed("model=clip"))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("+sed=1", ["sed: unknown key; did you mean seed?"]),
+        ("+optim.lrr=1", ["optim.lrr: unknown key; did you mean lr?"]),
+        ("+model.net.vision.dept=2", ["model.net.vision.dept: unknown key; did you mean depth?"]),
+        ("+callbacks.mine.every=3", ["callbacks.mine: has no _target_"]),
+        ("optim.schedule=cosin", ["optim.schedule: expects one of cosine", "got 'cosin'"]),
+        ("trainer.max_steps=many", ["trainer.max_steps: expects int, got 'many'"]),
+        ("trainer.max_steps=true", ["trainer.max_steps: expects int, got True"]),
+        ("optim.betas=[0.9]", ["optim.betas: expects tuple[float, float]"]),
+        ("optim.lr=???", ["optim.lr: has no value yet (???)"]),
+        ("optim.lr=${nowhere}", ["optim.lr: can't be resolved"]),
+        ("seed=zero", ["seed: expects int, got 'zero'"]),
+        ("model._target_=os.system", ["model._target_: os.system is outside the allowed packages"]),
+        ("model._target_=alignlab.systems.clip.ClipSytem", ["does not exist; did you mean ClipSystem?"]),
+        ("model._target_=alignlab.sistems.clip.ClipSystem", ["alignlab.sistems.clip.ClipSystem does not exist"]),
+        ("+model.vocabulary=3", ["model.vocabulary: is filled in by the run itself"]),
+        ("~model.net", ["model.net: missing; alignlab.systems.clip.ClipSystem needs it"]),
+        ("model.net=clip_tiny", ["model.net: expects a node with _target_"]),
+    ],
+)
+def test_one_problem(composed: Compose, override: str, expected: list[str]) -> None:
+    found = problems(composed("model=clip", override))
+    assert len(found) == 1
+    for text in expected:
+        assert text in found[0]
+
+
+def test_all_problems_at_once(composed: Compose) -> None:
+    found = problems(composed("model=clip", "+sed=1", "+optim.lrr=1", "trainer.max_steps=many", "optim.schedule=cosin"))
+    assert sorted(problem.split(":")[0] for problem in found) == [
+        "optim.lrr",
+        "optim.schedule",
+        "sed",
+        "trainer.max_steps",
+    ]
+
+
+def test_a_dropped_callback_is_fine(composed: Compose) -> None:
+    config.check(composed("model=clip", "callbacks.curves=null", "logger.csv=null"))
+
+
+def test_what_hydra_refuses_is_explained_whole(composed: Compose) -> None:
+    overrides = ["model=clipp", "data=null", "optim.lrr=3", "modle=clip", "model/nett=x", "trainer.max_steps=many"]
+    with pytest.raises((HydraException, ValueError)) as caught:
+        composed(*overrides)
+    found = config.explain(caught.value, overrides, REPOSITORY / "conf")
+    assert found[0].startswith("model=clipp: no such choice; did you mean clip? (choices: ")
+    assert found[1].startswith("data=null: no such choice (choices: ")
+    assert "model/nett: unknown group; did you mean model/net?" in found
+    assert "modle: unknown key; did you mean model?" in found
+    assert any(line.startswith("optim.lrr: unknown key; did you mean lr?") for line in found)
+    assert "trainer.max_steps: expects int, got 'many'" in found
+
+
+def test_an_override_that_cannot_be_read(composed: Compose) -> None:
+    with pytest.raises(HydraException) as caught:
+        composed("optim.lr=[1")
+    assert len(config.explain(caught.value, ["optim.lr=[1"], REPOSITORY / "conf")) == 1
+
+
+def test_resumed_takes_the_saved_config(composed: Compose, tmp_path) -> None:
+    saved = composed("model=clip", "optim.lr=0.5", "data.batch_size=4")
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(saved, resolve=True))
+    overrides = [f"resume={tmp_path}", "trainer=cpu", "optim.warmup_steps=7"]
+    cfg = resuming.resumed(composed(*overrides), overrides)
+    assert (cfg.optim.lr, cfg.data.batch_size, cfg.optim.warmup_steps, cfg.trainer.accelerator) == (0.5, 4, 7, "cpu")
+    assert cfg.resume == str(tmp_path)
+    with pytest.raises(config.ConfigError, match="holds no config"):
+        resuming.resumed(composed("resume=nowhere"), ["resume=nowhere"])
+
+
+def test_a_requeued_run_goes_on(composed: Compose, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(composed("model=clip", "optim.lr=0.5"), resolve=True))
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    for restarts, checkpoint, resume in (("0", True, None), ("1", False, None), ("1", True, str(tmp_path))):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        file = tmp_path / "checkpoints" / "last.ckpt"
+        file.touch() if checkpoint else file.unlink()
+        cfg = resuming.resumed(composed("model=clip"), ["model=clip"], tmp_path)
+        assert (cfg.resume, cfg.optim.lr) == (resume, 0.5 if resume else composed("model=clip").optim.lr)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "lightning.Trainer",
+        "lightning.pytorch.loggers.TensorBoardLogger",
+        "torch.optim.AdamW",
+        "alignlab.systems.clip.ClipSystem",
+        "alignlab.models.clip.Clip",
+        "alignlab.optim.adamw.adamw",
+        "alignlab.callbacks.meters.curves.Curves",
+        "alignlab.callbacks.keeping.checkpoint.Checkpoints",
+        "alignlab.inference.backend.Sampling",
+    ],
+)
+def test_signatures_from_source_equal_live_ones(target: str) -> None:
+    read, live = signature(target).parameters, _imported(target).parameters
+    empty = type(next(iter(live.values()))).empty if live else None
+    assert [(p.name, p.kind, p.default is empty) for p in read.values()] == [
+        (p.name, p.kind, p.default is empty) for p in live.values()
+    ]
+
+
+def test_a_signature_that_is_not_there() -> None:
+    with pytest.raises(NotFound):
+        signature("alignlab.nothing.here")
+
+
+def test_help_and_errors_are_fast_and_without_torch() -> None:
+    code = "import sys, runpy; sys.argv = ['train.py', *sys.argv[1:]]\ntry:\n    runpy.run_path('train.py', run_name='__main__')\n"
+    code += "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    helped = subprocess.run([sys.executable, "-c", code, "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert "model: albef, clip" in helped.stdout
+    assert helped.stderr.strip() == "False"
+    wrong = [sys.executable, "-c", code, "model=clip", "optim.lrr=1", "trainer.max_steps=many"]
+    failed = subprocess.run(wrong, cwd=REPOSITORY, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.splitlines()[-1] == "False"
+    assert "Traceback" not in failed.stderr
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    assert seconds < 4, "of computing, for both; about 1 without torch, 9 with it"
+
+
+def test_inference_has_its_own_root(composed: Compose) -> None:
+    words = ["model=outputs/sft", "task=score", "batch_size=4"]
+    assert config.inference_arguments(words) == ["model_path=outputs/sft", "task=score", "batch_size=4"]
+    config.check(composed(*config.inference_arguments(words), program="infer"), root=config.InferenceRoot)
+    wrong = composed(
+        "+bach_size=3", "dtype=float16", "sampling.stop=x", "task.overlap=no", "task=score", program="infer"
+    )
+    with pytest.raises(config.ConfigError) as caught:
+        config.check(wrong, root=config.InferenceRoot)
+    assert [problem.split(";")[0] for problem in caught.value.problems] == [
+        "model_path: has no value yet (???)",
+        "dtype: expects one of float32, bfloat16, got 'float16'",
+        "bach_size: unknown key",
+        "task.overlap: expects float, got 'no'",
+        "sampling.stop: expects tuple[str, ...], got 'x'",
+    ]
+
+
+def test_mistakes_on_a_command_line_of_inference(composed: Compose) -> None:
+    words = ["backend=compild", "task=scor", "model_path=x", "smapling=greedy"]
+    with pytest.raises(HydraException) as caught:
+        composed(*words, program="infer")
+    found = config.explain(caught.value, words, REPOSITORY / "conf", program="infer", root=config.InferenceRoot)
+    assert found[0].startswith("backend=compild: no such choice; did you mean compiled?")
+    assert found[1].startswith("task=scor: no such choice; did you mean score?")
+    assert found[2] == "smapling: unknown key; did you mean sampling?"
+
+
+@pytest.mark.parametrize(
+    "word", ["model=null", "model/peft=null", "callbacks=null", "experiment=null", "debug=null", "trainer=null"]
+)
+def test_a_group_set_to_null_is_one_line(composed: Compose, word: str) -> None:
+    words = ["model=sft", word] if "/" in word else [word]
+    with pytest.raises((HydraException, ValueError)) as caught:
+        composed(*words)
+    found = config.explain(caught.value, words, REPOSITORY / "conf")
+    assert len(found) == 1 and found[0].startswith(word) and "\n" not in found[0]

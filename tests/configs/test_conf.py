@@ -1,0 +1,66 @@
+"""Every file under conf/ composes and passes the check."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from alignlab.configs import check as config
+from tiny_run import REPOSITORY
+
+CONF = REPOSITORY / "conf"
+CHOICES = sorted(file.relative_to(CONF).with_suffix("") for file in CONF.rglob("*.yaml") if file.parent != CONF)
+PROGRAMS = {"backend", "prompt", "task", "sampling"}  # groups of infer.yaml
+MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+
+
+def problems(cfg: DictConfig, root: type = config.Root) -> list[str]:
+    """Problems but for values that only the user can know."""
+    try:
+        config.check(cfg, root=root)
+    except config.ConfigError as error:
+        return [problem for problem in error.problems if "has no value yet (???)" not in problem]
+    return []
+
+
+def related(choice: Path) -> list[str]:
+    """Models that a net or loss may belong to, the one with the longest common name first."""
+    return sorted(MODELS, key=lambda model: -len(model) if choice.name.startswith(model.split("_")[0]) else 0)
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] not in PROGRAMS], ids=str)
+def test_it_composes_and_passes(composed: Callable[..., DictConfig], choice: Path) -> None:
+    override = f"{choice.parent}={choice.name}"
+    if choice.parent.parts[0] == "model" and len(choice.parts) > 2:  # a part of a model: at least one model takes it
+        found = []
+        for model in related(choice):
+            found = (
+                problems(composed(f"model={model}", override))
+                if takes(model, choice.parts[1])
+                else found or ["no model"]
+            )
+            if not found:
+                return
+        pytest.fail(f"no model takes {choice}: {found}")
+    found = problems(composed(override))
+    if choice.parts[0] == "data":  # texts need a language model
+        found = min((problems(composed(f"model={model}", override)) for model in [*MODELS]), key=len) if found else []
+    assert found == []
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] in PROGRAMS], ids=str)
+def test_it_composes_and_passes_for_inference(composed: Callable[..., DictConfig], choice: Path) -> None:
+    cfg = composed(f"{choice.parent}={choice.name}", program="infer")
+    assert problems(cfg, config.InferenceRoot) == []
+
+
+def takes(model: str, part: str) -> bool:
+    """Whether a model's defaults list has a group for this part."""
+    return f"- {part}:" in (CONF / "model" / f"{model}.yaml").read_text()
+
+
+def test_values_are_plain() -> None:
+    for choice in CHOICES:
+        text = (CONF / choice).with_suffix(".yaml").read_text()
+        assert "\t" not in text and text.endswith("\n"), choice

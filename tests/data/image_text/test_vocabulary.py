@@ -1,0 +1,158 @@
+"""Tokenizers: the same in every process, saved and loaded, long captions cut and counted."""
+
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+from tokenizers import normalizers
+
+from alignlab.data.emoji.pictures import EmojiPairs
+from alignlab.data.emoji.scene_pairs import EmojiScenePairs
+from alignlab.data.emoji.scenes import EmojiScenes
+from alignlab.data.image_text.vocabulary import (
+    CaptionEncoder,
+    clean_caption,
+    load_tokenizer,
+    text_id,
+    train_tokenizer,
+    vocabulary_of,
+)
+
+TEXTS = ["a red apple above a dog", "two dogs left of a house", "a house, blue background"]
+
+
+def test_words_are_whole_and_case_does_not_matter():
+    tokenizer = train_tokenizer(TEXTS)
+    assert tokenizer.tokenize("Two DOGS above a house") == ["two", "dogs", "above", "a", "house"]
+    assert tokenizer.tokenize("a zebra") == ["a", "[UNK]"]
+    assert (
+        len(
+            {
+                tokenizer.pad_token_id,
+                tokenizer.cls_token_id,
+                tokenizer.sep_token_id,
+                tokenizer.mask_token_id,
+                tokenizer.unk_token_id,
+            }
+        )
+        == 5
+    )
+
+
+@pytest.mark.parametrize("kind", ["word", "wordpiece"])
+def test_round_trip_through_a_folder(tmp_path, kind):
+    tokenizer = train_tokenizer(TEXTS, kind, 200)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(str(tmp_path))
+    assert vocabulary_of(loaded) == vocabulary_of(tokenizer)
+    one, other = CaptionEncoder(tokenizer, 12)(TEXTS), CaptionEncoder(loaded, 12)(TEXTS)
+    assert (one[0] == other[0]).all() and (one[1] == other[1]).all()
+
+
+def test_training_is_deterministic_across_processes():
+    """Each rank trains its own copy: hash tables with random seeds inside the library must not show."""
+    texts = list(EmojiScenes(16).captions(300))
+    code = (
+        "import sys, json\nfrom alignlab.data.image_text.vocabulary import train_tokenizer\ntexts = json.load(sys.stdin)\n"
+        "print([sorted(train_tokenizer(texts, kind, 400).get_vocab().items()) for kind in ('word', 'wordpiece')])"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, input=json.dumps(texts)
+    )
+    assert (
+        other.stdout
+        == f"{[sorted(train_tokenizer(texts, kind, 400).get_vocab().items()) for kind in ('word', 'wordpiece')]}\n"
+    )
+
+
+def test_word_pieces_spell_unknown_words():
+    tokenizer = train_tokenizer(TEXTS, "wordpiece", 120)
+    assert tokenizer.tokenize("doge")[0] == "dog" and "[UNK]" not in tokenizer.tokenize("doge")
+    ids = tokenizer.encode("two dogs, background", add_special_tokens=False)
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ,", ",") == "two dogs, background"
+
+
+def test_template_padding_and_mask():
+    tokenizer = train_tokenizer(TEXTS)
+    ids, mask = CaptionEncoder(tokenizer, 12)(["a dog", "a house above a dog"])
+    assert ids.shape == (2, 6) and mask.sum(1).tolist() == [3, 6]
+    assert (ids[:, 0] == tokenizer.cls_token_id).all() and (ids[0, 3:] == tokenizer.pad_token_id).all()
+    assert not (ids == tokenizer.sep_token_id).any()
+    ids, mask = CaptionEncoder(tokenizer, 12, append_sep=True, pad_to_multiple=4)(["a dog"])
+    assert ids.shape == (1, 4) and ids[0, 3] == tokenizer.sep_token_id and mask.all()
+
+
+def test_long_captions_are_cut_and_counted(caplog):
+    encode = CaptionEncoder(train_tokenizer(TEXTS), 5, append_sep=True)
+    ids, mask = encode(["a dog", "a red apple above a dog"])
+    assert ids.shape == (2, 5) and mask[1].all() and ids[1, -1] == encode.vocabulary.sep_id
+    assert (encode.num_long, encode.num_seen) == (1, 2)
+    with caplog.at_level(logging.WARNING):
+        assert encode.warn_of_losses(TEXTS).cut == 3
+        assert encode.warn_of_losses(["a dog"]).cut == 0
+    assert len(caplog.records) == 1 and "3 of 3 captions (100.0 %) are longer than data.context_length=5" in caplog.text
+
+
+def test_a_trained_tokenizer_strips_nothing():
+    words = ["ハーブ", "ハープ", "piñata", "pinata", "إوَزة", "إوزة", "cocô", "coco"]
+    for kind in ("word", "wordpiece"):
+        tokenizer = train_tokenizer(words, kind, 200)
+        assert len({tuple(tokenizer.encode(word)) for word in words}) == len(words)
+        assert tokenizer.encode("pin\u0303ata PIÑATA") == tokenizer.encode(
+            "piñata pi\u00f1ata"
+        )  # however it is composed
+
+
+def test_every_caption_of_the_emoji_has_ids_of_its_own():
+    for language in ("en", "ja", "zh"):
+        source = EmojiPairs(24, language)
+        texts = [*source.vocabulary_texts(), *source.held_out_texts()]
+        tokenizer = train_tokenizer(source.vocabulary_texts(), "wordpiece", 2048, source.held_out_texts())
+        assert len(tokenizer) <= 2048
+        assert CaptionEncoder(tokenizer, 100).warn_of_losses(texts) == (0, 0, 0)
+
+
+def test_ids_of_the_default_scenes_are_those_of_the_first_release():
+    source = EmojiScenePairs(EmojiScenes(48), 1000, 500)
+    ids = sorted(train_tokenizer(source.vocabulary_texts()).get_vocab().items())
+    assert hashlib.md5(json.dumps(ids).encode()).hexdigest() == "09e007b4f943df42fcf1702697727840"
+
+
+def test_chinese_characters_take_one_id_and_too_many_letters_are_refused():
+    characters = [chr(0x4E00 + i) for i in range(100)]
+    assert len(train_tokenizer(["ab", *characters], "wordpiece", 109)) == 109  # 5 special, 102 letters, ##a and ##b
+    with pytest.raises(ValueError, match=r"data.vocab_size is 108; the captions' 102 letters need 109"):
+        train_tokenizer(["ab", *characters], "wordpiece", 108)
+
+
+def test_captions_that_collide_are_counted_and_said(caplog):
+    encode = CaptionEncoder(train_tokenizer(TEXTS), 6)
+    captions = ["a dog", "A  dog", "a cat", "a bird", "two dogs left of a house", "two dogs left of a dog"]
+    assert encode.warn_of_losses(captions) == (2, 2, 4)
+    assert "2 of 6 captions have words that the tokenizer doesn't know ([UNK]), such as 'a cat'" in caplog.text
+    assert "4 of 5 different captions have the same ids as another one" in caplog.text
+    assert "such as 'a cat' and 'a bird'" in caplog.text
+    stripping = train_tokenizer(["pinata", "piñata"])
+    stripping.backend_tokenizer.normalizer = normalizers.BertNormalizer()
+    assert CaptionEncoder(stripping, 6).warn_of_losses(["pinata", "piñata"]).equal == 2
+
+
+def test_bad_names_and_settings(tmp_path):
+    with pytest.raises(ValueError, match=r"data.tokenizer='.*' can't be loaded"):
+        load_tokenizer(str(tmp_path))
+    with pytest.raises(ValueError, match=r"data.tokenizer_kind is 'letters'"):
+        train_tokenizer(TEXTS, "letters")
+    with pytest.raises(ValueError, match=r"data.context_length is 2"):
+        CaptionEncoder(train_tokenizer(TEXTS), 2)
+
+
+def test_cleaning_and_text_ids():
+    assert (
+        clean_caption("A well-known <person>, near the sea/shore: 'wow'!")
+        == "a well known person near the sea shore wow"
+    )
+    assert clean_caption("a b c d", max_words=2) == "a b"
+    assert text_id("A  dog") == text_id("a dog ") != text_id("a cat") and 0 <= text_id("x") < 2**63

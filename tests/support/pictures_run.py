@@ -1,0 +1,54 @@
+"""A run directory of a tiny vision-language model, and scenes as picture files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+
+from alignlab.runs import train as run
+from alignlab.tasks.pictures.subject import VisionLanguage
+from tiny_run import REPOSITORY
+
+NETS = {
+    "albef": ("model.queue_size=64", "model.net.encoder.dropout=0.0"),
+    "clip": (),
+    "siglip": (),
+}
+
+
+def write_run(folder: Path, model: str) -> Path:
+    """A run directory with random weights that lie further apart than at the start of a training."""
+    data = ("data=emoji_scenes", "data.num_train=64", "data.num_val=12", "data.num_workers=0")
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides=[f"model={model}", *data])
+    torch.manual_seed(0)
+    _, system = run.build(cfg)
+    system.configure_model()
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save({"state_dict": system.state_dict()}, folder / "checkpoints" / "last.ckpt")
+    OmegaConf.save(cfg, folder / "config.yaml", resolve=False)
+    text = (folder / "config.yaml").read_text().replace("${choice:model}", model)
+    (folder / "config.yaml").write_text(text)
+    return folder
+
+
+def load_subject(folder: Path) -> VisionLanguage:
+    """What the door would hand to a task."""
+    return VisionLanguage(*run.load_system(folder), folder, batch_size=5)
+
+
+def write_pictures(
+    subject: VisionLanguage, folder: Path, place: Callable[[int], str] = lambda n: f"{n:02}"
+) -> list[str]:
+    """The held-out scenes at the model's size as PNG files, which lose nothing, and their captions."""
+    captions = []
+    for number in range(12):
+        file = folder / f"{place(number)}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture: Image.Image = subject.datamodule.picture(number)
+        picture.save(file)
+        captions.append(subject.datamodule.caption(number))
+    return captions

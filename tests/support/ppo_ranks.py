@@ -1,0 +1,50 @@
+"""What each of two processes does in `test_ppo.py`."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from alignlab.models.language.loading import pretrained
+from alignlab.systems.rlhf.kl_controller import KlController
+from alignlab.systems.rlhf.objective import Objective
+from alignlab.systems.rlhf.ppo import PpoSystem
+from alignlab.systems.rlhf.update import Update
+from tiny_policy import VOCABULARY, Prompts, Recorder, count_good, save_model, sgd, trainer
+
+
+def train(folder: Path, ranks: int) -> dict:
+    """Two updates with a joint batch of 8, unequal numbers of tokens on the ranks; weights, metrics and state afterwards."""
+    system = PpoSystem(
+        partial(pretrained, path=str(folder / "model")),
+        count_good,
+        vocabulary=VOCABULARY,
+        optim=lambda module, total_steps: sgd(module),
+        kl=KlController(0.1, target=0.01, horizon=100),
+        objective=Objective(entropy_coefficient=0.01),
+        score_scale="running",
+        whiten_rewards=True,
+        response_length=8,
+        update=Update(epochs=2, micro_batch_size=3, max_grad_norm=0.5),
+    )
+    recorder = Recorder()
+    settings = {"strategy": "ddp", "devices": ranks} if ranks > 1 else {}
+    one = trainer(folder / "run", 2, callbacks=[recorder], **settings)
+    one.fit(system, datamodule=Prompts(8 // ranks))
+    state = {"kl": system.kl.coefficient, **system.scale.state_dict()}
+    return {"weights": system.state_dict(), "metrics": recorder.rows, "state": state}
+
+
+def main() -> None:
+    """Entry point of both processes: Lightning starts the second one by itself."""
+    torch.set_num_threads(1)
+    folder = Path(os.environ["PPO_FOLDER"])
+    found = train(folder, 2)
+    torch.save(found, folder / f"{os.environ.get('LOCAL_RANK', '0')}.pt")
+
+
+if __name__ == "__main__":
+    main()
+
+__all__ = ["save_model", "train"]
