@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
@@ -192,3 +193,14 @@ def test_a_group_set_to_null_is_one_line(composed: Compose, word: str) -> None:
         composed(*words)
     found = config.explain(caught.value, words, REPOSITORY / "conf")
     assert len(found) == 1 and found[0].startswith(word) and "\n" not in found[0]
+
+
+def test_settings_stand_for_what_the_base_class_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "family.py").write_text(
+        "class Parent:\n    def __init__(self, net, *, beta: float = 1.0, kind: str = 'a', seed: int = 0): ...\n"
+        "class Child(Parent):\n    def __init__(self, gamma: float = 2.0, **settings):\n        super().__init__(kind='b', **settings)\n"
+        "class Grandchild(Child):\n    def __init__(self, *, beta: float = 3.0, **settings):\n        super().__init__(beta=beta, **settings)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert str(signature("family.Child")) == "(gamma: float = 2.0, *, net, beta: float = 1.0, seed: int = 0)"
+    assert list(signature("family.Grandchild").parameters) == ["beta", "gamma", "net", "seed"]

@@ -21,6 +21,8 @@ _KNOWN = {
     "Optional": typing.Optional,
 }
 
+# The name that says so: `def __init__(self, own, **settings)` takes, besides, what its base class takes.
+SETTINGS = "settings"
 _PLAIN = inspect.Signature()  # of a class without a constructor of its own
 
 
@@ -104,9 +106,29 @@ class _Module:
             return module.fields(node)
         for statement in node.body:
             if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-                return module.parameters(statement, skip_first=True)
+                own = module.parameters(statement, skip_first=True)
+                passed_on = statement.args.kwarg is not None and statement.args.kwarg.arg == SETTINGS
+                return module.with_settings(own, node, statement) if passed_on else own
         inherited = [module.base(base) for base in node.bases]
         return None if None in inherited else next((found for found in inherited if found is not _PLAIN), _PLAIN)
+
+    def with_settings(
+        self, own: inspect.Signature, node: ast.ClassDef, constructor: ast.FunctionDef
+    ) -> inspect.Signature | None:
+        """A constructor's signature where `**settings` stands for what its base class takes, less what `super().__init__(...)` is given besides."""
+        inherited = [found for base in node.bases if (found := self.base(base)) is not None and found is not _PLAIN]
+        if not inherited:
+            return None
+        calls = [
+            c for c in ast.walk(constructor) if isinstance(c, ast.Call) and ast.unparse(c.func) == "super().__init__"
+        ]
+        base = list(inherited[0].parameters.values())
+        given = {keyword.arg for call in calls for keyword in call.keywords}
+        given |= {p.name for call in calls for p in base[: len(call.args)]}
+        kinds = inspect.Parameter
+        named = [p for p in own.parameters.values() if p.kind is not kinds.VAR_KEYWORD]
+        given |= {p.name for p in named}
+        return inspect.Signature(named + [p.replace(kind=kinds.KEYWORD_ONLY) for p in base if p.name not in given])
 
     def fields(self, node: ast.ClassDef) -> inspect.Signature:
         """Signature of a NamedTuple: its fields, in order."""
