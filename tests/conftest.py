@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+import alignlab.configs.check  # noqa: F401  resolvers of the configs; and whatever imports torchvision comes after the package
 from tiny_run import REPOSITORY
 
 

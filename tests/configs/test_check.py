@@ -202,5 +202,5 @@ def test_settings_stand_for_what_the_base_class_takes(tmp_path: Path, monkeypatc
         "class Grandchild(Child):\n    def __init__(self, *, beta: float = 3.0, **settings):\n        super().__init__(beta=beta, **settings)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert str(signature("family.Child")) == "(gamma: float = 2.0, *, net, beta: float = 1.0, seed: int = 0)"
+    assert str(signature("family.Child")) == "(gamma: float = 2.0, *, net: Any, beta: float = 1.0, seed: int = 0)"
     assert list(signature("family.Grandchild").parameters) == ["beta", "gamma", "net", "seed"]
