@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignlab import distributed
+from alignlab.distributed import collectives
 from alignlab.types.pairs import RetrievalBatch
 
 
@@ -43,13 +43,13 @@ def _padded_cat(parts: list[Tensor]) -> Tensor:
 
 def gather_rows(x: Tensor) -> Tensor:
     """Concatenate every rank's rows in rank order; ranks may differ in any size (zeros fill up), also by having none."""
-    if distributed.world_size() == 1:
+    if collectives.world_size() == 1:
         return x
-    sizes = distributed.all_gather(torch.tensor([x.shape], device=x.device))  # (R, ndim)
+    sizes = collectives.all_gather(torch.tensor([x.shape], device=x.device))  # (R, ndim)
     rows, largest = sizes[:, 0].tolist(), sizes.amax(0).tolist()
     full = x.new_zeros(largest, dtype=torch.uint8 if x.dtype == torch.bool else x.dtype)
     full[tuple(slice(0, size) for size in x.shape)] = x
-    blocks = distributed.all_gather(full).split(max(largest[0], 1))
+    blocks = collectives.all_gather(full).split(max(largest[0], 1))
     return torch.cat([block[:n] for block, n in zip(blocks, rows, strict=False)]).to(x.dtype)
 
 
@@ -105,7 +105,7 @@ def _assemble(columns: dict[str, list[Tensor]], keep_tokens: bool, device: torch
         raise ValueError("the retrieval set is empty")
     if bool((index[1:] == index[:-1]).any()):
         raise ValueError("the retrieval set holds a picture twice: its loader must shard without padding")
-    owner = gather_rows(torch.full_like(local_index, distributed.rank()))[order]
+    owner = gather_rows(torch.full_like(local_index, collectives.rank()))[order]
     belongs = whole("of", 1, torch.int64)
     # 0..I-1 also where only some batches were read
     picture = torch.searchsorted(index, belongs).clamp(max=len(index) - 1)

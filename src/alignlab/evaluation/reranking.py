@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from alignlab import distributed
+from alignlab.distributed import collectives
 from alignlab.evaluation.encoding import EncodedSet, gather_rows
 from alignlab.evaluation.retrieval import Candidates, Reranking, similarity
 
@@ -77,9 +77,9 @@ def score_pairs(
     Within a picture short texts come first, so that each pass of at most `texts_per_pass` texts is cropped to its own longest.
     """
     owner = encoded.image_rank[image]
-    own = (owner == distributed.rank()).nonzero().flatten()
+    own = (owner == collectives.rank()).nonzero().flatten()
     local = _score_own(net, encoded, image[own], text[own], score, texts_per_pass)
-    if distributed.world_size() == 1:
+    if collectives.world_size() == 1:
         return local
     scores = torch.empty(len(image), dtype=torch.float32, device=local.device)
     scores[owner.argsort(stable=True)] = gather_rows(local)
@@ -96,7 +96,7 @@ def _score_own(
     length = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).clamp(min=1)[text]
     order = (image * (mask.shape[1] + 1) + length).argsort(stable=True)
     pictures, counts = image.unique_consecutive(return_counts=True)
-    mine = (encoded.image_rank == distributed.rank()).nonzero().flatten()
+    mine = (encoded.image_rank == collectives.rank()).nonzero().flatten()
     slots = torch.searchsorted(mine, pictures)
     # Everything the host needs to steer by, in one go: the loop below never waits for the device.
     slots, counts, lengths = slots.tolist(), counts.tolist(), length[order].tolist()

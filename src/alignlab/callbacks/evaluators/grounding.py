@@ -4,10 +4,10 @@ import lightning
 import torch
 from torch import Tensor
 
-from alignlab import distributed
 from alignlab.callbacks.evaluators.evaluator import Evaluator, Every, read_by
 from alignlab.callbacks.evaluators.retrieval import encode_split
 from alignlab.callbacks.evaluators.samples import text_heat
+from alignlab.distributed import collectives
 from alignlab.evaluation.encoding import EncodedSet, gather_rows
 from alignlab.evaluation.grounding import box_mask, mean_heat, pointing_game, upsample
 from alignlab.evaluation.words import tokens_of
@@ -52,7 +52,7 @@ class GroundingEvaluator(Evaluator):
     def _play(self, net: torch.nn.Module, encoded: EncodedSet, datamodule: lightning.LightningDataModule) -> Tensor:
         """Hit and chance of every noun on this rank's pictures: (M, 2)."""
         device = encoded.text_features.device
-        own = (encoded.image_rank == distributed.rank()).nonzero().flatten()
+        own = (encoded.image_rank == collectives.rank()).nonzero().flatten()
         texts = torch.searchsorted(encoded.image_of_text, own).tolist()
         numbers, ids = encoded.image_index[own].tolist(), encoded.text_ids.cpu()
         results = [torch.zeros(0, 2, device=device)]

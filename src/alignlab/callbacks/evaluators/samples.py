@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alignlab import distributed
 from alignlab.callbacks.evaluators.evaluator import Callback, evaluation, read_by
 from alignlab.callbacks.evaluators.retrieval import encode_split
+from alignlab.distributed import collectives
 from alignlab.evaluation.encoding import EncodedSet
 from alignlab.evaluation.grounding import grad_cam, mean_heat
 from alignlab.evaluation.reranking import nearest, score_pairs
@@ -91,7 +91,7 @@ class SampleSheets(Callback):
             )
             index, chosen = encoded.image_index.tolist(), _spread(len(encoded.image_index), self.num_captions)
             answers = search(net if matches else None, encoded, chosen, self.rerank_top_k)
-            if distributed.rank() != 0:
+            if collectives.rank() != 0:
                 return
             folder = Path(trainer.default_root_dir) / "samples"
             folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class SampleSheets(Callback):
 
     def _look(self, net: torch.nn.Module, encoded: EncodedSet, datamodule: Any) -> list[Row]:
         """Heat of single words on some of this rank's pictures."""
-        own = (encoded.image_rank == distributed.rank()).nonzero().flatten().tolist()
+        own = (encoded.image_rank == collectives.rank()).nonzero().flatten().tolist()
         rows = []
         for slot in _spread(len(own), self.num_scenes):
             text = int(torch.searchsorted(encoded.image_of_text, own[slot]))

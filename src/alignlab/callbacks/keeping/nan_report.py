@@ -13,10 +13,10 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from alignlab import distributed
 from alignlab.callbacks.keeping import random_states
 from alignlab.callbacks.keeping.spike_guard import SpikeGuard
 from alignlab.callbacks.meters.gradients import BeforeStep
+from alignlab.distributed import collectives
 from alignlab.systems.diverged import Diverged
 
 
@@ -81,7 +81,7 @@ class NanReport(BeforeStep):
         if self._first is None:
             return
         # over ranks the earliest: -1 counts as latest
-        first = distributed.reduce_min(self._first.where(self._first >= 0, torch.iinfo(torch.int64).max)).tolist()
+        first = collectives.reduce_min(self._first.where(self._first >= 0, torch.iinfo(torch.int64).max)).tolist()
         step = min(first)
         if step == torch.iinfo(torch.int64).max:
             return
@@ -89,7 +89,7 @@ class NanReport(BeforeStep):
         again = values is not None and step == trainer.global_step and module.automatic_optimization
         where = self._where(trainer, module) if again else None
         worst = values[index] if values is not None and step == trainer.global_step else None
-        found = distributed.gather_objects((where, None if worst is None or worst.isfinite() else _name(worst)))
+        found = collectives.gather_objects((where, None if worst is None or worst.isfinite() else _name(worst)))
         rank, places = next(((r, place) for r, (place, _) in enumerate(found) if place), (0, None))
         value = next((v for _, v in found if v), "not finite")
         on_rank = f" on rank {rank}" if len(found) > 1 and places else ""

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import lightning
 
-from alignlab import distributed
 from alignlab.callbacks.keeping import random_states
 from alignlab.callbacks.keeping.random_states import States
+from alignlab.distributed import collectives
 
 
 class Moment(NamedTuple):
@@ -48,7 +48,7 @@ def write_down(trainer: lightning.Trainer, moment: Moment, checkpoint: dict[str,
     else:
         _begin_epoch(epochs, after=False)
     fit["state_dict"]["combined_loader"] = moment.loaders if in_epoch else []
-    checkpoint["random"] = {"seed": seed, "ranks": distributed.gather_objects(moment.random)}
+    checkpoint["random"] = {"seed": seed, "ranks": collectives.gather_objects(moment.random)}
 
 
 def _begin_epoch(epochs: dict[str, Any], after: bool) -> None:

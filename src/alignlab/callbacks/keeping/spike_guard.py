@@ -19,10 +19,10 @@ import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 
-from alignlab import distributed
 from alignlab.callbacks.keeping.checkpoint import Checkpoints
 from alignlab.callbacks.keeping.snapshot import MovingState, Snapshot
 from alignlab.callbacks.meters.gradients import BeforeStep
+from alignlab.distributed import collectives
 from alignlab.files.writing import write_text
 from alignlab.systems.diverged import Diverged
 
@@ -127,7 +127,7 @@ class SpikeGuard(BeforeStep):
         loss, norm = (math.nan if x is None else float(x) for x in (loss, norm))
         signals = (loss, norm if math.isnan(norm) else math.log(max(norm, 1e-30)))
         own = self.score(signals)
-        z = float(distributed.reduce_max(torch.tensor(own, device=module.device, dtype=torch.float64)))
+        z = float(collectives.reduce_max(torch.tensor(own, device=module.device, dtype=torch.float64)))
         if z < self.threshold:
             self.history.append(signals)
             self._healthy += 1
@@ -180,12 +180,12 @@ class SpikeGuard(BeforeStep):
 
     def state_dict(self) -> dict[str, Any]:
         moving = self._known if self._moving is None else self._moving.moving
-        histories = distributed.gather_objects(list(self.history))  # every rank has its own
+        histories = collectives.gather_objects(list(self.history))  # every rank has its own
         return {"histories": histories, "taken_back": self.taken_back, "healthy": self._healthy, "moving": moving}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         histories = state_dict["histories"]
-        own = histories[distributed.rank() if len(histories) == distributed.world_size() else 0]
+        own = histories[collectives.rank() if len(histories) == collectives.world_size() else 0]
         self.history.extend(tuple(signals) for signals in own)
         self.taken_back, self._healthy = state_dict["taken_back"], state_dict["healthy"]
         self._known = state_dict["moving"]
