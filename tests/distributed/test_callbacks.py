@@ -3,7 +3,7 @@
 import inspect
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 import pytest
 from lightning.pytorch.callbacks import Callback
@@ -28,9 +28,9 @@ def test_every_callback_of_the_configs_is_tried() -> None:
 
 def test_every_callback_says_what_ranks_do_together() -> None:
     silent = []
-    for module in iter_modules(alignlab.callbacks.__path__):
-        for name, thing in vars(import_module(f"alignlab.callbacks.{module.name}")).items():
-            home = f"alignlab.callbacks.{module.name}"
+    for module in walk_packages(alignlab.callbacks.__path__, "alignlab.callbacks."):
+        home = module.name
+        for name, thing in vars(import_module(home)).items():
             own = inspect.isclass(thing) and issubclass(thing, Callback) and thing.__module__ == home
             if own and "\n    Ranks: " not in (thing.__doc__ or ""):
                 silent.append(f"{module.name}.{name}")

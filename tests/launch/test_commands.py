@@ -11,9 +11,9 @@ from subprocess import Popen
 
 import pytest
 import torch
-from launch.running import ENDLESS, MINUTE, PATIENCE, TRAIN, alive, end, of_rank, result_of, start, trains, until
 
 from alignlab.launch import run_lock
+from running import ENDLESS, MINUTE, PATIENCE, TRAIN, alive, end, of_rank, result_of, start, trains, until
 from tiny_run import TINY
 
 pytestmark = pytest.mark.distributed
