@@ -16,7 +16,8 @@ from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
 from alignlab.systems.clip import ClipSystem
-from tiny_training import WORDS, fit, pairs
+from recorder import fit
+from tiny_training import WORDS, pairs
 
 VISION = partial(vision_transformer, image_size=16, patch_size=4, width=16, depth=3, heads=2)
 TEXT = partial(TextTower, context_length=7, width=16, depth=3, heads=2)

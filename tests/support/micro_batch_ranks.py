@@ -16,7 +16,8 @@ from alignlab.strategies.fsdp import Fsdp
 from alignlab.strategies.replica import gathered
 from alignlab.systems.clip import ClipSystem
 from alignlab.types.pairs import PairBatch
-from tiny_training import WORDS, fit, pairs
+from recorder import fit
+from tiny_training import WORDS, pairs
 
 PAIRS, STEPS = 8, 3
 # What the two processes do besides micro-batches.

@@ -11,7 +11,8 @@ from alignlab.systems.rlhf.kl_controller import KlController
 from alignlab.systems.rlhf.objective import Objective
 from alignlab.systems.rlhf.ppo import PpoSystem
 from alignlab.systems.rlhf.update import Update
-from tiny_policy import VOCABULARY, Prompts, Recorder, count_good, save_model, sgd, trainer
+from recorder import Recorder
+from tiny_policy import VOCABULARY, Prompts, count_good, save_model, sgd, trainer
 
 
 def train(folder: Path, ranks: int) -> dict:

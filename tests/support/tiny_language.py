@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
+import recorder
 from alignlab.models.language.loading import llama
 from alignlab.optim.adamw import adamw
 from alignlab.types.language import LanguageVocabulary, PreferenceBatch, TokenBatch
@@ -45,25 +46,9 @@ def preference_batch(lengths: list[int], seed: int = 0, share: float = 1.0) -> P
     )
 
 
-class Recorder(pl.Callback):
-    """Losses of all steps."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
-        self.losses.append(outputs["loss"].item())
-
-
 def fit(system: pl.LightningModule, steps: int, batches: list, **settings) -> list[float]:
     """Trains on a list of batches again and again; the losses."""
-    recorder = Recorder()
-    trainer = pl.Trainer(
-        max_steps=steps, max_epochs=-1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[recorder], num_sanity_val_steps=0, **settings,
-    )  # fmt: skip
-    trainer.fit(system, DataLoader(batches, batch_size=None))
-    return recorder.losses
+    return recorder.fit(system, steps, batches, **settings)[1]
 
 
 def validated(system: pl.LightningModule, batches: list) -> dict[str, float]:

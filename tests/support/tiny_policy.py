@@ -5,7 +5,6 @@ from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
@@ -164,16 +163,6 @@ def trainer(folder: Path, max_steps: int, **settings) -> lightning.Trainer:
             | settings
         ),
     )
-
-
-class Recorder(Callback):
-    """Keeps the metrics of every step."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self.rows.append({k: float(v) for k, v in trainer.callback_metrics.items()})
 
 
 def sgd(module: torch.nn.Module) -> dict:

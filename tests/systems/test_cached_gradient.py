@@ -15,7 +15,8 @@ from alignlab.optim.adamw import adamw
 from alignlab.systems.cached_gradient import cached_gradient_loss, check_rows_are_independent
 from alignlab.systems.clip import ClipSystem
 from alignlab.types.pairs import PairBatch, Vocabulary
-from tiny_training import WORDS, fit, pairs
+from recorder import fit
+from tiny_training import WORDS, pairs
 
 LOSSES = {"info_nce": InfoNce(), "siglip": SigLip(chunk_size=5)}
 

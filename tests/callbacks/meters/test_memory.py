@@ -14,7 +14,8 @@ from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from alignlab.systems.clip import ClipSystem
-from tiny_training import WORDS, fit, pairs
+from recorder import fit
+from tiny_training import WORDS, pairs
 
 
 class Spike(lightning.Callback):

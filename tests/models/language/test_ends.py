@@ -23,7 +23,8 @@ from alignlab.models.language.lora import add_lora
 from alignlab.optim.adamw import adamw
 from alignlab.systems.language.sft import SftSystem
 from alignlab.systems.rlhf.grpo import GrpoSystem
-from tiny_policy import VOCABULARY, WORDS, Prompts, Recorder, constant_rate, count_good, make_tokenizer, trainer
+from recorder import Recorder
+from tiny_policy import VOCABULARY, WORDS, Prompts, constant_rate, count_good, make_tokenizer, trainer
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<bot>' if m['role'] == 'assistant' else '<user>' }}{{ m['content'] }}<turn>\n{% endfor %}"

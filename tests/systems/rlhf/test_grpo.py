@@ -11,7 +11,8 @@ from alignlab.models.language.loading import pretrained
 from alignlab.systems.rlhf.grpo import GrpoSystem
 from alignlab.systems.rlhf.objective import Objective
 from alignlab.systems.rlhf.update import Update
-from tiny_policy import VOCABULARY, Prompts, Recorder, constant_rate, count_good, save_model, sgd, trainer
+from recorder import Recorder
+from tiny_policy import VOCABULARY, Prompts, constant_rate, count_good, save_model, sgd, trainer
 
 
 @pytest.fixture(scope="module")

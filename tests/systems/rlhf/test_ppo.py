@@ -17,7 +17,8 @@ from alignlab.systems.rlhf.kl_controller import KlController
 from alignlab.systems.rlhf.objective import Objective
 from alignlab.systems.rlhf.ppo import PpoSystem
 from alignlab.systems.rlhf.update import Update, clip
-from tiny_policy import VOCABULARY, PlainBackend, Prompts, Recorder, constant_rate, count_good, save_model, sgd, trainer
+from recorder import Recorder
+from tiny_policy import VOCABULARY, PlainBackend, Prompts, constant_rate, count_good, save_model, sgd, trainer
 
 
 @pytest.fixture(scope="module")

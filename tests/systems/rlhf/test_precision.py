@@ -14,7 +14,8 @@ from alignlab.systems.rlhf.grpo import GrpoSystem
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from alignlab.systems.rlhf.ppo import PpoSystem
 from alignlab.systems.rlhf.update import Update
-from tiny_policy import VOCABULARY, Prompts, Recorder, constant_rate, count_good, make_model, save_model, trainer
+from recorder import Recorder
+from tiny_policy import VOCABULARY, Prompts, constant_rate, count_good, make_model, save_model, trainer
 
 
 @pytest.fixture(scope="module")
