@@ -94,7 +94,7 @@ def alignlab_net(size: Size) -> nn.Module:
 def alignlab_step(
     size: Size, precision: str, dynamic: bool, device: str = "cpu", compiled: bool = False
 ) -> tuple[Step, int]:
-    """Our net, loss and optimizer as `ClipSystem` runs them."""
+    """Our net, loss and optimizer as `ClipMethod` runs them."""
     from alignlab.losses.contrastive import InfoNce
     from alignlab.optim.adamw import adamw
 

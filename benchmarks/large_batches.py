@@ -3,7 +3,7 @@
     python benchmarks/large_batches.py [--batch 128] [--micro 32 16] [--rounds 5] [--device cuda] [--dry-run]
 
 Both sides train equal architectures on the same pairs in one process, turn by turn; a turn is a whole optimizer step on the whole batch. Theirs is
-one epoch of `open_clip_train.train.train_one_epoch` over loaders of micro-batches; ours is `ClipSystem`'s step. Memory comes from a process per row.
+one epoch of `open_clip_train.train.train_one_epoch` over loaders of micro-batches; ours is `ClipMethod`'s step. Memory comes from a process per row.
 Errors are distances of the gradient from that of the same side's whole batch, relative to its length. Needs the `bench` extra.
 """
 
@@ -35,10 +35,10 @@ Step = Callable[[], object]
 
 
 def alignlab_step(net: nn.Module, size: Size, micro: int, device: str) -> Step:
-    """As `ClipSystem.training_step` and the optimizer's step."""
+    """As `ClipMethod.forward` and the optimizer's step."""
     from alignlab.losses.contrastive import InfoNce
+    from alignlab.methods.cached_gradient import cached_gradient_loss
     from alignlab.optim.adamw import adamw
-    from alignlab.systems.cached_gradient import cached_gradient_loss
 
     loss = InfoNce()
     parts = list(zip(*(x.to(device).split(micro) for x in make_batch(size)), strict=True))
@@ -96,7 +96,7 @@ def gradients(side: str, size: Size, micro: int, device: str) -> tuple[Tensor, f
     net, step = build(side, size, micro, device)
     step()
     found = {name: p.grad.flatten() for name, p in net.named_parameters()}
-    temperature = found.pop("logit_scale" if side == "open_clip" else "temperature")
+    temperature = found.pop("logit_scale")
     return torch.cat(list(found.values())), float(temperature)
 
 

@@ -16,6 +16,7 @@ LAYERS = [
     {"types", "distributed", "files"},
     {"models", "losses", "optim", "cost", "data"},
     {"evaluation", "prompting", "inference"},
+    {"methods"},
     {"launch"},
     {"systems", "callbacks", "strategies", "data.modules", "tasks"},
     {"runs", "configs", "cli", "tools"},
@@ -24,6 +25,7 @@ KNOW_HYDRA = {"runs", "configs", "cli"}
 KNOW_LIGHTNING = {"systems", "callbacks", "strategies", "data.modules", "runs", "cli", "tools"}
 STRANGERS = [
     ("models", "losses"),
+    ("methods", "data"),
     ("systems", "data"),
     ("systems", "data.modules"),
     ("callbacks", "data"),

@@ -15,9 +15,8 @@ from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
-from alignlab.systems.clip import ClipSystem
 from recorder import fit
-from tiny_training import WORDS, pairs
+from tiny_training import WORDS, clip_system, pairs
 
 VISION = partial(vision_transformer, image_size=16, patch_size=4, width=16, depth=3, heads=2)
 TEXT = partial(TextTower, context_length=7, width=16, depth=3, heads=2)
@@ -29,9 +28,7 @@ def make_system(kind: str, dropout: float = 0.1, **settings):
     """ALBEF has dropout, whose numbers must be drawn again where activations are computed again."""
     torch.manual_seed(0)
     if kind == "clip":
-        return ClipSystem(
-            partial(Clip, VISION, TEXT, embed_dim=8), InfoNce(), vocabulary=WORDS, optim=OPTIM, **settings
-        )
+        return clip_system(partial(Clip, VISION, TEXT, embed_dim=8), InfoNce(), OPTIM, **settings)
     net = partial(Albef, partial(ENCODER, dropout=dropout, attention_dropout=dropout))
     return AlbefPretrainingSystem(net, vocabulary=WORDS, optim=OPTIM, queue_size=8, **settings)
 

@@ -13,7 +13,7 @@ from alignlab.configs import check as config
 from alignlab.data.image_text.batches import ResumableLoader
 from alignlab.runs import resuming
 from alignlab.runs import train as run
-from alignlab.systems.clip import ClipSystem
+from alignlab.systems.method_system import MethodSystem
 from tiny_run import TINY
 
 Prepare = Callable[..., DictConfig]
@@ -110,14 +110,14 @@ def test_another_rate_and_batch_size_take_effect(
     )
     run.train(prepared(tmp_path, *common, "optim.lr=1e-3", "trainer.max_steps=3"))
     seen: list[tuple[int, int, float]] = []
-    step = ClipSystem.training_step
+    step = MethodSystem.training_step
 
-    def training_step(self: ClipSystem, batch: object, index: int) -> torch.Tensor:
+    def training_step(self: MethodSystem, batch: object, index: int) -> torch.Tensor:
         rates = {float(group["lr"]) for group in self.optimizers(use_pl_optimizer=False).param_groups}
         seen.append((index, len(batch.image), max(rates)))
         return step(self, batch, index)
 
-    monkeypatch.setattr(ClipSystem, "training_step", training_step)
+    monkeypatch.setattr(MethodSystem, "training_step", training_step)
     words = [
         f"resume={tmp_path}",
         "optim.lr=0.25",
@@ -147,9 +147,9 @@ def test_other_numbers_of_accumulated_batches_begin_with_a_step(prepared: Prepar
     common = (*TINY, "trainer.val_check_interval=null", "optim.schedule=constant")
     run.train(prepared(tmp_path, *common, "trainer.max_steps=3"))
     seen: list[int] = []
-    step = ClipSystem.training_step
+    step = MethodSystem.training_step
     monkeypatch.setattr(
-        ClipSystem, "training_step", lambda self, batch, index: (seen.append(index), step(self, batch, index))[1]
+        MethodSystem, "training_step", lambda self, batch, index: (seen.append(index), step(self, batch, index))[1]
     )
     words = resuming.arguments([f"resume={tmp_path}", "trainer.accumulate_grad_batches=2", "trainer.max_steps=5"])
     run.train(resuming.resumed(prepared(tmp_path, *words), words))
@@ -171,10 +171,10 @@ def test_weights_of_another_picture_size_start_anew_with_their_optimizer_left(
 def test_a_program_that_ends_itself_is_an_error_and_no_interruption(
     prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def training_step(self: ClipSystem, batch: object, index: int) -> torch.Tensor:
+    def training_step(self: MethodSystem, batch: object, index: int) -> torch.Tensor:
         raise SystemExit("enough")
 
-    monkeypatch.setattr(ClipSystem, "training_step", training_step)
+    monkeypatch.setattr(MethodSystem, "training_step", training_step)
     with pytest.raises(ValueError, match=r"test_resuming.py:\d+ ended the program amid the run .SystemExit: enough"):
         run.train(prepared(tmp_path, *TINY))
     found = json.loads((tmp_path / "result.json").read_text())

@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig
 
 from alignlab.runs import train as run
-from alignlab.systems.clip import ClipSystem
+from alignlab.systems.method_system import MethodSystem
 from tiny_run import REPOSITORY, TINY
 
 Prepare = Callable[..., DictConfig]
@@ -114,20 +114,20 @@ def test_bare_weights_to_start_from(prepared: Prepare, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = ClipSystem.training_step
-    monkeypatch.setattr(ClipSystem, "training_step", lambda *args: step(*args) * torch.nan)
+    step = MethodSystem.training_step
+    monkeypatch.setattr(MethodSystem, "training_step", lambda *args: step(*args) * torch.nan)
     result = run.train(prepared(tmp_path, *TINY, "objective=val/loss"))
     assert math.isnan(result.objective)
     found = result_of(tmp_path)
     assert (found["status"], found["objective"], found["steps"]) == ("diverged", None, 0)
     assert found["reason"] == "loss is nan at step 0: first in the loss"
-    monkeypatch.setattr(ClipSystem, "log", _log_nan(ClipSystem.log))
+    monkeypatch.setattr(MethodSystem, "log", _log_nan(MethodSystem.log))
     run.train(prepared(tmp_path, *TINY, "objective=val/loss", "callbacks.nan_report=null"))
     assert result_of(tmp_path)["reason"] == "train/loss is nan at step 4", "without the report it is noticed at the end"
 
 
 def _log_nan(log: Callable) -> Callable:
-    def logged(self: ClipSystem, name: str, value: object, *args: object, **kwargs: object) -> None:
+    def logged(self: MethodSystem, name: str, value: object, *args: object, **kwargs: object) -> None:
         log(self, name, value * torch.nan if name == "train/loss" else value, *args, **kwargs)
 
     return logged
@@ -152,15 +152,15 @@ def test_bad_input(prepared: Prepare, tmp_path: Path, overrides: list[str], reas
 
 
 def test_a_second_ctrl_c_breaks_into_a_step(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = ClipSystem.training_step
+    step = MethodSystem.training_step
 
-    def interrupted(self: ClipSystem, batch: object, index: int) -> torch.Tensor:
+    def interrupted(self: MethodSystem, batch: object, index: int) -> torch.Tensor:
         if self.trainer.global_step == 3:
             for _ in range(2):
                 os.kill(os.getpid(), signal.SIGINT)
         return step(self, batch, index)
 
-    monkeypatch.setattr(ClipSystem, "training_step", interrupted)
+    monkeypatch.setattr(MethodSystem, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.train(prepared(tmp_path, *TINY))
     result = result_of(tmp_path)

@@ -5,24 +5,24 @@ from pathlib import Path
 
 import torch
 
-from alignlab.systems.clip import ClipSystem
+from alignlab.systems.method_system import MethodSystem
 from pretend_cuda import training
 
 
 def out_of_memory(folder: Path, overrides: list[str]) -> dict:
     """What result.json says of a run whose fifth step finds no memory."""
-    step = ClipSystem.training_step
+    step = MethodSystem.training_step
 
-    def too_large(self: ClipSystem, batch: object, batch_index: int) -> torch.Tensor:
+    def too_large(self: MethodSystem, batch: object, batch_index: int) -> torch.Tensor:
         if self.global_step == 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return step(self, batch, batch_index)
 
-    ClipSystem.training_step = too_large
+    MethodSystem.training_step = too_large
     try:
         training.train(folder, overrides)
     except torch.OutOfMemoryError:
         pass
     finally:
-        ClipSystem.training_step = step
+        MethodSystem.training_step = step
     return json.loads((folder / "result.json").read_text())

@@ -1,4 +1,4 @@
-"""What each of two processes does in `test_micro_batches.py`: ClipSystem under DDP or FSDP2, in micro-batches or not."""
+"""What each of two processes does in `test_micro_batches.py`: CLIP under DDP or FSDP2, in micro-batches or not."""
 
 import os
 from functools import partial
@@ -14,10 +14,9 @@ from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from alignlab.strategies.fsdp import Fsdp
 from alignlab.strategies.replica import gathered
-from alignlab.systems.clip import ClipSystem
 from alignlab.types.pairs import PairBatch
 from recorder import fit
-from tiny_training import WORDS, pairs
+from tiny_training import clip_system, pairs
 
 PAIRS, STEPS = 8, 3
 # What the two processes do besides micro-batches.
@@ -33,7 +32,7 @@ def trained(kind: str, ranks: int, rank: int, **choices) -> dict[str, torch.Tens
     loss, bias = (SigLip(chunk_size=3), -3.0) if kind == "siglip" else (InfoNce(), None)
     net = partial(Clip, vision, text, embed_dim=8, logit_bias=bias)
     optim = partial(adamw, lr=1e-2, warmup_steps=1, eps=1e-3)  # gradients that are zero stay zero in float32
-    system = ClipSystem(net, loss, vocabulary=WORDS, optim=optim, **choices)
+    system = clip_system(net, loss, optim, **choices)
     part = slice(rank * PAIRS // ranks, (rank + 1) * PAIRS // ranks)
     double = not kind.startswith("fsdp")  # which Lightning shards in float32 at most
     dtype = torch.float64 if double else torch.float32

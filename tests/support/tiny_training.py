@@ -1,7 +1,13 @@
 """Batches of random pairs, for tests of two-tower systems."""
 
-import torch
+from collections.abc import Callable
+from functools import partial
 
+import torch
+from torch import nn
+
+from alignlab.methods.clip import ClipMethod
+from alignlab.systems.method_system import MethodSystem, system_of
 from alignlab.types.pairs import PairBatch, Vocabulary
 
 WORDS = Vocabulary(size=40, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
@@ -14,3 +20,10 @@ def pairs(size: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32) -> P
     ids = torch.randint(4, WORDS.size, (size, 7), generator=g).masked_fill(~mask, WORDS.pad_id)
     index = torch.arange(size) + 100 * seed
     return PairBatch(torch.randn(size, 3, 16, 16, generator=g).to(dtype), ids, mask, index, index)
+
+
+def clip_system(
+    net: Callable, loss: nn.Module, optim: Callable | None, vocabulary: Vocabulary = WORDS, **settings
+) -> MethodSystem:
+    """A system that runs CLIP."""
+    return system_of(partial(ClipMethod, net, loss, **settings), vocabulary=vocabulary, optim=optim)

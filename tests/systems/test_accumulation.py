@@ -16,14 +16,14 @@ from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
-from alignlab.systems.clip import ClipSystem
 from alignlab.systems.language.dpo import DpoSystem
 from alignlab.systems.language.reward import RewardSystem
 from alignlab.systems.language.sft import SftSystem
+from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch
 from tiny_language import NET, preference_batch, token_batch
 from tiny_language import WORDS as LANGUAGE
-from tiny_training import WORDS, pairs
+from tiny_training import WORDS, clip_system, pairs
 
 LENGTHS = (5, 6, 7, 60, 9, 4, 30, 12)  # of which all but 4 tokens are predicted: 1, 2, 3, 56, ...
 
@@ -102,11 +102,11 @@ def albef() -> AlbefPretrainingSystem:
     return AlbefPretrainingSystem(partial(Albef, encoder), vocabulary=WORDS, optim=sgd, **settings)
 
 
-def clip(loss: torch.nn.Module, **settings) -> ClipSystem:
+def clip(loss: torch.nn.Module, **settings) -> MethodSystem:
     vision = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=1, heads=2)
     text = partial(TextTower, context_length=7, width=16, depth=1, heads=2)
     net = partial(Clip, vision, text, embed_dim=8, logit_bias=-3.0 if isinstance(loss, SigLip) else None)
-    return ClipSystem(net, loss, vocabulary=WORDS, optim=sgd, **settings)
+    return clip_system(net, loss, sgd, **settings)
 
 
 LANGUAGE_SYSTEMS = {
@@ -176,8 +176,8 @@ def test_several_steps_and_a_clipped_gradient(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "names"),
     [
-        (partial(clip, InfoNce()), "model.micro_batch_size"),
-        (partial(clip, SigLip(), micro_batch_size=2), "model.micro_batch_size"),
+        (partial(clip, InfoNce()), "with micro_batch_size"),
+        (partial(clip, SigLip(), micro_batch_size=2), "with micro_batch_size"),
         (albef, "model.micro_batch_size"),
     ],
 )

@@ -12,9 +12,8 @@ from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
-from alignlab.systems.clip import ClipSystem
 from recorder import fit
-from tiny_training import WORDS, pairs
+from tiny_training import WORDS, clip_system, pairs
 
 VISION = partial(vision_transformer, image_size=16, patch_size=8, width=32, depth=2, heads=2)
 TEXT = partial(TextTower, context_length=7, width=32, depth=2, heads=2)
@@ -30,7 +29,7 @@ def make_system(kind: str, **settings):
         return AlbefPretrainingSystem(partial(Albef, encoder), queue_size=8, alpha=0.0, **settings)
     bias = -10.0 if kind == "siglip" else None
     net = partial(Clip, VISION, TEXT, embed_dim=16, logit_bias=bias)
-    return ClipSystem(net, SigLip() if bias else InfoNce(), **settings)
+    return clip_system(net, SigLip() if bias else InfoNce(), **settings)
 
 
 @pytest.mark.parametrize("kind", KINDS)

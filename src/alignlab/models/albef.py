@@ -168,6 +168,11 @@ class Albef(nn.Module):
         """Rows and columns of image patches."""
         return self.encoder.vision.grid
 
+    @property
+    def scale(self) -> Tensor:
+        """(1,) what similarities are multiplied with: 1 / temperature."""
+        return 1 / self.temperature
+
     def clamp_temperature(self) -> None:
         """Keep the temperature in its range."""
         clamp_parameter(self.temperature, *self.temperature_range)

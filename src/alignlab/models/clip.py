@@ -29,7 +29,7 @@ class Clip(nn.Module):
     """Two towers that map pictures and texts to unit vectors of one space.
 
     vision: builds a `VisionTower`; text: builds a `TextTower` from `vocab_size`. temperature: start of the learned temperature,
-    kept as log(1 / temperature); logit_bias: start of SigLIP's learned bias, None = no bias. freeze: tower that doesn't learn and stays in
+    kept as `logit_scale` = log(1 / temperature); logit_bias: start of SigLIP's learned bias, None = no bias. freeze: tower that doesn't learn and stays in
     eval mode (LiT, arXiv:2111.07991); its projection learns all the same. max_scale: limit that `clamp_temperature` enforces.
     """
 
@@ -60,7 +60,8 @@ class Clip(nn.Module):
             if projection_bias:
                 nn.init.zeros_(projection.bias)
         # shape (1,), since sharding refuses 0-d parameters
-        self.temperature = nn.Parameter(torch.tensor([math.log(1 / temperature)]))
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / temperature)]))
+        self.register_load_state_dict_pre_hook(_rename_temperature)
         self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor([float(logit_bias)]))
         self.max_log_scale = math.log(max_scale)
         self.freeze = freeze
@@ -71,6 +72,16 @@ class Clip(nn.Module):
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the vision tower's patches."""
         return self.vision.grid
+
+    @property
+    def temperature(self) -> Tensor:
+        """(1,) what similarities are divided by."""
+        return (-self.logit_scale).exp()
+
+    @property
+    def scale(self) -> Tensor:
+        """(1,) what similarities are multiplied with: 1 / temperature."""
+        return self.logit_scale.exp()
 
     @property
     def frozen(self) -> nn.Module | None:
@@ -94,14 +105,18 @@ class Clip(nn.Module):
 
     def forward(self, image: Tensor, ids: Tensor, mask: Tensor) -> PairEmbeddings:
         """Embed a batch of pairs."""
-        return PairEmbeddings(
-            self.encode_image(image), self.encode_text(ids, mask), self.temperature.exp(), self.logit_bias
-        )
+        return PairEmbeddings(self.encode_image(image), self.encode_text(ids, mask), self.scale, self.logit_bias)
 
     def clamp_temperature(self) -> None:
         """Keep the scale within [1, max_scale]; call it after the optimizer's step. The paper's limit is 100."""
-        clamp_parameter(self.temperature, 0.0, self.max_log_scale)
+        clamp_parameter(self.logit_scale, 0.0, self.max_log_scale)
 
 
 def _unit(x: Tensor) -> Tensor:
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+
+
+def _rename_temperature(module: nn.Module, state: dict[str, Tensor], prefix: str, *_) -> None:
+    """Older checkpoints call `logit_scale` temperature."""
+    if f"{prefix}temperature" in state:
+        state[f"{prefix}logit_scale"] = state.pop(f"{prefix}temperature")

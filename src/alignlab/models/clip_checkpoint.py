@@ -36,7 +36,6 @@ _NAMES = (
     (r"^vision_model\.head\.layernorm\.", "vision.attn_pool.norm."),
     (r"^vision_model\.head\.mlp\.", "vision.attn_pool.mlp."),
     (r"^visual_projection\.", "image_projection."),
-    (r"^logit_scale", "temperature"),
     (r"^vision\.", "vision.trunk."),
 )
 
@@ -65,7 +64,7 @@ def from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
             value = value.view(1, 1, -1)
         elif name == "vision.trunk.pos_embed":
             value = value.unsqueeze(0)
-        elif name in ("temperature", "logit_bias"):
+        elif name in ("logit_scale", "logit_bias"):
             value = value.view(1)
         converted[name] = value
     return converted

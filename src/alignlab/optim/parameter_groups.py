@@ -9,7 +9,7 @@ from torch import Tensor, nn
 Decay = Literal["matrices", "reference"]
 
 # Parameters with more than one dimension that are no matrices: learned inputs, and SigLIP's pooling query.
-_TOKENS = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent", "temperature", "bias")
+_TOKENS = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent", "temperature", "logit_scale", "bias")
 _LAYER_LISTS = ("blocks", "layers", "h")
 _INPUTS = (
     *("cls_token", "reg_token", "pos_embed", "patch_embed", "norm_pre", "token_embedding"),
@@ -50,7 +50,7 @@ def parameter_groups(
         leaf = name.rpartition(".")[2]
         if decay == "reference":
             # the reference's temperature is 0-d, hence decayed; ours has shape (1,) for the sake of sharding
-            decayed = leaf == "temperature" or (parameter.ndim > 1 and leaf != "bias")
+            decayed = leaf in ("temperature", "logit_scale") or (parameter.ndim > 1 and leaf != "bias")
         else:
             decayed = parameter.ndim > 1 and not leaf.endswith(_TOKENS) and id(parameter) not in spared
         key = (scales.get(name, 1.0) * factors.get(name, 1.0), weight_decay if decayed else 0.0)

@@ -39,6 +39,7 @@ from alignlab.launch.signals import UNHEARD, Inbox, Interrupted
 from alignlab.runs import resuming
 from alignlab.runs.record import git_revision, show, versions
 from alignlab.systems.diverged import Diverged
+from alignlab.systems.method_system import system_of
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +101,8 @@ def build(
     datamodule.prepare_data()
     datamodule.setup("fit")
     optim = instantiate(cfg.optim, _convert_="all")
-    system = instantiate(cfg.model, _partial_=True, _convert_="all")(vocabulary=datamodule.vocabulary, optim=optim)
-    return datamodule, system
+    model = instantiate(cfg.model, _partial_=True, _convert_="all")
+    return datamodule, system_of(model, vocabulary=datamodule.vocabulary, optim=optim)
 
 
 def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytorch.Callback] = ()) -> lightning.Trainer:

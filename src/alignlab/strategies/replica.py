@@ -73,6 +73,6 @@ def _unsharded_twin(system: pl.LightningModule) -> pl.LightningModule:
     twin.__dict__.update({name: OrderedDict() for name in HOOKS})
     twin._modules = {name: part for name, part in system._modules.items() if part is None or not sharded(part)}
     twin._parameters, twin._buffers = {}, dict(system._buffers)
-    twin.net = None
+    twin.net = twin.method = None
     twin.configure_model()
     return twin.to(device=system.device, dtype=next(system.parameters()).dtype)

@@ -7,6 +7,7 @@ float16, sharded gradients and callbacks see nothing unusual.
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -15,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from alignlab.distributed.collectives import reduce_mean
+from alignlab.methods.step import Step
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,21 @@ def place_of(system: pl.LightningModule, batch_index: int) -> Place:
     return Place(index, int(min(accumulated, system.trainer.num_training_batches - batch_index + index)))
 
 
-def batches_of_step(system: pl.LightningModule, batch: Any) -> Sequence[Any]:
+def step_of(system: pl.LightningModule, batch_index: int) -> Step:
+    """What a method is told of batch `batch_index` of the epoch."""
+    place, trainer = place_of(system, batch_index), system.trainer
+    ahead = partial(batches_of_step, system) if trainer.accumulate_grad_batches > 1 else None
+    return Step(system.global_step, place.index, place.total, ahead, _scale(trainer) * divisor(trainer))
+
+
+def _scale(trainer: pl.Trainer) -> Tensor | float:
+    """What Lightning multiplies a training loss with before its backward pass: 1 / accumulated batches, and float16's loss scale."""
+    share = 1.0 / trainer.accumulate_grad_batches
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return share if scaler is None else scaler.scale(torch.full((), share, device=trainer.strategy.root_device))
+
+
+def batches_of_step(system: pl.LightningModule, batch: Any = None) -> Sequence[Any]:
     """All batches of this process in the present step, on the host but for `batch` itself where it is the only one.
 
     Raises ValueError for a loader that doesn't look ahead.
@@ -88,7 +104,7 @@ class StepSums:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
-    def add(self, place: Place, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    def add(self, place: Place | Step, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """The sums of this step so far."""
         parts = {name: part.detach() for name, part in parts.items()}
         if place.index:
@@ -102,7 +118,7 @@ def say_what_differs(trainer: pl.Trainer, instead: str) -> None:
     """Says that a contrastive loss over accumulated batches isn't that of one large batch; `instead`: what would be."""
     if trainer.accumulate_grad_batches > 1:
         log.warning(
-            "trainer.accumulate_grad_batches=%d: the contrastive loss compares within each batch of data.batch_size pairs, not within the whole step; %s",
+            "trainer.accumulate_grad_batches=%d: the contrastive loss compares within each batch, not within the whole step; %s",
             trainer.accumulate_grad_batches,
             instead,
         )

@@ -25,7 +25,7 @@ from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
-from alignlab.systems.clip import ClipSystem
+from tiny_training import clip_system
 
 SIZE = 24  # a 3 x 3 grid
 RECALLS = {f"{way}_recall_at_{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)}
@@ -143,7 +143,7 @@ def test_search_orders_as_reranking_does(data):
 def test_clip_has_the_same_without_matching(data, tmp_path):
     text = partial(TextTower, width=16, depth=1, heads=2, context_length=20)
     net = partial(Clip, vision(), text, embed_dim=8)
-    system = ClipSystem(net, InfoNce(), vocabulary=data.vocabulary, optim=partial(adamw, lr=1e-3, warmup_steps=1))
+    system = clip_system(net, InfoNce(), partial(adamw, lr=1e-3, warmup_steps=1), data.vocabulary)
     trainer = fit(
         system, data, [RetrievalEvaluator(), ZeroShotEvaluator(), GroundingEvaluator(), SampleSheets()], tmp_path
     )

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from alignlab.launch.signals import Interrupted
 from alignlab.runs import train as run
-from alignlab.systems.clip import ClipSystem
+from alignlab.systems.method_system import MethodSystem
 from tiny_run import TINY
 
 Prepare = Callable[..., DictConfig]
@@ -30,9 +30,9 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 
 def signalled_at(batch: int, number: int, hook: str = "training_step") -> Callable:
     """A hook of the system during which this process gets a signal, once."""
-    original, left = getattr(ClipSystem, hook), [batch]
+    original, left = getattr(MethodSystem, hook), [batch]
 
-    def replaced(self: ClipSystem, *args: object) -> object:
+    def replaced(self: MethodSystem, *args: object) -> object:
         if left and self.trainer.global_step == left[0] and not self.trainer.sanity_checking:
             left.pop()
             os.kill(os.getpid(), number)
@@ -54,7 +54,7 @@ def test_interrupted_and_resumed(
 ) -> None:
     overrides = [*TINY, "trainer.max_steps=6", "trainer.val_check_interval=2"]
     run.train(prepared(tmp_path / "undisturbed", *overrides))
-    monkeypatch.setattr(ClipSystem, hook, signalled_at(at, number, hook))
+    monkeypatch.setattr(MethodSystem, hook, signalled_at(at, number, hook))
     with pytest.raises(Interrupted) as stopped:
         run.train(prepared(tmp_path / "b", *overrides))
     assert stopped.value.exit_code == 128 + number
@@ -73,7 +73,7 @@ def test_interrupted_and_resumed(
 def test_half_an_accumulated_step_is_finished(
     prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ClipSystem, "training_step", signalled_at(1, signal.SIGTERM))
+    monkeypatch.setattr(MethodSystem, "training_step", signalled_at(1, signal.SIGTERM))
     with pytest.raises(Interrupted):
         run.train(prepared(tmp_path, *TINY, "+trainer.accumulate_grad_batches=2", "trainer.val_check_interval=null"))
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)["global_step"] == 2
@@ -91,5 +91,5 @@ def test_a_signal_before_training_ends_at_once(
 def test_a_signal_in_the_last_step_is_too_late(
     prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ClipSystem, "training_step", signalled_at(3, signal.SIGTERM))
+    monkeypatch.setattr(MethodSystem, "training_step", signalled_at(3, signal.SIGTERM))
     assert run.train(prepared(tmp_path, *TINY, "trainer.max_steps=4")).status == "ok"

@@ -12,9 +12,8 @@ from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
-from alignlab.systems.clip import ClipSystem
 from recorder import fit
-from tiny_training import WORDS, pairs
+from tiny_training import clip_system, pairs
 
 
 def run(**settings) -> dict[str, float]:
@@ -22,7 +21,7 @@ def run(**settings) -> dict[str, float]:
     vision = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=3, heads=2)
     text = partial(TextTower, context_length=7, width=16, depth=2, heads=2)
     net = partial(Clip, vision, text, embed_dim=8)
-    system = ClipSystem(net, InfoNce(), vocabulary=WORDS, optim=partial(adamw, lr=1e-3), **settings)
+    system = clip_system(net, InfoNce(), partial(adamw, lr=1e-3), **settings)
     callbacks = [Throughput(warmup_steps=1), Flops(peak=1e9)]
     trainer, _ = fit(system, 4, [pairs(8)], log_every_n_steps=2, more_callbacks=callbacks)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -46,7 +45,7 @@ def test_flops_are_those_of_the_model(settings):
 
 
 def test_it_needs_the_throughput():
-    system = ClipSystem(None, InfoNce(), vocabulary=WORDS, optim=None)
+    system = clip_system(None, InfoNce(), None)
     trainer = type("Trainer", (), {"callbacks": [Flops()]})()
     with pytest.raises(ValueError, match=r"callbacks\.throughput"):
         trainer.callbacks[0].on_train_start(trainer, system)

@@ -13,9 +13,8 @@ from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
-from alignlab.systems.clip import ClipSystem
 from recorder import fit
-from tiny_training import WORDS, pairs
+from tiny_training import clip_system, pairs
 
 
 class Spike(lightning.Callback):
@@ -29,9 +28,7 @@ def test_tensors_after_a_step_are_what_the_arithmetic_adds_up():
     vision = partial(vision_transformer, image_size=16, patch_size=8, width=128, depth=3, heads=2)
     text = partial(TextTower, context_length=7, width=128, depth=3, heads=2)
     before = tensor_bytes()
-    system = ClipSystem(
-        partial(Clip, vision, text, embed_dim=64), InfoNce(), vocabulary=WORDS, optim=partial(adamw, lr=1e-3)
-    )
+    system = clip_system(partial(Clip, vision, text, embed_dim=64), InfoNce(), partial(adamw, lr=1e-3))
     trainer, _ = fit(system, 3, [pairs(4)], more_callbacks=[Spike(), MemoryMeter(at_step=2)])
     found = float(trainer.callback_metrics["memory/tensor_bytes"]) - before
     assert found == pytest.approx(training_memory(counts(system.net), "none").total, rel=0.02)  # and the batch

@@ -119,7 +119,7 @@ def test_classify(vision: VisionLanguage, encoded: EncodedSet, tmp_path: Path) -
         features = [vision.system.encode_text(*vision.datamodule.encode_texts(some)).features for some in prompts]
     classes = torch.stack([torch.nn.functional.normalize(f.mean(0), dim=0) for f in features])
     net = vision.system.net
-    scale = 1 / net.temperature if vision.matches else net.temperature.exp()
+    scale = 1 / net.temperature
     chance = (scale * encoded.image_features @ classes.T).softmax(1)
     for number in range(12):
         row = rows[f"{number:02}"]

@@ -32,7 +32,7 @@ def score_texts(subject: VisionLanguage, picture: Path, texts: list[str]) -> lis
         odds = logits[:, 1] - logits[:, 0]
         return _listed(odds, odds.sigmoid(), similarity)
     if getattr(net, "logit_bias", None) is not None:  # SigLIP is trained to tell pairs from others, one by one
-        scale, bias = net.temperature.detach().exp(), net.logit_bias.detach()
+        scale, bias = net.scale.detach(), net.logit_bias.detach()
         return _listed(similarity, (scale * similarity + bias).sigmoid(), similarity)
     return _listed(similarity, None, similarity)
 

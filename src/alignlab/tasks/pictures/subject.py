@@ -15,7 +15,6 @@ from torch import Tensor
 
 from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.evaluation.encoding import crop_padding
-from alignlab.models.clip import Clip
 from alignlab.types.pairs import ImageEncoding, TextEncoding
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
@@ -70,10 +69,7 @@ class VisionLanguage:
 
     def probabilities(self, similarity: Tensor) -> Tensor:
         """Softmax over the last dimension at the model's own temperature."""
-        net = self.system.net
-        # Clip keeps the logarithm of the inverse, ALBEF the temperature itself.
-        scale = net.temperature.exp() if isinstance(net, Clip) else 1 / net.temperature
-        return (scale.detach().float() * similarity.float()).softmax(-1)
+        return (self.system.net.scale.detach().float() * similarity.float()).softmax(-1)
 
 
 def find_pictures(place: str, key: str = "task.pictures") -> list[Path]:

@@ -9,11 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from alignlab.cost.flops import repeated
 
@@ -59,38 +56,14 @@ def cached_gradient_loss(
     return _Completion.apply(value, (*rowwise[-2], *rest), *outputs)
 
 
-def check_rows_are_independent(net: nn.Module, key: str) -> None:
-    """Raise ValueError if a module that is learning normalises over the batch, so that parts would not be the whole."""
+def check_rows_are_independent(net: nn.Module) -> None:
+    """Raises ValueError if a module that is learning normalises over the batch, so that parts would not be the whole."""
     for name, module in net.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(
-                f"{key} is not exact for a net with batch normalisation ({name}), whose statistics would be those of a part: "
-                f"set {key}=null, freeze that tower, or take a transformer"
+                f"micro_batch_size is not exact for a net with batch normalisation ({name}), whose statistics would be those of a part: "
+                "set it to null, freeze that tower, or take a transformer"
             )
-
-
-def check_strategy(trainer: pl.Trainer, key: str) -> None:
-    """Raise ValueError for DeepSpeed, whose engine takes the first backward pass that it sees for the step's."""
-    if isinstance(trainer.strategy, DeepSpeedStrategy):
-        raise ValueError(f"{key} doesn't work with trainer=deepspeed: take trainer=fsdp or ddp, or set {key}=null")
-
-
-@contextmanager
-def several_backward_passes(system: nn.Module) -> Iterator[None]:
-    """What a step with backward passes of its own needs of FSDP2: parameters outside every unit stay gathered until the last of them."""
-    sharded = isinstance(system, FSDPModule)
-    if sharded:
-        system.set_reshard_after_backward(False, recurse=False)
-    yield
-    if sharded:
-        system.set_reshard_after_backward(True, recurse=False)
-
-
-def backward_weight(trainer: pl.Trainer) -> Tensor | float:
-    """What Lightning multiplies a training loss with before its backward pass: 1 / accumulated batches, and float16's loss scale."""
-    share = 1.0 / trainer.accumulate_grad_batches
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    return share if scaler is None else scaler.scale(torch.full((), share, device=trainer.strategy.root_device))
 
 
 class _RandomState:

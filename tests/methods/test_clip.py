@@ -1,4 +1,4 @@
-"""ClipSystem: one step, determinism, temperature, learning, validation, bad input; both losses."""
+"""CLIP: one step, determinism, temperature, learning, validation, bad input; both losses."""
 
 from functools import partial
 
@@ -12,20 +12,20 @@ from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
-from alignlab.systems.clip import ClipSystem
+from alignlab.systems.method_system import MethodSystem
 from recorder import fit
-from tiny_training import WORDS, pairs
+from tiny_training import clip_system, pairs
 
 KINDS = {"clip": (InfoNce, {}), "siglip": (SigLip, {"logit_bias": -10.0, "temperature": 0.1})}
 
 
-def make_system(kind: str = "clip", lr: float = 3e-3, **settings) -> ClipSystem:
+def make_system(kind: str = "clip", lr: float = 3e-3, **settings) -> MethodSystem:
     torch.manual_seed(0)
     loss, extra = KINDS[kind]
     vision = partial(vision_transformer, image_size=16, patch_size=8, width=32, depth=2, heads=2)
     text = partial(TextTower, context_length=7, width=32, depth=2, heads=2)
     net = partial(Clip, vision, text, embed_dim=16, **extra, **settings)
-    return ClipSystem(net, loss(), vocabulary=WORDS, optim=partial(adamw, lr=lr))
+    return clip_system(net, loss(), partial(adamw, lr=lr))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,11 +40,11 @@ def test_overfits_one_batch_and_repeats_bit_for_bit(kind):
 def test_logs_loss_and_temperature_and_clamps_after_the_step():
     system = make_system(lr=1e-4)
     system.configure_model()
-    system.net.temperature.data.fill_(9.0)
+    system.net.logit_scale.data.fill_(9.0)
     trainer, losses = fit(system, 1, [pairs()])
     assert set(trainer.callback_metrics) == {"train/loss", "train/temperature"}
     assert trainer.callback_metrics["train/loss"] == pytest.approx(losses[-1])
-    assert system.net.temperature.item() == pytest.approx(system.net.max_log_scale)
+    assert system.net.logit_scale.item() == pytest.approx(system.net.max_log_scale)
 
 
 def test_validation_changes_nothing_and_skips_a_batch_of_one():
@@ -55,7 +55,7 @@ def test_validation_changes_nothing_and_skips_a_batch_of_one():
         accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False
     )
     metrics = trainer.validate(system, DataLoader([pairs(), pairs(1, 1)], batch_size=None), verbose=False)[0]
-    expected = system.loss(*system.net(*pairs()[:3]))
+    expected = system.method.loss(*system.net(*pairs()[:3]))
     assert metrics["val/loss"] == pytest.approx(expected.item(), rel=1e-5)
     assert all(torch.equal(before[name], value) for name, value in system.state_dict().items())
 

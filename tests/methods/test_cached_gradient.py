@@ -8,15 +8,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from alignlab.losses.contrastive import InfoNce, PairIds, SigLip
+from alignlab.methods.cached_gradient import cached_gradient_loss, check_rows_are_independent
+from alignlab.methods.clip import ClipMethod
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
-from alignlab.systems.cached_gradient import cached_gradient_loss, check_rows_are_independent
-from alignlab.systems.clip import ClipSystem
-from alignlab.types.pairs import PairBatch, Vocabulary
+from alignlab.systems.method_system import MethodSystem
+from alignlab.types.pairs import PairBatch
 from recorder import fit
-from tiny_training import WORDS, pairs
+from tiny_training import WORDS, clip_system, pairs
 
 LOSSES = {"info_nce": InfoNce(), "siglip": SigLip(chunk_size=5)}
 
@@ -31,12 +32,10 @@ def make_net(kind: str = "info_nce", patch_dropout: float = 0.0, **settings) -> 
     return Clip(vision, text, vocab_size=WORDS.size, embed_dim=8, **bias, **settings)
 
 
-def make_system(kind: str, micro_batch_size: int | None, **settings) -> ClipSystem:
+def make_system(kind: str, micro_batch_size: int | None, **settings) -> MethodSystem:
     optim = partial(adamw, lr=1e-2, warmup_steps=2, weight_decay=0.1)
     net = partial(make_net, kind, **settings)
-    system = ClipSystem(lambda vocab_size: net(), LOSSES[kind], vocabulary=WORDS, optim=optim)
-    system.micro_batch_size = micro_batch_size
-    return system
+    return clip_system(lambda vocab_size: net(), LOSSES[kind], optim, micro_batch_size=micro_batch_size)
 
 
 def split(batch: PairBatch, size: int) -> list[PairBatch]:
@@ -147,8 +146,8 @@ def test_every_parameter_gets_a_gradient_and_none_is_left_from_the_step_before()
 def test_what_cannot_be_exact_is_refused():
     net = make_net()
     net.vision.trunk.norm = nn.BatchNorm1d(16)
-    with pytest.raises(ValueError, match=r"model\.micro_batch_size is not exact.*vision\.trunk\.norm"):
-        check_rows_are_independent(net, "model.micro_batch_size")
-    check_rows_are_independent(net.eval(), "model.micro_batch_size")
-    with pytest.raises(ValueError, match=r"model\.micro_batch_size=0"):
-        ClipSystem(make_net, InfoNce(), vocabulary=Vocabulary(9, 0, 1, 2, 3), optim=adamw, micro_batch_size=0)
+    with pytest.raises(ValueError, match=r"micro_batch_size is not exact.*vision\.trunk\.norm"):
+        check_rows_are_independent(net)
+    check_rows_are_independent(net.eval())
+    with pytest.raises(ValueError, match="micro_batch_size is 0"):
+        ClipMethod(make_net, InfoNce(), vocabulary=WORDS, micro_batch_size=0)

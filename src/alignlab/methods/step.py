@@ -1,0 +1,54 @@
+"""What a method is told of the optimizer step that a batch belongs to, and what it answers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from alignlab.distributed.collectives import reduce_mean
+
+
+class Step(NamedTuple):
+    """Where a batch stands in training. The default: the first step, of which this batch is the whole."""
+
+    number: int = 0  # optimizer steps taken before
+    index: int = 0  # of this batch among those of its step
+    total: int = 1  # batches of the step (gradient accumulation)
+    ahead: Callable[[], Sequence[Any]] | None = (
+        None  # gives all batches of the step, on the host, before the first is used
+    )
+    scale: Tensor | float = 1.0  # what the loss is multiplied with before its backward pass (float16), for inner passes
+
+    @property
+    def last(self) -> bool:
+        """Whether the optimizer steps after this batch."""
+        return self.index == self.total - 1
+
+    def batches(self, batch: Any) -> Sequence[Any]:
+        """All batches of this process in the step of `batch`."""
+        return (batch,) if self.ahead is None else self.ahead()
+
+    def share(self, batch: Any, count: Callable[[Any], int], *, equal_on_ranks: bool = False) -> Tensor | float:
+        """This batch's part in a mean over the whole step: what it counts over what the step counts, the latter a mean over ranks.
+
+        The sum of share x mean over the batches of a step is then, averaged over ranks, the mean over all.
+
+        Args:
+            batch: a NamedTuple that begins with a tensor.
+            count: a batch -> how many the mean runs over, from sizes alone.
+            equal_on_ranks: nothing needs to be exchanged.
+        """
+        own, step = count(batch), sum(count(each) for each in self.batches(batch))
+        if equal_on_ranks:
+            return own / max(step, 1)
+        return own / reduce_mean(torch.full((), float(step), device=batch[0].device)).clamp_min(1.0)
+
+
+class StepOutput(NamedTuple):
+    """What a method makes of one batch."""
+
+    loss: Tensor  # () to be differentiated: this batch's part of the step's loss; the parts of a step add up
+    metrics: dict[str, Tensor] = {}  # noqa: RUF012 - () each, besides the loss: this batch's parts of means over the step
+    state: dict[str, Tensor] = {}  # noqa: RUF012 - () each: values as they stand, such as a temperature
+    kept: Any = None  # what `after_backward` needs
