@@ -119,7 +119,7 @@ def test_a_requeued_run_goes_on(composed: Compose, tmp_path, monkeypatch: pytest
         "lightning.Trainer",
         "lightning.pytorch.loggers.TensorBoardLogger",
         "torch.optim.AdamW",
-        "alignlab.methods.clip.ClipMethod",
+        "alignlab.losses.contrastive.InfoNce",
         "alignlab.models.clip.Clip",
         "alignlab.optim.adamw.adamw",
         "alignlab.callbacks.meters.curves.Curves",
