@@ -14,8 +14,9 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from measuring import check_device, device_option, wait
 
+from alignlab.data.emoji.scene_pairs import EmojiScenePairs
 from alignlab.data.emoji.scenes import EmojiScenes
-from alignlab.data.image_text.modules import EmojiScenesModule
+from alignlab.data.image_text.modules import PairDataModule
 
 
 def milliseconds_per_scene(image_size: int, number: int) -> tuple[float, float]:
@@ -35,7 +36,7 @@ def milliseconds_per_scene(image_size: int, number: int) -> tuple[float, float]:
 
 
 def waiting_share(
-    module: EmojiScenesModule, steps: int, step_seconds: float, busy: bool, device: str = "cpu"
+    module: PairDataModule, steps: int, step_seconds: float, busy: bool, device: str = "cpu"
 ) -> tuple[float, float]:
     """Share of the time spent waiting for batches, and samples per second; the first tenth of the steps isn't counted."""
     waited = begin = 0.0
@@ -72,8 +73,11 @@ if __name__ == "__main__":
     print(
         f"{arguments.image_size} px, one core: {cold:.3f} ms a scene cold, {warm:.3f} ms warm ({1000 / warm:.0f} scenes/s)"
     )
-    data = EmojiScenesModule(
-        batch_size=arguments.batch_size, image_size=arguments.image_size, num_workers=arguments.num_workers
+    data = PairDataModule(
+        EmojiScenePairs,
+        batch_size=arguments.batch_size,
+        image_size=arguments.image_size,
+        num_workers=arguments.num_workers,
     )
     data.setup()
     share, speed = waiting_share(data, arguments.steps, arguments.step_seconds, arguments.busy, arguments.device)

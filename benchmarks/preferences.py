@@ -21,7 +21,8 @@ from lightning.fabric.utilities import move_data_to_device
 from measuring import check_device, device_option, hardware, section_name, wait, write_section
 from torch import nn
 
-from alignlab.data.language.modules import MoviePreferences, MovieReviews
+from alignlab.data.language.modules import LanguageDataModule
+from alignlab.data.language.movies import MoviePreferences, MovieReviews
 from alignlab.losses.language_modelling import next_token_loss
 from alignlab.losses.preference import bradley_terry
 from alignlab.models.language.loading import llama
@@ -56,7 +57,7 @@ def stepper(module: nn.Module, loss_of: Callable, batches: Iterator, device: str
 
 
 def our_sft(device: str) -> Turn:
-    data = MovieReviews(batch_size=ROWS)
+    data = LanguageDataModule(MovieReviews, batch_size=ROWS)
     data.setup()
     system = SftSystem(partial(net_for), vocabulary=data.vocabulary, optim=adamw)
     system.configure_model()
@@ -66,7 +67,7 @@ def our_sft(device: str) -> Turn:
 
 
 def our_reward(device: str) -> Turn:
-    data = MoviePreferences(batch_size=ROWS)
+    data = LanguageDataModule(MoviePreferences, batch_size=ROWS)
     data.setup()
     model = RewardModel(net_for(data.vocabulary))
 
@@ -83,7 +84,7 @@ def trl_turn(kind: str, device: str) -> Turn:
     import trl
     from transformers import LlamaForSequenceClassification
 
-    data = MovieReviews() if kind == "SFT" else MoviePreferences()
+    data = LanguageDataModule(MovieReviews if kind == "SFT" else MoviePreferences)
     data.setup()
     texts = data.tokenizer.batch_decode(
         [data.rows["train"].store.ids(i) for i in range(4000)], skip_special_tokens=True

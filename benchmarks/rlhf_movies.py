@@ -17,7 +17,8 @@ from typing import NamedTuple
 import torch
 from measuring import check_device, device_option, hardware, section_name, write_section
 
-from alignlab.data.language.modules import MoviePrompts
+from alignlab.data.language.modules import LanguageDataModule
+from alignlab.data.language.movies import MoviePrompts
 from alignlab.evaluation.best_of_n import best_of_n
 from alignlab.evaluation.diversity import distinct
 from alignlab.inference.backend import ModelSource, Request, Sampling
@@ -44,7 +45,7 @@ class Field:
 
     def __init__(self, chain: Path, number: int, device: str) -> None:
         self.device = device
-        data = MoviePrompts(tokenizer=str(chain / "sft"))
+        data = LanguageDataModule(MoviePrompts, max_length=32, tokenizer=str(chain / "sft"))
         data.setup()
         self.prompts = data.rows["val"].prompts[:number]
         self.tokenizer = load_tokenizer(str(chain / "sft"))

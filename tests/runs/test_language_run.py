@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from alignlab.data.language import modules as language_modules
+from alignlab.data.language import movies
 from alignlab.data.language.rated_reviews import RatedTexts, rated_reviews
 from alignlab.models.language.loading import load_language_model, load_tokenizer, resolve_model
 from alignlab.models.language.reward import load_reward_model
@@ -26,7 +26,7 @@ NET = ("model.net.width=32", "model.net.depth=1", "model.net.heads=2", "+data.vo
 @pytest.fixture(autouse=True)
 def fewer_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
     few = RatedTexts(rated_reviews().texts[::50], rated_reviews().shares[::50])
-    monkeypatch.setattr(language_modules, "rated_reviews", lambda name="movie_reviews": few)
+    monkeypatch.setattr(movies, "rated_reviews", lambda name="movie_reviews": few)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

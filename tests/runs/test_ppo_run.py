@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from alignlab.data.language import modules as language_modules
+from alignlab.data.language import movies
 from alignlab.data.language.rated_reviews import RatedTexts, rated_reviews
 from alignlab.models.language.loading import load_language_model, load_tokenizer
 from alignlab.runs import train as run
@@ -33,7 +33,7 @@ SMALL = (
 @pytest.fixture(autouse=True)
 def fewer_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
     few = RatedTexts(rated_reviews().texts[::50], rated_reviews().shares[::50])
-    monkeypatch.setattr(language_modules, "rated_reviews", lambda name="movie_reviews": few)
+    monkeypatch.setattr(movies, "rated_reviews", lambda name="movie_reviews": few)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.configs import check as config
-from alignlab.data.image_text.batches import ResumableLoader
+from alignlab.data.loaders import ResumableLoader
 from alignlab.runs import resuming
 from alignlab.runs import train as run
 from alignlab.systems.method_system import MethodSystem

@@ -7,8 +7,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from alignlab.data.emoji.scene_pairs import EmojiScenePairs
-from alignlab.data.image_text.batches import JointBatches, Pair
-from alignlab.data.image_text.modules import EmojiScenesModule
+from alignlab.data.image_text.batches import Pair
+from alignlab.data.image_text.modules import PairDataModule
+from alignlab.data.loaders import JointBatches
 from alignlab.types.pairs import PairBatch
 
 
@@ -29,7 +30,7 @@ class Gaps(JointBatches):
         return (batch for batch in super().__iter__() if batch[0] // joint not in self.left_out)
 
 
-class PoisonedScenes(EmojiScenesModule):
+class PoisonedScenes(PairDataModule):
     """Joint batches `poisoned` have their captions one picture further, or pixels that are no numbers; `left_out` never come."""
 
     def __init__(
@@ -41,13 +42,8 @@ class PoisonedScenes(EmojiScenesModule):
         on_ranks: Sequence[int] = (0, 1),
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
+        super().__init__(FewScenes, **settings)
         self.poisoned, self.left_out, self.poison, self.on_ranks = poisoned, left_out, poison, on_ranks
-
-    def make_source(self) -> EmojiScenePairs:
-        source = super().make_source()
-        source.__class__ = FewScenes
-        return source
 
     def train_dataloader(self) -> DataLoader:
         loader = super().train_dataloader()

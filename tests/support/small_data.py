@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from alignlab.data.emoji.scene_pairs import EmojiScenePairs
 from alignlab.data.image_text.batches import ZeroShotPictures
-from alignlab.data.language import modules as language_modules
+from alignlab.data.language import movies
 from alignlab.data.language.rated_reviews import RatedTexts, rated_reviews
 
 Set = Callable[[object, str, object], None]
@@ -13,7 +13,7 @@ Set = Callable[[object, str, object], None]
 def shrink(set_attribute: Set = setattr) -> None:
     """Every fiftieth review; eight classes of a zero-shot problem with eight pictures. `monkeypatch.setattr` takes it back after a test."""
     few = RatedTexts(rated_reviews().texts[::50], rated_reviews().shares[::50])
-    set_attribute(language_modules, "rated_reviews", lambda name="movie_reviews": few)
+    set_attribute(movies, "rated_reviews", lambda name="movie_reviews": few)
     pictures = EmojiScenePairs.zero_shot_pictures
     small = lambda self: {name: _first(found, 8) for name, found in pictures(self).items()}  # noqa: E731
     set_attribute(EmojiScenePairs, "zero_shot_pictures", small)

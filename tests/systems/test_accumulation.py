@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from alignlab.data.image_text.batches import training_batches
+from alignlab.data.loaders import training_batches
 from alignlab.losses.contrastive import InfoNce, SigLip
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.clip import Clip

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.configs.signatures import NotFound, signature
+from alignlab.configs.signatures import NotFound, part_of, signature, signature_with
 from alignlab.launch.environment import agreed_name
 
 # Packages whose classes and functions a config may name.
@@ -172,17 +172,14 @@ class _Checker:
     def target(self, node: DictConfig, path: str) -> Iterator[str]:
         """Problems of a node that names a class or function."""
         target = node["_target_"]
-        package = str(target).split(".")[0]
-        if package not in ALLOWED:
-            yield f"{path}._target_: {target} is outside the allowed packages ({', '.join(ALLOWED)})"
-            return
-        try:
-            found = signature(str(target))
-        except NotFound as error:
-            yield f"{path}._target_: {target} does not exist{_nearest(str(target).rsplit('.')[-1], error.names)}"
-            return
-        except Exception as error:  # a module that can't be imported here: say so, whatever the reason
-            yield f"{path}._target_: {target} can't be imported ({type(error).__name__}: {error})"
+        found, problem = _found(str(target), f"{path}._target_")
+        part = part_of(str(target)) if found is not None else None
+        if part is not None and isinstance(node.get(part), str):
+            added, problem = _found(node[part], f"{path}.{part}")
+            found = found if added is None else signature_with(str(target), node[part])
+        if problem:
+            yield problem
+        if found is None:
             return
         given = self.provided_at(path)
         yield from self.arguments(node, path, found, given)
@@ -221,6 +218,18 @@ class _Checker:
     def provided_at(self, path: str) -> frozenset[str]:
         parent = path.rpartition(".")[0]
         return frozenset(self.provided.get(path, ())) | frozenset(self.provided.get(f"{parent}.*", ()))
+
+
+def _found(target: str, path: str) -> tuple[inspect.Signature | None, str | None]:
+    """The signature at a dotted path, or what is wrong with it."""
+    if target.split(".")[0] not in ALLOWED:
+        return None, f"{path}: {target} is outside the allowed packages ({', '.join(ALLOWED)})"
+    try:
+        return signature(target), None
+    except NotFound as error:
+        return None, f"{path}: {target} does not exist{_nearest(target.rsplit('.')[-1], error.names)}"
+    except Exception as error:  # a module that can't be imported here: say so, whatever the reason
+        return None, f"{path}: {target} can't be imported ({type(error).__name__}: {error})"
 
 
 def _required(found: inspect.Signature, skip: int) -> list[str]:

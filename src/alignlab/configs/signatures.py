@@ -23,6 +23,7 @@ _KNOWN = {
 
 # The name that says so: `def __init__(self, own, **settings)` takes, besides, what its base class takes.
 SETTINGS = "settings"
+OF = "of_"  # `**of_x`: what the class takes that is given as `x`
 _PLAIN = inspect.Signature()  # of a class without a constructor of its own
 
 
@@ -49,6 +50,25 @@ def signature(path: str) -> inspect.Signature:
         if module.complete and rest[0] not in module.names():
             raise NotFound(path, module.names())
     return _imported(path)
+
+
+def part_of(path: str) -> str | None:
+    """The parameter `x` of a class or function that has `**of_x`: the dotted path of a part, whose parameters lie beside those of the whole."""
+    last = next(reversed(signature(path).parameters.values()), None)
+    named = last is not None and last.kind is inspect.Parameter.VAR_KEYWORD and last.name.startswith(OF)
+    return last.name.removeprefix(OF) if named else None
+
+
+def signature_with(path: str, part: str) -> inspect.Signature:
+    """`signature(path)` with the parameters of the part at a dotted path in place of `**of_x`.
+
+    `PairDataModule(source="alignlab...EmojiScenePairs", max_sprites=3)` takes what `EmojiScenePairs` takes, but for what it takes itself.
+
+    Raises:
+        NotFound: nothing is at the part's path.
+    """
+    named = list(signature(path).parameters.values())[:-1]
+    return _joined(named, signature(part).parameters.values())
 
 
 class _Module:
@@ -115,20 +135,28 @@ class _Module:
     def with_settings(
         self, own: inspect.Signature, node: ast.ClassDef, constructor: ast.FunctionDef
     ) -> inspect.Signature | None:
-        """A constructor's signature where `**settings` stands for what its base class takes, less what `super().__init__(...)` is given besides."""
-        inherited = [found for base in node.bases if (found := self.base(base)) is not None and found is not _PLAIN]
-        if not inherited:
-            return None
+        """A constructor's signature where `**settings` stands for what the one call that is given them takes, less what it is given besides.
+
+        That call is `super().__init__(...)`, or the constructor of a part.
+        """
         calls = [
-            c for c in ast.walk(constructor) if isinstance(c, ast.Call) and ast.unparse(c.func) == "super().__init__"
+            call
+            for call in ast.walk(constructor)
+            if isinstance(call, ast.Call)
+            and any(k.arg is None and ast.unparse(k.value) == SETTINGS for k in call.keywords)
         ]
-        base = list(inherited[0].parameters.values())
-        given = {keyword.arg for call in calls for keyword in call.keywords}
-        given |= {p.name for call in calls for p in base[: len(call.args)]}
-        kinds = inspect.Parameter
-        named = [p for p in own.parameters.values() if p.kind is not kinds.VAR_KEYWORD]
-        given |= {p.name for p in named}
-        return inspect.Signature(named + [p.replace(kind=kinds.KEYWORD_ONLY) for p in base if p.name not in given])
+        if len(calls) != 1:
+            return None
+        called = ast.unparse(calls[0].func)
+        taken = [self.base(b) for b in node.bases] if called == "super().__init__" else [self.callable(called)]
+        taken = [signature for signature in taken if signature not in (None, _PLAIN)]
+        if not taken:
+            return None
+        passed = list(taken[0].parameters.values())
+        given = {keyword.arg for keyword in calls[0].keywords}
+        given |= {p.name for p in passed[: len(calls[0].args)]}
+        named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        return _joined(named, [p for p in passed if p.name not in given])
 
     def fields(self, node: ast.ClassDef) -> inspect.Signature:
         """Signature of a NamedTuple: its fields, in order."""
@@ -210,6 +238,15 @@ class _Module:
         if place is not None and isinstance(place[1], ast.Assign | ast.AnnAssign) and place[1].value is not None:
             return place[0].type(place[1].value)
         return typing.Any
+
+
+def _joined(named: list[inspect.Parameter], more: Iterable[inspect.Parameter]) -> inspect.Signature:
+    """A signature of parameters and, by keyword, of others that don't have the name of one of them."""
+    names = {p.name for p in named}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        named + [p if p.kind > keyword else p.replace(kind=keyword) for p in more if p.name not in names]
+    )
 
 
 def _constant(node: ast.expr) -> object:

@@ -65,7 +65,7 @@ def batches_of_step(system: pl.LightningModule, batch: Any = None) -> Sequence[A
     if not step:
         raise ValueError(
             f"trainer.accumulate_grad_batches={system.trainer.accumulate_grad_batches}: the training loader doesn't look ahead, so nobody knows "
-            "what the whole step counts; make it with alignlab.data.image_text.batches.training_batches"
+            "what the whole step counts; make it with alignlab.data.loaders.training_batches"
         )
     return step
 

@@ -14,7 +14,8 @@ from alignlab.callbacks.evaluators.linear_probe import LinearProbe
 from alignlab.callbacks.evaluators.retrieval import RetrievalEvaluator
 from alignlab.callbacks.evaluators.samples import SampleSheets, search
 from alignlab.callbacks.evaluators.zero_shot import ZeroShotEvaluator
-from alignlab.data.image_text.modules import EmojiScenesModule
+from alignlab.data.emoji.scene_pairs import EmojiScenePairs
+from alignlab.data.image_text.modules import PairDataModule
 from alignlab.evaluation.encoding import encode_retrieval_set
 from alignlab.evaluation.reranking import rerank
 from alignlab.evaluation.retrieval import lift
@@ -33,7 +34,7 @@ RECALLS = {f"{way}_recall_at_{k}" for way in ("text_to_image", "image_to_text") 
 
 @pytest.fixture(scope="module")
 def data():
-    module = EmojiScenesModule(num_val=6, num_train=64, batch_size=4, image_size=SIZE, num_workers=0)
+    module = PairDataModule(EmojiScenePairs, num_val=6, num_train=64, batch_size=4, image_size=SIZE, num_workers=0)
     module.setup("fit")
     return module
 
@@ -206,9 +207,9 @@ def test_unsuitable_data_and_sets_are_named(data):
     system, trainer = albef(data), lightning.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
     system.configure_model()
     trainer.datamodule = PairsOnly()
-    with pytest.raises(ValueError, match=r"callbacks.retrieval.*PairsOnly"):
+    with pytest.raises(ValueError, match=r"retrieval needs .*PairsOnly"):
         RetrievalEvaluator().evaluate(trainer, system, True)
-    with pytest.raises(ValueError, match=r"callbacks.samples=null"):
+    with pytest.raises(ValueError, match=r"samples=null"):
         SampleSheets().on_fit_start(trainer, system)
     trainer.datamodule = data
     with pytest.raises(ValueError, match=r"nonsense.*known"):

@@ -44,7 +44,7 @@ def test_languages():
         named = {d.drawing: d for d in named_drawings(language)}
         assert named["1f415"].names == (name,)
         assert named["1f415"].concept == "dog"  # the split is the same in every language
-    with pytest.raises(ValueError, match=r"data.language is 'tlh'; there are names in ar, de, en"):
+    with pytest.raises(ValueError, match=r"language is 'tlh'; there are names in ar, de, en"):
         named_drawings("tlh")
 
 
@@ -75,7 +75,7 @@ def test_held_out_pictures_and_classes(emoji):
 
 
 def test_bad_settings(emoji):
-    with pytest.raises(ValueError, match=r"data.held_out_share is 0"):
+    with pytest.raises(ValueError, match=r"held_out_share is 0"):
         EmojiPairs(32, held_out_share=0)
     with pytest.raises(ValueError, match="split 'test'"):
         emoji.picture(0, "test")

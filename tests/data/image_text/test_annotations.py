@@ -227,7 +227,7 @@ def test_captions_with_separators_marks_and_odd_letters(tmp_path):
 def test_rows_that_mean_something_else_are_refused(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         rows(tmp_path, name, content)
-    assert str(caught.value).startswith(f"data.annotations={tmp_path}/{name}") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"annotations={tmp_path}/{name}") and "\n" not in str(caught.value)
 
 
 def test_names_of_splits(tmp_path, caplog):
@@ -239,7 +239,7 @@ def test_names_of_splits(tmp_path, caplog):
 
 
 def test_a_missing_list(tmp_path):
-    with pytest.raises(ValueError, match=r"data.annotations=.*none.jsonl: there is no such file"):
+    with pytest.raises(ValueError, match=r"annotations=.*none.jsonl: there is no such file"):
         read_annotations(tmp_path / "none.jsonl")
 
 

@@ -7,12 +7,14 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from alignlab.data.image_text.batches import BatchLoader, JointBatches, JointOrder, keep_batch
-from alignlab.data.image_text.modules import EmojiScenesModule
+from alignlab.data.emoji.scene_pairs import EmojiScenePairs
+from alignlab.data.image_text.modules import PairDataModule
+from alignlab.data.loaders import BatchLoader, JointBatches, JointOrder, keep_batch
 
 
 def scenes(rank=0, world_size=1, batch_size=4, num_workers=0, **settings):
-    module = EmojiScenesModule(
+    module = PairDataModule(
+        EmojiScenePairs,
         num_train=40,
         num_val=30,
         image_size=24,

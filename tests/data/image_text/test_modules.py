@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from alignlab.data.emoji.concepts import concepts
+from alignlab.data.emoji.pictures import EmojiPairs
+from alignlab.data.emoji.scene_pairs import EmojiScenePairs
 from alignlab.data.image_text.batches import HELD_OUT_IDS
-from alignlab.data.image_text.modules import CLIP_MEAN, CLIP_STD, EmojiModule, EmojiScenesModule
+from alignlab.data.image_text.modules import CLIP_MEAN, CLIP_STD, PairDataModule
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    module = EmojiScenesModule(num_train=64, num_val=50, image_size=32, batch_size=16, num_workers=0)
+    module = PairDataModule(EmojiScenePairs, num_train=64, num_val=50, image_size=32, batch_size=16, num_workers=0)
     module.setup("fit")
     return module
 
@@ -88,7 +90,9 @@ def test_single_pictures_and_captions(scenes):
 
 def test_a_tokenizer_from_a_folder(tmp_path, scenes):
     scenes.tokenizer.save_pretrained(tmp_path)
-    module = EmojiScenesModule(num_val=20, image_size=24, tokenizer=str(tmp_path), append_sep=True, pad_to_multiple=8)
+    module = PairDataModule(
+        EmojiScenePairs, num_val=20, image_size=24, tokenizer=str(tmp_path), append_sep=True, pad_to_multiple=8
+    )
     module.setup()
     assert module.vocabulary == scenes.vocabulary
     ids, _ = module.encode_texts(["a dog"])
@@ -98,22 +102,22 @@ def test_a_tokenizer_from_a_folder(tmp_path, scenes):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size is 0"),
-        ({"num_workers": -1}, "data.num_workers is -1"),
-        ({"num_val": 5000}, "data.num_val is 5000"),
-        ({"num_train": 100}, "100 training rows don't fill one batch: data.batch_size=128 on 1 processes needs 128"),
-        ({"tokenizer": "no/such folder"}, "data.tokenizer="),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"num_val": 5000}, "num_val is 5000"),
+        ({"num_train": 100}, "100 training rows don't fill one batch: batch_size=128 on 1 processes needs 128"),
+        ({"tokenizer": "no/such folder"}, "tokenizer="),
     ],
 )
 def test_impossible_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        module = EmojiScenesModule(**{"image_size": 24, "num_workers": 0, **settings})
+        module = PairDataModule(EmojiScenePairs, **{"image_size": 24, "num_workers": 0, **settings})
         module.setup()
         module.train_dataloader()
 
 
 def test_the_emoji_module_reads_its_language():
-    module = EmojiModule(language="zh", image_size=24, batch_size=32, num_workers=0)
+    module = PairDataModule(EmojiPairs, language="zh", image_size=24, batch_size=32, num_workers=0)
     module.setup()
     batch = next(iter(module.train_dataloader()))
     text = module.tokenizer.decode(batch.ids[0], skip_special_tokens=True)

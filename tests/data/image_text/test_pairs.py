@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignlab.data.image_text.modules import ImageTextModule
+from alignlab.data.image_text.modules import PairDataModule
 from alignlab.data.image_text.pairs import ImageTextPairs
 from alignlab.data.image_text.picture_cache import PictureCache, read_picture
 
@@ -105,7 +105,8 @@ def test_broken_held_out_pictures_are_left_out_of_their_split(listing, caplog):
     held_out = "".join(f"{number}.png,one,{split}\n" for number, split in ((4, "val"), (6, "val"), (8, "test")))
     (listing.parent / "held_out.csv").write_text(f"image,caption,split\n0.png,two,train\n{held_out}")
     (listing.parent / "4.png").write_bytes(b"no picture")
-    module = ImageTextModule(
+    module = PairDataModule(
+        ImageTextPairs,
         annotations=str(listing.parent / "held_out.csv"),
         image_size=24,
         batch_size=1,
@@ -118,7 +119,7 @@ def test_broken_held_out_pictures_are_left_out_of_their_split(listing, caplog):
     assert [len(batch.image) for batch in module.val_dataloader()] == [1]
     assert [batch.image_index.tolist() for batch in module.retrieval_dataloader()] == [[0]]
     with pytest.raises(
-        ValueError, match=r"line 3: the picture .*4.png can't be read: .*\(data.on_error=skip leaves it out\)"
+        ValueError, match=r"line 3: the picture .*4.png can't be read: .*\(on_error=skip leaves it out\)"
     ):
         source = pairs(listing.parent / "held_out.csv")
         [source.picture(i, "val") for i in range(2)]
@@ -130,7 +131,8 @@ def test_broken_held_out_pictures_are_left_out_of_their_split(listing, caplog):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_with_a_skipped_picture_stay_whole(listing, workers):
     (listing.parent / "4.png").write_bytes(b"no picture")
-    module = ImageTextModule(
+    module = PairDataModule(
+        ImageTextPairs,
         annotations=str(listing),
         val_annotations=str(listing),
         image_size=24,
@@ -151,8 +153,14 @@ def test_batches_with_a_skipped_picture_stay_whole(listing, workers):
 
 
 def test_retrieval_has_all_captions(listing):
-    module = ImageTextModule(
-        annotations=str(listing), val_share=0.3, image_size=24, batch_size=4, num_workers=0, cache_gb=0.0
+    module = PairDataModule(
+        ImageTextPairs,
+        annotations=str(listing),
+        val_share=0.3,
+        image_size=24,
+        batch_size=4,
+        num_workers=0,
+        cache_gb=0.0,
     )
     module.setup()
     batch = next(iter(module.retrieval_dataloader()))

@@ -93,7 +93,7 @@ def test_long_captions_are_cut_and_counted(caplog):
     with caplog.at_level(logging.WARNING):
         assert encode.warn_of_losses(TEXTS).cut == 3
         assert encode.warn_of_losses(["a dog"]).cut == 0
-    assert len(caplog.records) == 1 and "3 of 3 captions (100.0 %) are longer than data.context_length=5" in caplog.text
+    assert len(caplog.records) == 1 and "3 of 3 captions (100.0 %) are longer than context_length=5" in caplog.text
 
 
 def test_a_trained_tokenizer_strips_nothing():
@@ -116,7 +116,7 @@ def test_every_caption_of_the_emoji_has_ids_of_its_own():
 
 
 def test_ids_of_the_default_scenes_are_those_of_the_first_release():
-    source = EmojiScenePairs(EmojiScenes(48), 1000, 500)
+    source = EmojiScenePairs(48, num_train=1000)
     ids = sorted(train_tokenizer(source.vocabulary_texts()).get_vocab().items())
     assert hashlib.md5(json.dumps(ids).encode()).hexdigest() == "09e007b4f943df42fcf1702697727840"
 
@@ -124,7 +124,7 @@ def test_ids_of_the_default_scenes_are_those_of_the_first_release():
 def test_chinese_characters_take_one_id_and_too_many_letters_are_refused():
     characters = [chr(0x4E00 + i) for i in range(100)]
     assert len(train_tokenizer(["ab", *characters], "wordpiece", 109)) == 109  # 5 special, 102 letters, ##a and ##b
-    with pytest.raises(ValueError, match=r"data.vocab_size is 108; the captions' 102 letters need 109"):
+    with pytest.raises(ValueError, match=r"vocab_size is 108; the captions' 102 letters need 109"):
         train_tokenizer(["ab", *characters], "wordpiece", 108)
 
 
@@ -141,11 +141,11 @@ def test_captions_that_collide_are_counted_and_said(caplog):
 
 
 def test_bad_names_and_settings(tmp_path):
-    with pytest.raises(ValueError, match=r"data.tokenizer='.*' can't be loaded"):
+    with pytest.raises(ValueError, match=r"tokenizer='.*' can't be loaded"):
         load_tokenizer(str(tmp_path))
-    with pytest.raises(ValueError, match=r"data.tokenizer_kind is 'letters'"):
+    with pytest.raises(ValueError, match=r"tokenizer_kind is 'letters'"):
         train_tokenizer(TEXTS, "letters")
-    with pytest.raises(ValueError, match=r"data.context_length is 2"):
+    with pytest.raises(ValueError, match=r"context_length is 2"):
         CaptionEncoder(train_tokenizer(TEXTS), 2)
 
 

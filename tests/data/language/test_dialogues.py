@@ -6,7 +6,8 @@ import logging
 import pytest
 
 from alignlab.data.language.dialogues import answers, without_prompts
-from alignlab.data.language.modules import RowsModule
+from alignlab.data.language.modules import LanguageDataModule
+from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rows import Example, Preference, example, preference
 from alignlab.data.language.tokenizer import built_in_tokenizer
 
@@ -80,8 +81,14 @@ def test_the_rendered_pair_holds_the_question_once(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     file = tmp_path / "pairs.jsonl"
     file.write_text(json.dumps({"prompt": [USER], "chosen": [USER, YES], "rejected": [USER, NO]}) + "\n")
-    module = RowsModule(
-        path=str(file), val_path=str(file), kind="preference", batch_size=1, tokenizer=str(tmp_path), max_length=64
+    module = LanguageDataModule(
+        OwnRows,
+        path=str(file),
+        val_path=str(file),
+        kind="preference",
+        batch_size=1,
+        tokenizer=str(tmp_path),
+        max_length=64,
     )
     module.setup()
     batch = next(iter(module.train_dataloader()))

@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from alignlab.data.language.modules import RowsModule
+from alignlab.data.language.modules import LanguageDataModule
+from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.tokenizer import built_in_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -94,8 +95,8 @@ def test_every_mutated_row_is_used_or_counted_or_named(kind, part, tokenizer, tm
         file = tmp_path / f"{number}.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         caplog.clear()
-        module = RowsModule(
-            path=str(file), val_path=str(file), kind=kind, tokenizer=tokenizer, max_length=48, batch_size=1
+        module = LanguageDataModule(
+            OwnRows, path=str(file), val_path=str(file), kind=kind, tokenizer=tokenizer, max_length=48, batch_size=1
         )
         try:
             with caplog.at_level(logging.WARNING):

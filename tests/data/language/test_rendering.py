@@ -75,7 +75,7 @@ def test_chats_without_a_template_and_mixed_kinds_are_refused(tokenizer):
         render.prompt([{"role": "user", "content": "x"}])
     with pytest.raises(ValueError, match="both be plain text or both be chats"):
         render.example("x", [{"role": "assistant", "content": "y"}])
-    with pytest.raises(ValueError, match=r"data\.max_length is 1"):
+    with pytest.raises(ValueError, match=r"max_length is 1"):
         Renderer(tokenizer, 1)
 
 

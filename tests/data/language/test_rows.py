@@ -111,8 +111,8 @@ def test_files(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"text": "a\u2028b"}, ensure_ascii=False) + "\n\n" + "{oops\n")
     rows = read_jsonl(file)
-    assert next(rows) == (f"data.path={file}, line 1", {"text": "a\u2028b"})
-    with pytest.raises(ValueError, match=r"data.path=.*rows\.jsonl, line 3: no JSON"):
+    assert next(rows) == (f"path={file}, line 1", {"text": "a\u2028b"})
+    with pytest.raises(ValueError, match=r"path=.*rows\.jsonl, line 3: no JSON"):
         next(rows)
     with pytest.raises(ValueError, match="there is no such file"):
         next(read_jsonl(tmp_path / "none.jsonl"))
@@ -124,5 +124,5 @@ def test_data_sets_of_the_hub_format(tmp_path):
     (tmp_path / "set" / "train.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
     places, rows = zip(*read_hub(str(tmp_path / "set"), "train"), strict=True)
     assert [example(row).response for row in rows] == ["a", "b"] and places[1].endswith("[1]")
-    with pytest.raises(ValueError, match=r"data\.path="):
+    with pytest.raises(ValueError, match=r"path="):
         read_hub(str(tmp_path / "nothing"), "train")

@@ -23,7 +23,8 @@ from transformers import (
     XLMRobertaConfig,
 )  # fmt: skip
 
-from alignlab.data.language.modules import RowsModule
+from alignlab.data.language.modules import LanguageDataModule
+from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.tokenizer import built_in_tokenizer
 from alignlab.models.language.context import context_length
 from alignlab.models.language.loading import pretrained, pretrained_encoder
@@ -98,7 +99,8 @@ def folder(tmp_path_factory):
 def fit(folder, tmp_path, kind, make, model, max_length):
     file = tmp_path / "rows.jsonl"
     file.write_text((json.dumps(ROWS[kind]) + "\n") * 2)
-    module = RowsModule(
+    module = LanguageDataModule(
+        OwnRows,
         path=str(file),
         val_path=str(file),
         kind=kind,

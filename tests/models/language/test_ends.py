@@ -11,7 +11,8 @@ import torch
 from transformers import AutoConfig, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from alignlab.callbacks.keeping.export import Export
-from alignlab.data.language.modules import RowsModule
+from alignlab.data.language.modules import LanguageDataModule
+from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.tokenizer import built_in_tokenizer
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
@@ -74,7 +75,7 @@ def test_what_sft_exports_stops_where_it_learned_to(base, tmp_path, peft, backen
     rows = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ok"}]
     (tmp_path / "rows.jsonl").write_text((json.dumps({"messages": rows}) + "\n") * 2)
     file = str(tmp_path / "rows.jsonl")
-    module = RowsModule(path=file, val_path=file, tokenizer=base, batch_size=1, max_length=32)
+    module = LanguageDataModule(OwnRows, path=file, val_path=file, tokenizer=base, batch_size=1, max_length=32)
     module.setup()
     system = SftSystem(
         partial(pretrained, path=base), peft=peft, vocabulary=module.vocabulary, optim=partial(adamw, lr=1e-9)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from alignlab.data.language.modules import RowsModule
+from alignlab.data.language.modules import LanguageDataModule
+from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import built_in_tokenizer
 from alignlab.models.language.actor_critic import ActorCritic
@@ -156,8 +157,14 @@ class Kept(ModelReward):
 def test_ppo_hands_its_prompts_on(reward: ModelReward, mine, base: str, tmp_path: Path) -> None:
     lines = [json.dumps({"prompt": [{"role": "user", "content": f"is film {i} good?"}]}) for i in range(40)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
-    data = RowsModule(
-        path=str(tmp_path / "prompts.jsonl"), kind="prompt", batch_size=8, max_length=40, tokenizer=base, val_share=0.2
+    data = LanguageDataModule(
+        OwnRows,
+        path=str(tmp_path / "prompts.jsonl"),
+        kind="prompt",
+        batch_size=8,
+        max_length=40,
+        tokenizer=base,
+        val_share=0.2,
     )
     data.setup()
     kept = Kept(reward.path, normalised=False)

@@ -45,14 +45,12 @@ def is_last(trainer: lightning.Trainer) -> bool:
 
 
 def read_by(trainer: lightning.Trainer, key: str, method: str) -> Any:
-    """The run's data module. Raises ValueError if it lacks what the evaluator under `key` reads."""
+    """The run's data module, or its data set, whichever has `method`. Raises ValueError if neither has what the evaluator `key` reads."""
     datamodule = getattr(trainer, "datamodule", None)
-    if not hasattr(datamodule, method):
-        raise ValueError(
-            f"callbacks.{key} needs a data module with {method}(), which {type(datamodule).__name__} is not:"
-            f" drop it with callbacks.{key}=null"
-        )
-    return datamodule
+    for holder in (datamodule, getattr(datamodule, "source", None)):
+        if hasattr(holder, method):
+            return holder
+    raise ValueError(f"{key} needs data with {method}(), which {type(datamodule).__name__} lacks: {key}=null drops it")
 
 
 def transfer(trainer: lightning.Trainer, module: lightning.LightningModule) -> Callable[[Batch], Batch]:

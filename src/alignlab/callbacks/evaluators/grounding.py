@@ -18,7 +18,7 @@ class GroundingEvaluator(Evaluator):
 
     Ranks: as `Evaluator`; hits are gathered.
 
-    Reads `datamodule.grounded_phrases(index, split)`: character spans of the first caption with their boxes. Logs
+    Reads `datamodule.source.grounded_phrases(index, split)`: character spans of the first caption with their boxes. Logs
     `pointing_game_accuracy` and `pointing_game_chance`, what pointing blindly would reach; nothing where net or data don't fit.
 
     Parameters
@@ -41,7 +41,9 @@ class GroundingEvaluator(Evaluator):
 
     def evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule, last: bool) -> dict[str, float]:
         datamodule = read_by(trainer, "grounding", "retrieval_dataloader")
-        if not hasattr(module.net, "match_with_attention") or not hasattr(datamodule, "grounded_phrases"):
+        if not hasattr(module.net, "match_with_attention") or not hasattr(
+            getattr(datamodule, "source", None), "grounded_phrases"
+        ):
             return {}
         encoded = encode_split(
             trainer, module, "grounding", split=self.split, keep_tokens=True, max_pictures=self.max_pictures
@@ -66,7 +68,7 @@ class GroundingEvaluator(Evaluator):
                     datamodule.caption(numbers[slot], self.split),
                 )
                 size = (picture.height, picture.width)
-                for first, end, boxes in datamodule.grounded_phrases(numbers[slot], self.split):
+                for first, end, boxes in datamodule.source.grounded_phrases(numbers[slot], self.split):
                     token = tokens_of(datamodule.tokenizer, caption, (first, end), ids[texts[slot]])
                     if token.any():
                         rows.append(row)

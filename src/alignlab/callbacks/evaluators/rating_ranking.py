@@ -33,7 +33,7 @@ class RatingRanking(Evaluator):
         data, move = read_by(trainer, "rating_ranking", "rated_texts"), transfer(trainer, module)
         texts = data.rated_texts("val")
         reward = torch.zeros(len(texts), dtype=torch.float32)  # the default is another under bf16-true
-        for batch in data.rated_dataloader("val"):
+        for batch in data.rated_batches("val", trainer.datamodule.renderer, trainer.datamodule.batch_size):
             reward[batch.index] = module.net(*move(batch)[:2]).float().cpu()
         words = torch.tensor([float(len(text.split())) for text in texts.texts], dtype=torch.float32)
         ratings, halves = torch.from_numpy(texts.means), torch.arange(len(texts)) % 2

@@ -64,7 +64,7 @@ def named_drawings(language: str = "en") -> tuple[NamedDrawing, ...]:
         for a language that the package doesn't have.
     """
     if language not in languages():
-        raise ValueError(f"data.language is {language!r}; there are names in {', '.join(languages())}")
+        raise ValueError(f"language is {language!r}; there are names in {', '.join(languages())}")
     from emoji import EMOJI_DATA
     from emoji.unicode_codes import load_from_json
 

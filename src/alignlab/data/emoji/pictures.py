@@ -36,14 +36,14 @@ class EmojiPairs:
 
     def __init__(self, image_size: int, language: str = "en", seed: int = 0, held_out_share: float = 0.12) -> None:
         if not 0 < held_out_share < 1:
-            raise ValueError(f"data.held_out_share is {held_out_share}; it must lie between 0 and 1")
+            raise ValueError(f"held_out_share is {held_out_share}; it must lie between 0 and 1")
         drawings = named_drawings(language)
         self.image_size, self.seed = image_size, seed
         self.templates = TEMPLATES.get(language, ("{}",))
         self.train = [d for d in drawings if not is_held_out(d.concept, held_out_share)]
         self.held_out = [d for d in drawings if is_held_out(d.concept, held_out_share)]
         if not self.train or not self.held_out:
-            raise ValueError(f"data.held_out_share is {held_out_share}, which leaves one side of the split empty")
+            raise ValueError(f"held_out_share is {held_out_share}, which leaves one side of the split empty")
         first = {d.concept: d for d in reversed(self.held_out)}
         self.val = [
             d for d in self.held_out if first[d.concept] is d

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from alignlab.data.emoji.backgrounds import COLOUR_NAMES, NUM_TEXTURES, paint_ba
 from alignlab.data.emoji.captions import on_background
 from alignlab.data.emoji.concepts import plural, singular
 from alignlab.data.emoji.drawings import PatchBank, paste
+from alignlab.data.emoji.phrases import Phrase, grounded_phrases
 from alignlab.data.emoji.scenes import ROTATIONS, EmojiScenes
 from alignlab.data.image_text.batches import Pair, ZeroShotPictures
 
@@ -19,22 +21,23 @@ _NUM_VOCABULARY_CAPTIONS = 4000  # enough for every word of the grammar; the nam
 class EmojiScenePairs:
     """The source behind `data=emoji_scenes`.
 
-    Parameters
-    ----------
-    scenes
-        where pictures and captions come from.
-    num_train
-        scenes in an epoch; every epoch has new ones.
-    num_val
-        held-out scenes.
+    Args:
+        image_size: height and width in pixels.
+        num_train: scenes in an epoch; every epoch has new ones.
+        num_val: held-out scenes.
+        settings: see `EmojiScenes`, which makes pictures and captions.
+
+    Raises:
+        ValueError: more held-out scenes than there are combinations for.
     """
 
-    def __init__(self, scenes: EmojiScenes, num_train: int, num_val: int) -> None:
-        if not 1 <= num_val <= scenes.num_val:
+    def __init__(self, image_size: int, *, num_train: int = 100_000, num_val: int = 500, **settings: Any) -> None:
+        self.scenes = EmojiScenes(image_size, **settings)
+        if not 1 <= num_val <= self.scenes.num_val:
             raise ValueError(
-                f"data.num_val is {num_val}; with data.held_out_fraction and data.max_sprites as they are it must be 1 to {scenes.num_val}"
+                f"num_val is {num_val}; with held_out_fraction and max_sprites as they are it must be 1 to {self.scenes.num_val}"
             )
-        self.scenes, self.num_train, self.num_val = scenes, num_train, num_val
+        self.num_train, self.num_val = num_train, num_val
 
     def train_pair(self, serial: int) -> Pair:
         """Training scene number `serial`; it never comes again in a later epoch."""
@@ -49,6 +52,10 @@ class EmojiScenePairs:
 
     def captions_of(self, index: int, split: str) -> list[str]:
         return [self.scenes.caption(index, split)]
+
+    def grounded_phrases(self, index: int, split: str) -> list[Phrase]:
+        """The nouns of a picture's caption with the boxes of what they name."""
+        return grounded_phrases(self.scenes.scene(index, split))
 
     def vocabulary_texts(self) -> Iterator[str]:
         """Captions, and what a sample of captions might lack."""

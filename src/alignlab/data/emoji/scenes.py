@@ -79,11 +79,11 @@ class EmojiScenes:
         self, image_size: int = 48, seed: int = 0, max_sprites: int = 3, held_out_fraction: float = 0.1
     ) -> None:
         if image_size < 16:
-            raise ValueError(f"data.image_size is {image_size}; scenes need at least 16 pixels")
+            raise ValueError(f"image_size is {image_size}; scenes need at least 16 pixels")
         if max_sprites not in (2, 3):
-            raise ValueError(f"data.max_sprites is {max_sprites}; it must be 2 or 3")
+            raise ValueError(f"max_sprites is {max_sprites}; it must be 2 or 3")
         if not 0 < held_out_fraction <= 0.5:
-            raise ValueError(f"data.held_out_fraction is {held_out_fraction}; it must be above 0 and at most 0.5")
+            raise ValueError(f"held_out_fraction is {held_out_fraction}; it must be above 0 and at most 0.5")
         self.image_size, self.seed, self.max_sprites = image_size, seed, max_sprites
         self.concepts: tuple[Concept, ...] = concepts()
         self.combinations = Combinations(tuple(c.name for c in self.concepts), held_out_fraction, max_sprites)

@@ -18,7 +18,7 @@ _SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_KEY = "data.annotations"
+_KEY = "annotations"
 
 
 class CaptionedPicture(NamedTuple):
@@ -26,7 +26,7 @@ class CaptionedPicture(NamedTuple):
 
     path: Path
     captions: tuple[str, ...]
-    where: str  # "data.annotations=captions.jsonl, line 3", for messages
+    where: str  # "annotations=captions.jsonl, line 3", for messages
     name: str  # its path below the folder of the pictures, which decides about the split
 
 

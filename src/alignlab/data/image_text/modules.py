@@ -1,6 +1,9 @@
-"""LightningDataModules: what all image-text data sets share, and one small class for each data set."""
+"""The LightningDataModule of pictures with captions; the data set itself is its source."""
 
 import itertools
+import pkgutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,25 +13,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from alignlab.data.emoji.phrases import Phrase, grounded_phrases
-from alignlab.data.emoji.pictures import EmojiPairs
-from alignlab.data.emoji.scene_pairs import EmojiScenePairs
-from alignlab.data.emoji.scenes import EmojiScenes
 from alignlab.data.image_text.batches import (
     HeldOutPairs,
-    JointBatches,
-    JointOrder,
     LabelledPictures,
     NormalisedBatches,
     PairSource,
     RetrievalPictures,
     TrainPairs,
-    training_batches,
-    whole_batches,
-    workers_by_cores,
 )
-from alignlab.data.image_text.pairs import ImageTextPairs
 from alignlab.data.image_text.vocabulary import CaptionEncoder, load_tokenizer, train_tokenizer, vocabulary_of
+from alignlab.data.loaders import JointBatches, JointOrder, training_batches, whole_batches, workers_by_cores
 from alignlab.types.pairs import ClassPrompts, PairBatch, Vocabulary, ZeroShotSet
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -38,28 +32,27 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class PairDataModule(LightningDataModule):
     """Pictures with captions, for training, validation losses, retrieval and zero-shot classification.
 
-    Parameters
-    ----------
-    batch_size
-        pairs in a batch of one process.
-    image_size
-        height and width in pixels.
-    context_length
-        largest number of ids of a caption.
-    num_workers
-        processes that make batches; 0: the training process itself; None: by the cores of this machine (`workers_by_cores`).
-    tokenizer
-        hub id or folder; None trains one on the captions.
-    tokenizer_kind, vocab_size
-        of a tokenizer that is trained: "word" or "wordpiece", and its largest number of ids.
-    append_sep, pad_to_multiple
-        see `CaptionEncoder`.
-    mean, std
-        of the normalisation, for pixels in [0, 1]; CLIP's by default.
+    Args:
+        source: the data set: a class with the methods of `PairSource`, or its dotted path. It is made by `setup`, from `image_size` and `of_source`.
+        batch_size: pairs in a batch of one process.
+        image_size: height and width in pixels.
+        context_length: largest number of ids of a caption.
+        num_workers: processes that make batches; 0: the training process itself; None: by the cores of this machine (`workers_by_cores`).
+        prefetch_factor: batches that each of them makes ahead.
+        tokenizer: hub id or folder; None trains one on the captions.
+        tokenizer_kind: of a tokenizer that is trained.
+        vocab_size: its largest number of ids.
+        append_sep: see `CaptionEncoder`, as `pad_to_multiple`.
+        mean: of the normalisation, for pixels in [0, 1]; CLIP's by default, as `std`.
+        of_source: what the data set's own constructor takes.
+
+    Raises:
+        ValueError: a number below its least value.
     """
 
     def __init__(
         self,
+        source: str | Callable[..., PairSource],
         *,
         batch_size: int = 128,
         image_size: int = 224,
@@ -67,12 +60,13 @@ class PairDataModule(LightningDataModule):
         num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
-        tokenizer_kind: str = "word",
+        tokenizer_kind: Literal["word", "wordpiece"] = "word",
         vocab_size: int = 4096,
         append_sep: bool = False,
         pad_to_multiple: int = 1,
         mean: tuple[float, float, float] = CLIP_MEAN,
         std: tuple[float, float, float] = CLIP_STD,
+        **of_source: Any,
     ) -> None:
         super().__init__()
         for key, value, least in (
@@ -82,25 +76,23 @@ class PairDataModule(LightningDataModule):
             ("vocab_size", vocab_size, 6),
         ):
             if value < least:
-                raise ValueError(f"data.{key} is {value}; it must be at least {least}")
+                raise ValueError(f"{key} is {value}; it must be at least {least}")
         self.batch_size, self.image_size, self.context_length = batch_size, image_size, context_length
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
         self._tokenizer_name, self._tokenizer_kind, self._vocab_size = tokenizer, tokenizer_kind, vocab_size
         self._append_sep, self._pad_to_multiple = append_sep, pad_to_multiple
         mean, std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
         self._scale_and_shift = {torch.device("cpu"): (1 / (255 * std), mean / std)}  # by device
+        make = pkgutil.resolve_name(source) if isinstance(source, str) else source
+        self._make_source = partial(make, image_size=image_size, **of_source)
         self.source: PairSource | None = None
         self.vocabulary: Vocabulary | None = None
-
-    def make_source(self) -> PairSource:
-        """Reads or makes the data set; called once, by `setup`."""
-        raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
         """Makes the source and the tokenizer, the same in every process."""
         if self.source is not None:
             return
-        source = self.make_source()
+        source = self._make_source()
         if self._tokenizer_name is None:
             self.tokenizer = train_tokenizer(
                 source.vocabulary_texts(), self._tokenizer_kind, self._vocab_size, source.held_out_texts()
@@ -182,159 +174,3 @@ class PairDataModule(LightningDataModule):
     def _normalised(self, dataset: Any, shard: list[int]) -> NormalisedBatches:
         batches = [shard[start : start + self.batch_size] for start in range(0, len(shard), self.batch_size)]
         return NormalisedBatches(whole_batches(dataset, batches), self.normalise)
-
-
-class EmojiScenesModule(PairDataModule):
-    """Scenes of two or three emoji with captions about what is where.
-
-    `num_train` scenes make an epoch, new ones in every epoch; `num_val` held-out scenes; `seed`, `max_sprites` and `held_out_fraction`
-    as in `EmojiScenes`; the rest as in `PairDataModule`.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_train: int = 100_000,
-        num_val: int = 500,
-        seed: int = 0,
-        max_sprites: int = 3,
-        held_out_fraction: float = 0.1,
-        batch_size: int = 128,
-        image_size: int = 48,
-        context_length: int = 20,
-        num_workers: int | None = None,
-        prefetch_factor: int = 4,
-        tokenizer: str | None = None,
-        append_sep: bool = False,
-        pad_to_multiple: int = 1,
-        mean: tuple[float, float, float] = CLIP_MEAN,
-        std: tuple[float, float, float] = CLIP_STD,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            image_size=image_size,
-            context_length=context_length,
-            num_workers=num_workers,
-            prefetch_factor=prefetch_factor,
-            tokenizer=tokenizer,
-            append_sep=append_sep,
-            pad_to_multiple=pad_to_multiple,
-            mean=mean,
-            std=std,
-        )
-        self._num_train, self._num_val = num_train, num_val
-        self._scenes = {"seed": seed, "max_sprites": max_sprites, "held_out_fraction": held_out_fraction}
-
-    def make_source(self) -> EmojiScenePairs:
-        return EmojiScenePairs(EmojiScenes(self.image_size, **self._scenes), self._num_train, self._num_val)
-
-    def grounded_phrases(self, index: int, split: str = "val") -> list[Phrase]:
-        """The nouns of a picture's caption with the boxes of what they name."""
-        return grounded_phrases(self.source.scenes.scene(index, split))
-
-
-class EmojiModule(PairDataModule):
-    """Single emoji with their names in `language`; `held_out_share` of the concepts are never trained on.
-
-    `seed` as in `EmojiPairs`; the rest as in `PairDataModule`.
-    """
-
-    def __init__(
-        self,
-        *,
-        language: str = "en",
-        seed: int = 0,
-        held_out_share: float = 0.12,
-        batch_size: int = 128,
-        image_size: int = 48,
-        context_length: int = 24,
-        num_workers: int | None = None,
-        prefetch_factor: int = 4,
-        tokenizer: str | None = None,
-        vocab_size: int = 2048,
-        append_sep: bool = False,
-        pad_to_multiple: int = 1,
-        mean: tuple[float, float, float] = CLIP_MEAN,
-        std: tuple[float, float, float] = CLIP_STD,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            image_size=image_size,
-            context_length=context_length,
-            num_workers=num_workers,
-            prefetch_factor=prefetch_factor,
-            tokenizer=tokenizer,
-            tokenizer_kind="wordpiece",
-            vocab_size=vocab_size,
-            append_sep=append_sep,
-            pad_to_multiple=pad_to_multiple,
-            mean=mean,
-            std=std,
-        )
-        self._emoji = {"language": language, "seed": seed, "held_out_share": held_out_share}
-
-    def make_source(self) -> EmojiPairs:
-        return EmojiPairs(self.image_size, **self._emoji)
-
-
-class ImageTextModule(PairDataModule):
-    """Your own pictures and captions; `annotations` to `cache_gb` as in `ImageTextPairs`, the rest as in `PairDataModule`."""
-
-    def __init__(
-        self,
-        *,
-        annotations: str,
-        image_dir: str | None = None,
-        val_annotations: str | None = None,
-        val_share: float = 0.05,
-        seed: int = 0,
-        crop_scale: tuple[float, float] = (0.5, 1.0),
-        flip: bool = False,
-        augment_operations: int = 0,
-        augment_magnitude: float = 7.0,
-        clean_captions: bool = False,
-        on_error: Literal["raise", "skip"] = "raise",
-        cache_gb: float = 4.0,
-        batch_size: int = 128,
-        image_size: int = 224,
-        context_length: int = 32,
-        num_workers: int | None = None,
-        prefetch_factor: int = 4,
-        tokenizer: str | None = None,
-        vocab_size: int = 8192,
-        append_sep: bool = False,
-        pad_to_multiple: int = 1,
-        mean: tuple[float, float, float] = CLIP_MEAN,
-        std: tuple[float, float, float] = CLIP_STD,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            image_size=image_size,
-            context_length=context_length,
-            num_workers=num_workers,
-            prefetch_factor=prefetch_factor,
-            tokenizer=tokenizer,
-            tokenizer_kind="wordpiece",
-            vocab_size=vocab_size,
-            append_sep=append_sep,
-            pad_to_multiple=pad_to_multiple,
-            mean=mean,
-            std=std,
-        )
-        self._files = {
-            "annotations": annotations,
-            "image_dir": image_dir,
-            "val_annotations": val_annotations,
-            "val_share": val_share,
-            "seed": seed,
-            "crop_scale": tuple(crop_scale),
-            "flip": flip,
-            "augment_operations": augment_operations,
-            "augment_magnitude": augment_magnitude,
-            "clean_captions": clean_captions,
-            "on_error": on_error,
-            "cache_gb": cache_gb,
-        }
-
-    def make_source(self) -> ImageTextPairs:
-        return ImageTextPairs(image_size=self.image_size, **self._files)

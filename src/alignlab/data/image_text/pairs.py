@@ -63,11 +63,11 @@ class ImageTextPairs:
         cache_gb: float = 4.0,
     ) -> None:
         if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-            raise ValueError(f"data.crop_scale is {list(crop_scale)}; it must be two rising numbers in (0, 1]")
+            raise ValueError(f"crop_scale is {list(crop_scale)}; it must be two rising numbers in (0, 1]")
         if on_error not in ("raise", "skip"):
-            raise ValueError(f"data.on_error is {on_error!r}; it must be 'raise' or 'skip'")
+            raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
         if not 0 <= augment_magnitude <= 10:
-            raise ValueError(f"data.augment_magnitude is {augment_magnitude}; it must be 0 to 10")
+            raise ValueError(f"augment_magnitude is {augment_magnitude}; it must be 0 to 10")
         self.image_size, self.seed, self.crop_scale, self.flip = image_size, seed, crop_scale, flip
         self.augment_operations, self.augment_magnitude = augment_operations, augment_magnitude
         self.clean_captions, self.on_error = clean_captions, on_error
@@ -95,7 +95,7 @@ class ImageTextPairs:
             picture = self._cache.get(index, entry.path)
         except ValueError as error:
             if self.on_error == "raise":
-                raise ValueError(f"{entry.where}: {error} (data.on_error=skip leaves it out)") from None
+                raise ValueError(f"{entry.where}: {error} (on_error=skip leaves it out)") from None
             self.skipped.add(index)
             log.warning("%s: %s; skipped, number %d in this process", entry.where, error, len(self.skipped))
             return None
@@ -136,7 +136,7 @@ class ImageTextPairs:
         try:
             return read_picture(entry.path, (4 * self.image_size) ** 2)
         except ValueError as error:
-            hint = " (data.on_error=skip leaves it out)" if self.on_error == "raise" else ""
+            hint = " (on_error=skip leaves it out)" if self.on_error == "raise" else ""
             raise ValueError(f"{entry.where}: {error}{hint}") from None
 
     def _readable(self, split: str) -> list[CaptionedPicture]:
@@ -157,7 +157,7 @@ class ImageTextPairs:
 
     def _split(self, split: str) -> list[CaptionedPicture]:
         if split not in self.splits:
-            raise ValueError(f"there is no split {split!r} in data.annotations, only {sorted(self.splits)}")
+            raise ValueError(f"there is no split {split!r} in annotations, only {sorted(self.splits)}")
         return self.splits[split]
 
 
@@ -170,12 +170,12 @@ def _read_splits(
         splits.setdefault("train", []).extend(rest)
         splits["val"] = [
             picture
-            for pictures in read_annotations(val_annotations, image_dir, "data.val_annotations").values()
+            for pictures in read_annotations(val_annotations, image_dir, "val_annotations").values()
             for picture in pictures
         ]
     elif "val" not in splits:
         if not 0 < val_share < 1:
-            raise ValueError(f"data.val_share is {val_share}; it must lie between 0 and 1")
+            raise ValueError(f"val_share is {val_share}; it must lie between 0 and 1")
         train, splits["val"] = split_by_hash([*splits.get("train", []), *rest], val_share)
         splits["train"] = train
     else:
@@ -183,6 +183,6 @@ def _read_splits(
     for split in ("train", "val"):
         if not splits.get(split):
             raise ValueError(
-                f"{annotations} leaves no picture for the split {split!r}; see data.val_annotations and data.val_share"
+                f"{annotations} leaves no picture for the split {split!r}; see val_annotations and val_share"
             )
     return splits

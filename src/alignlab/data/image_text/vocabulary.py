@@ -36,7 +36,7 @@ def train_tokenizer(
     `more_letters` (held-out captions).
     """
     if kind not in ("word", "wordpiece"):
-        raise ValueError(f"data.tokenizer_kind is {kind!r}; it must be 'word' or 'wordpiece'")
+        raise ValueError(f"tokenizer_kind is {kind!r}; it must be 'word' or 'wordpiece'")
     special = list(SPECIAL_TOKENS.values())
     tokenizer = _untrained(models.WordLevel(unk_token="[UNK]") if kind == "word" else models.WordPiece())
     if kind == "word":
@@ -51,7 +51,7 @@ def train_tokenizer(
         # Chinese characters get spaces around them and so are never inside a word.
         special += [f"##{letter}" for letter in sorted(alphabet) if " " not in normalise(f"a{letter}a")]
         if (least := len(special) + len(alphabet)) > size:
-            raise ValueError(f"data.vocab_size is {size}; the captions' {len(alphabet)} letters need {least}")
+            raise ValueError(f"vocab_size is {size}; the captions' {len(alphabet)} letters need {least}")
         trainer = trainers.WordPieceTrainer(
             vocab_size=size, special_tokens=special, initial_alphabet=sorted(alphabet), show_progress=False
         )
@@ -82,12 +82,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
     except Exception as error:  # of the network, the hub, and whatever a damaged tokenizer.json makes of the readers
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"data.tokenizer={name!r} can't be loaded as hub id or folder: {reason}") from error
+        raise ValueError(f"tokenizer={name!r} can't be loaded as hub id or folder: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(f"data.tokenizer={name!r} has no fast version (tokenizer.json)")
+        raise ValueError(f"tokenizer={name!r} has no fast version (tokenizer.json)")
     missing = [token for token in SPECIAL_TOKENS if token != "unk_token" and getattr(tokenizer, token) is None]
     if missing:
-        raise ValueError(f"data.tokenizer={name!r} has no {', '.join(missing)}; use one in the manner of BERT")
+        raise ValueError(f"tokenizer={name!r} has no {', '.join(missing)}; use one in the manner of BERT")
     return tokenizer
 
 
@@ -121,9 +121,9 @@ class CaptionEncoder:
         pad_to_multiple: int = 1,
     ) -> None:
         if context_length < 3:
-            raise ValueError(f"data.context_length is {context_length}; it must be at least 3")
+            raise ValueError(f"context_length is {context_length}; it must be at least 3")
         if pad_to_multiple < 1:
-            raise ValueError(f"data.pad_to_multiple is {pad_to_multiple}; it must be at least 1")
+            raise ValueError(f"pad_to_multiple is {pad_to_multiple}; it must be at least 1")
         self.tokenizer, self.context_length = tokenizer, context_length
         self.append_sep, self.pad_to_multiple = append_sep, pad_to_multiple
         self.vocabulary = vocabulary_of(tokenizer)
@@ -151,7 +151,7 @@ class CaptionEncoder:
             mask[number, : len(row)] = True
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
-    def warn_of_losses(self, captions: Iterable[str], key: str = "data.context_length") -> Losses:
+    def warn_of_losses(self, captions: Iterable[str], key: str = "context_length") -> Losses:
         """Counts captions that will be cut, that have unknown words, or that get the ids of another caption, and warns of each once."""
         captions, room = list(captions), self.context_length - 1 - self.append_sep
         rows = [encoding.ids for encoding in self._rust.encode_batch_fast(captions, add_special_tokens=False)]

@@ -5,16 +5,17 @@ Legend: N texts, B rows of a batch, T tokens.
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from alignlab.data.language.rendering import Content, Rendered
+from alignlab.data.language.rendering import Content, Rendered, Renderer
 from alignlab.types.language import PreferenceBatch, PromptBatch, RatedBatch, TokenBatch
 
+Split = Literal["train", "val"]
 GROUP = 32  # joint batches within which texts are sorted by length
 
 
@@ -107,6 +108,13 @@ class Shuffled(Dataset):
             order = epoch_order(self.row_lengths(epoch), self.joint_batch, self.seed, epoch)
             self._order = ((epoch, self.joint_batch), order)
         return epoch, self._order[1][places]
+
+
+class RowSource(Protocol):
+    """What a data set of texts has to offer; it is made from `split_seed`, `val_share` and its own settings."""
+
+    def rows(self, split: Split, renderer: Renderer, seed: int) -> Shuffled:
+        """The rows of a split, as ids; `seed` is that of their order in each epoch."""
 
 
 class TextRows(Shuffled):

@@ -29,7 +29,7 @@ def examples_of(examples: Sequence[Example], renderer: Renderer) -> TokenStore:
     return TokenStore(kept)
 
 
-def comparisons_of(pairs: Sequence[Preference], renderer: Renderer, seed: int | None) -> ComparisonRows:
+def comparisons_of(pairs: Sequence[Preference], renderer: Renderer, seed: int) -> ComparisonRows:
     """Pairs as ids, text 2i preferred over 2i + 1; pairs whose sides are equal after cutting are dropped.
 
     Raises:
@@ -72,7 +72,7 @@ def opening(text: str, min_words: int, max_words: int) -> str | None:
 
 def _say_dropped(kept: int, read: int, what: str, renderer: Renderer) -> None:
     """A warning if some are dropped, an error if all of them are."""
-    message = f"{read - kept} of {read} {what} data.max_length={renderer.max_length} and were dropped"
+    message = f"{read - kept} of {read} {what} max_length={renderer.max_length} and were dropped"
     if not kept:
         raise ValueError(message)
     if kept < read:

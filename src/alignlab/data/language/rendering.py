@@ -41,7 +41,7 @@ class Renderer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, append_eos: bool = True) -> None:
         if max_length < 2:
-            raise ValueError(f"data.max_length is {max_length}; it must be at least 2")
+            raise ValueError(f"max_length is {max_length}; it must be at least 2")
         if tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has no end-of-text token (eos_token)")
         self.tokenizer, self.max_length, self.append_eos = tokenizer, max_length, append_eos

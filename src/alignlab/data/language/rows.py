@@ -39,6 +39,9 @@ class Preference(NamedTuple):
     place: str = ""
 
 
+Row = Example | Prompt | Preference
+
+
 def example(row: Mapping[str, Any]) -> Example:
     """From `{messages}`, `{prompt, completion}` (or `response`) or `{text}`.
 
@@ -137,7 +140,7 @@ def messages(value: object, name: str) -> Messages:
     return turns
 
 
-def read_jsonl(file: str | Path, key: str = "data.path") -> Iterator[tuple[str, dict[str, Any]]]:
+def read_jsonl(file: str | Path, key: str = "path") -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and row of every line that isn't blank; `key` is what gave the file, for messages.
 
     Raises:
@@ -155,11 +158,11 @@ def read_hub(name: str, split: str, config: str | None = None) -> Iterator[tuple
     try:
         import datasets
     except ImportError as error:
-        raise ValueError("data=hub needs the package datasets: pip install 'alignlab[rlhf]'") from error
+        raise ValueError("a data set of the hub needs the package datasets: pip install 'alignlab[rlhf]'") from error
     try:
         loaded = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # of the network, the hub, the file formats
-        raise ValueError(f"data.path={name}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
+        raise ValueError(f"path={name}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
     return ((f"{name}[{number}]", row) for number, row in enumerate(loaded))
 
 

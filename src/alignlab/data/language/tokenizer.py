@@ -37,7 +37,7 @@ def built_in_tokenizer(size: int = 4096) -> PreTrainedTokenizerFast:
     """
     least = 256 + len(SPECIAL_TOKENS)
     if size < least:
-        raise ValueError(f"data.vocab_size is {size}; 256 bytes and {len(SPECIAL_TOKENS)} special tokens need {least}")
+        raise ValueError(f"vocab_size is {size}; 256 bytes and {len(SPECIAL_TOKENS)} special tokens need {least}")
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_trained(size)), **SPECIAL_TOKENS)
 
 
