@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.configs import check as config
-from alignlab.configs.signatures import NotFound, _imported, signature
+from alignlab.configs.signatures import NotFound, _imported, part_of, signature, signature_with
 from alignlab.runs import resuming
 from tiny_run import REPOSITORY
 
@@ -204,3 +204,34 @@ def test_settings_stand_for_what_the_base_class_takes(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     assert str(signature("family.Child")) == "(gamma: float = 2.0, *, net: Any, beta: float = 1.0, seed: int = 0)"
     assert list(signature("family.Grandchild").parameters) == ["beta", "gamma", "net", "seed"]
+
+
+def test_settings_stand_for_what_a_part_takes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "whole.py").write_text(
+        "class Scenes:\n    def __init__(self, size: int, seed: int = 3): ...\n"
+        "class Pairs:\n    def __init__(self, size: int, *, number: int = 5, **settings):\n        self.scenes = Scenes(size, **settings)\n"
+        "class Module:\n    def __init__(self, source: str, *, size: int = 48, **of_source): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert str(signature("whole.Pairs")) == "(size: int, *, number: int = 5, seed: int = 3)"
+    assert part_of("whole.Pairs") is None and part_of("whole.Module") == "source"
+    wanted = "(source: str, *, size: int = 48, number: int = 5, seed: int = 3)"
+    assert str(signature_with("whole.Module", "whole.Pairs")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        ("+data.max_sprite=3", "data.max_sprite: unknown key; did you mean max_sprites?"),
+        ("data.max_sprites=many", "data.max_sprites: expects int, got 'many'"),
+        (
+            "data.source=alignlab.data.emoji.scene_pairs.EmojiScenePair",
+            "data.source: alignlab.data.emoji.scene_pairs.EmojiScenePair does not exist",
+        ),
+        ("data.source=os.system", "data.source: os.system is outside the allowed packages"),
+    ],
+)
+def test_keys_of_a_data_set_are_checked_beside_those_of_its_module(composed: Compose, word: str, problem: str) -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.check(composed(word))
+    assert any(line.startswith(problem) for line in caught.value.problems), caught.value.problems
