@@ -128,7 +128,7 @@ STAGES = [
 def test_too_long_texts_are_refused_before_the_first_step(folder, tmp_path, kind, make, model):
     fits = 20 if kind == "prompt" else 24
     with pytest.raises(
-        ValueError, match=rf"tokens.*\(data\.max_length=64\), the model 24 positions: set data\.max_length={fits}"
+        ValueError, match=rf"tokens.*\(max_length=64\), the model 24 positions: set max_length={fits}"
     ):
         fit(folder, tmp_path, kind, make, model, 64)
     if kind == "prompt":
@@ -138,4 +138,4 @@ def test_too_long_texts_are_refused_before_the_first_step(folder, tmp_path, kind
 def test_rotations_go_on_with_a_warning(folder, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert fit(folder, tmp_path, "sft", SftSystem, "llama", 64) == 1
-    assert caplog.text.count("the model 24 positions: set data.max_length=24; it goes on beyond") == 1
+    assert caplog.text.count("the model 24 positions: set max_length=24; it goes on beyond") == 1
