@@ -25,7 +25,7 @@ from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.movies import MoviePreferences, MovieReviews
 from alignlab.losses.language_modelling import next_token_loss
 from alignlab.losses.preference import bradley_terry
-from alignlab.models.language.loading import llama
+from alignlab.models.language.new import llama
 from alignlab.models.language.reward import RewardModel
 from alignlab.optim.adamw import adamw
 from alignlab.systems.language.sft import SftSystem

@@ -9,8 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from alignlab.cli import main
 from alignlab.cost.model_sizes import _counted, sizes
 from alignlab.cost.plan import WEIGHT_BYTES, Job, activations, plan
-from alignlab.models.language.loading import _checkpoint_activations
 from alignlab.models.language.lora import add_lora
+from alignlab.models.language.trunk import checkpoint_activations
 
 
 def test_counts_are_exact():
@@ -64,7 +64,7 @@ def test_activations_are_what_autograd_keeps(checkpointing, lora, dtype):
         return tensor
 
     if checkpointing:
-        _checkpoint_activations(net)
+        checkpoint_activations(net)
     model = net.model if lora is None else add_lora(net, rank=lora).base_model.model.model
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):

@@ -9,7 +9,7 @@ import torch
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
 from alignlab.losses.preference import bradley_terry
-from alignlab.models.language.loading import llama
+from alignlab.models.language.new import llama
 from alignlab.systems.language.dpo import DpoSystem
 from alignlab.systems.language.sft import SftSystem
 from alignlab.types.language import PreferenceBatch, TokenBatch

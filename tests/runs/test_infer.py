@@ -161,3 +161,17 @@ def test_ctrl_c_loses_nothing_and_resume_goes_on(infer: Callable[..., dict], mod
     assert [row["id"] for row in later] == [str(n) for n in range(count)]
     by_id = {row["id"]: row for row in later}
     assert all(by_id[row["id"]] == row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [((), 8), (("backend.batch_size=5",), 5), (("batch_size=3",), 3), (("backend=scripted", "model=null"), 8)],
+)
+def test_one_place_says_how_many_run_together(
+    prepared: Prepare, model: Path, tmp_path: Path, words: tuple[str, ...], size: int
+) -> None:
+    words = inference_arguments(("backend=compiled", f"model={model}", *words))
+    backend, subject = serve.load_backend(
+        resumed(prepared(tmp_path, *words, program="infer"), words, root=InferenceRoot)
+    )
+    assert subject.asker.batch_size == size == getattr(backend, "batch_size", size)

@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 
 from alignlab.data.language import movies
 from alignlab.data.language.rated_reviews import RatedTexts, rated_reviews
-from alignlab.models.language.loading import load_language_model, load_tokenizer, resolve_model
+from alignlab.models.language.loading import load_language_model
+from alignlab.models.language.paths import load_tokenizer, resolve_model
 from alignlab.models.language.reward import load_reward_model
 from alignlab.runs import train as run
 

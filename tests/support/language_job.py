@@ -8,8 +8,8 @@ from rich.console import Console
 
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
-from alignlab.inference.context import context_length
-from alignlab.models.language.loading import load_tokenizer
+from alignlab.models.language.context import path_context
+from alignlab.models.language.paths import load_tokenizer
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.zero_shot import ZeroShot
 from alignlab.tasks.job import Job, Subject
@@ -21,7 +21,7 @@ def subject_of(folder: Path, technique: Any = None, backend: Backend | None = No
     backend, tokenizer = backend or CompiledBackend(), load_tokenizer(str(folder))
     loaded = backend.load(ModelSource(str(folder), tokenizer=tokenizer))
     asker = Asker(backend, tokenizer, Sampling(**sampling), batch_size=3)
-    return Subject(backend, tokenizer, technique or ZeroShot(), asker, loaded, context_length(str(folder)))
+    return Subject(backend, tokenizer, technique or ZeroShot(), asker, loaded, path_context(str(folder)))
 
 
 def job_of(run_dir: Path, text: str | None = None, file: Path | None = None, pipe: str = "", **more: Any) -> Job:

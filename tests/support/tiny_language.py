@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import recorder
-from alignlab.models.language.loading import llama
+from alignlab.models.language.new import llama
 from alignlab.optim.adamw import adamw
 from alignlab.types.language import LanguageVocabulary, PreferenceBatch, TokenBatch
 

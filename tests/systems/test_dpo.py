@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from alignlab.models.language.loading import hidden_states
 from alignlab.models.language.lora import add_lora
+from alignlab.models.language.trunk import hidden_states
 from alignlab.systems.language.dpo import DpoSystem
 from tiny_language import NET, OPTIM, WORDS, fit, preference_batch, validated
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from alignlab.losses.preference import bradley_terry
-from alignlab.models.language.loading import encoder
 from alignlab.models.language.lora import add_lora
+from alignlab.models.language.new import encoder
 from alignlab.models.language.reward import load_reward_model
 from alignlab.systems.language.reward import RewardSystem
 from tiny_language import NET, OPTIM, WORDS, fit, preference_batch, validated

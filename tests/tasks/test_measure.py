@@ -87,3 +87,18 @@ def test_bandwidth_and_peak_are_of_the_device_that_computed(folder: Path, tmp_pa
     subject = subject_of(folder, backend=CompiledBackend(device="cpu"))
     found = Measure(**SMALL).run(subject, job_of(tmp_path))
     assert asked == ["cpu"] and found["bandwidth_bytes_per_second"] == 5e9 and "peak_gpu_bytes" not in found
+
+
+def test_a_batch_is_as_large_as_it_is_called(folder: Path, tmp_path: Path) -> None:
+    """64 requests run as one batch though the backend was made for 2 at a time."""
+
+    class Counting(CompiledBackend):
+        sizes: list[int] = []  # noqa: RUF012
+
+        def run(self, rows, allowed):
+            self.sizes.append(len(rows.requests))
+            return super().run(rows, allowed)
+
+    backend = Counting(batch_size=2, device="cpu")
+    Measure(**(SMALL | {"batch_sizes": (64,), "repeats": 1})).run(subject_of(folder, backend=backend), job_of(tmp_path))
+    assert set(backend.sizes[:4]) == {64}

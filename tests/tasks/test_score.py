@@ -16,7 +16,7 @@ TEXTS = ["Hello there", "a", "The quick brown fox jumps."]
 def reference(folder: Path, text: str, context: str = "") -> float:
     """Log-likelihood of a text's bytes after the end-of-text token, by transformers alone."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    from alignlab.models.language.loading import load_tokenizer
+    from alignlab.models.language.paths import load_tokenizer
 
     ids = [0, *load_tokenizer(str(folder))(context + text)["input_ids"]]
     with torch.no_grad():

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 _REPEATED: ContextVar[bool] = ContextVar("repeated", default=False)
 
-# Dense peaks of the makers' data sheets, bfloat16 with float32 sums.
+# Dense peaks of the makers' data sheets, bfloat16 with float32 sums. Lightning's `get_available_flops` takes an L40S for an L4 and doesn't know an H200.
 PEAKS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,

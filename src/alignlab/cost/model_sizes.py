@@ -100,7 +100,7 @@ def sizes(model: str) -> Sizes:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from alignlab.models.language.loading import resolve_model
+    from alignlab.models.language.paths import resolve_model
 
     if model in KNOWN:
         kind, settings = KNOWN[model]

@@ -99,12 +99,13 @@ class Backend(Protocol):
         self,
         requests: Sequence[Request],
         *,
+        batch_size: int | None = None,
         on_token: Callable[[int, int], None] | None = None,
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
         """Completions in the order of the requests.
 
-        `on_token(request, id)` and `on_done(request, completion)` are called as tokens appear and requests finish.
+        `batch_size` requests run together; None: as many as the backend was made for. `on_token(request, id)` and `on_done(request, completion)` are called as tokens appear and requests finish.
         """
         ...
 

@@ -17,11 +17,11 @@ from alignlab.cost.measured import Clock, peak_memory_bytes
 from alignlab.files.result import Result
 from alignlab.files.writing import write_text
 from alignlab.inference.backend import Backend, ModelSource, Sampling
-from alignlab.inference.context import context_length
 from alignlab.inference.native.resident import resident_bytes
 from alignlab.inference.sampling import check
 from alignlab.launch.signals import Inbox, Interrupted
-from alignlab.models.language.loading import load_tokenizer
+from alignlab.models.language.context import path_context
+from alignlab.models.language.paths import load_tokenizer
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
 from alignlab.prompting.zero_shot import ZeroShot
@@ -79,7 +79,8 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
     """
     if cfg.get("backend") is None:
         raise ValueError("backend=null: this task needs a backend")
-    backend: Backend = _instantiated(cfg, "backend")
+    batch = {"batch_size": cfg.batch_size} if "batch_size" in cfg.backend else {}  # the backend puts batches together
+    backend: Backend = _instantiated(cfg, "backend", **batch)
     there, resident = backend.available(), resident_bytes()
     if not there.ok:
         raise Unavailable(f"backend={backend.name} can't run here: {there.reason}")
@@ -108,7 +109,7 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
             ", ".join(f"{id} {tokenizer.convert_ids_to_tokens(id)!r}" for id in sorted(opened.eos)),
         )
     asker = Asker(backend, tokenizer, sampling, cfg.template, cfg.batch_size, cfg.seed)
-    limit = None if cfg.model_path is None else context_length(cfg.model_path)
+    limit = None if cfg.model_path is None else path_context(cfg.model_path)
     return backend, Subject(backend, tokenizer, technique, asker, loaded, limit, cfg.dtype, resident)
 
 
@@ -157,10 +158,10 @@ def _quoted(value: object) -> str:
     return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "\\'") + "'"
 
 
-def _instantiated(cfg: DictConfig, key: str) -> object:
-    """A node's object; the ValueError of a constructor comes out as it is."""
+def _instantiated(cfg: DictConfig, key: str, **settings: object) -> object:
+    """A node's object, with settings that win over its own; the ValueError of a constructor comes out as it is."""
     try:
-        return instantiate(cfg[key], _convert_="all")
+        return instantiate(cfg[key], _convert_="all", **settings)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):

@@ -17,7 +17,7 @@ from alignlab.distributed.devices import default_device
 from alignlab.files.writing import write_text
 from alignlab.inference.backend import Backend, Request, Sampling
 from alignlab.inference.native.resident import peak_bytes
-from alignlab.models.language.loading import resolve_model
+from alignlab.models.language.paths import resolve_model
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.sample_texts import TEXTS
 
@@ -151,7 +151,7 @@ class Measure:
 def _timed(backend: Backend, prompts: list[list[int]], tokens: int) -> float:
     sampling = Sampling(max_new_tokens=tokens, ignore_eos=True)
     started = time.perf_counter()
-    done = backend.generate([Request(ids, 0, sampling) for ids in prompts])
+    done = backend.generate([Request(ids, 0, sampling) for ids in prompts], batch_size=len(prompts))
     seconds = time.perf_counter() - started
     for completion in done:
         if completion.finish == "error":

@@ -13,8 +13,8 @@ from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.inference.native.adapters import live_adapters, read_adapter
 from alignlab.inference.native.architecture import describe
-from alignlab.models.language.loading import llama
 from alignlab.models.language.lora import put_on
+from alignlab.models.language.new import llama
 from alignlab.types.language import LanguageVocabulary
 
 peft = pytest.importorskip("peft")

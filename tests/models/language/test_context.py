@@ -127,9 +127,7 @@ STAGES = [
 @pytest.mark.parametrize(("kind", "make", "model"), STAGES)
 def test_too_long_texts_are_refused_before_the_first_step(folder, tmp_path, kind, make, model):
     fits = 20 if kind == "prompt" else 24
-    with pytest.raises(
-        ValueError, match=rf"tokens.*\(max_length=64\), the model 24 positions: set max_length={fits}"
-    ):
+    with pytest.raises(ValueError, match=rf"tokens.*\(max_length=64\), the model 24 positions: set max_length={fits}"):
         fit(folder, tmp_path, kind, make, model, 64)
     if kind == "prompt":
         assert fit(folder, tmp_path, kind, make, model, fits) >= 1

@@ -9,8 +9,8 @@ from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.models.language.int8_linear import FrozenInt8Linear, quantize_blocks
-from alignlab.models.language.loading import hidden_states
 from alignlab.models.language.lora import add_lora
+from alignlab.models.language.trunk import hidden_states
 from alignlab.systems.language.export import build_net
 from tiny_language import NET, WORDS, texts
 

@@ -6,17 +6,10 @@ from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, GPTNeoXC
 
 from alignlab.data.language.batches import TokenStore, token_batch
 from alignlab.data.language.rendering import Rendered
-from alignlab.models.language.loading import (
-    add_dropout,
-    encoder,
-    head_of,
-    hidden_states,
-    llama,
-    load_language_model,
-    load_tokenizer,
-    pretrained,
-    resolve_model,
-)
+from alignlab.models.language.loading import load_language_model, pretrained
+from alignlab.models.language.new import add_dropout, encoder, llama
+from alignlab.models.language.paths import load_tokenizer, resolve_model
+from alignlab.models.language.trunk import head_of, hidden_states
 from tiny_language import NET, WORDS, texts
 
 KINDS = {
@@ -128,7 +121,7 @@ def test_paths_that_are_nowhere_are_refused(path):
 
 
 def test_impossible_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"model\.net\.width=30"):
+    with pytest.raises(ValueError, match=r"width=30"):
         llama(width=30, heads=4, vocabulary=WORDS)
-    with pytest.raises(ValueError, match=r"model\.net\.width=30"):
+    with pytest.raises(ValueError, match=r"width=30"):
         encoder(width=30, heads=4, vocabulary=WORDS)

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignlab.models.language.loading import hidden_states, load_language_model, pretrained, resolve_model
+from alignlab.models.language.loading import load_language_model, pretrained
 from alignlab.models.language.lora import add_lora, as_reference, has_adapters, reference, use
+from alignlab.models.language.paths import resolve_model
+from alignlab.models.language.trunk import hidden_states
 from alignlab.systems.language.export import build_net, export_model
 from tiny_language import NET, WORDS, texts
 

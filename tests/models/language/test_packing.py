@@ -5,7 +5,7 @@ import torch
 import transformers
 from torch import nn
 
-from alignlab.models.language.loading import hidden_states
+from alignlab.models.language.trunk import hidden_states
 from tiny_language import token_batch
 
 SIZES = {

@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from alignlab.models.language.loading import encoder, pretrained
+from alignlab.models.language.loading import pretrained
 from alignlab.models.language.lora import add_lora
+from alignlab.models.language.new import encoder
 from alignlab.models.language.reward import RewardModel, load_reward_model
 from alignlab.systems.language.export import build_net, export_model
 from tiny_language import NET, WORDS, texts

@@ -71,7 +71,7 @@ class LanguageDataModule(LightningDataModule):
         if self._tokenizer_path is None:
             self.tokenizer = built_in_tokenizer(self._vocab_size)
         else:
-            from alignlab.models.language.loading import load_tokenizer
+            from alignlab.models.language.paths import load_tokenizer
 
             self.tokenizer = load_tokenizer(self._tokenizer_path)
         self.vocabulary = vocabulary_of(self.tokenizer)

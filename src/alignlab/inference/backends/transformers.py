@@ -39,7 +39,7 @@ class TransformersBackend:
 
     def __init__(self, batch_size: int = 32, device: str | None = None) -> None:
         if batch_size < 1:
-            raise ValueError(f"backend.batch_size={batch_size} must be at least 1")
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         self.batch_size, self.device = batch_size, device or default_device()
         self.opened: OpenSource | None = None
         self.model: PreTrainedModel | None = None
@@ -69,6 +69,7 @@ class TransformersBackend:
         self,
         requests: Sequence[Request],
         *,
+        batch_size: int | None = None,
         on_token: Callable[[int, int], None] | None = None,
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
@@ -82,7 +83,7 @@ class TransformersBackend:
             requests,
             run,
             opened,
-            batch_size=self.batch_size,
+            batch_size=batch_size or self.batch_size,
             vocabulary=vocabulary,
             max_positions=context_length(model.config),
             on_token=on_token,

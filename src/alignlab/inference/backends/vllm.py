@@ -69,6 +69,7 @@ class VllmBackend:
         self,
         requests: Sequence[Request],
         *,
+        batch_size: int | None = None,
         on_token: Callable[[int, int], None] | None = None,
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:

@@ -38,7 +38,7 @@ class NativeBackend:
 
     def __init__(self, batch_size: int = 32, device: str = "cpu") -> None:
         if batch_size < 1:
-            raise ValueError(f"backend.batch_size={batch_size} must be at least 1")
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         self.batch_size, self.device = batch_size, device
         self.opened: OpenSource | None = None
         self.decoder: Decoder | None = None
@@ -80,6 +80,7 @@ class NativeBackend:
         self,
         requests: Sequence[Request],
         *,
+        batch_size: int | None = None,
         on_token: Callable[[int, int], None] | None = None,
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
@@ -93,7 +94,7 @@ class NativeBackend:
                 requests,
                 run,
                 opened,
-                batch_size=self.batch_size,
+                batch_size=batch_size or self.batch_size,
                 vocabulary=decoder.architecture.vocabulary,
                 max_positions=decoder.architecture.max_positions,
                 on_token=on_token,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.native.weights import LiveWeights, WeightFiles, Weights
 from alignlab.models.language.ends import ends_of
-from alignlab.models.language.loading import load_tokenizer, resolve_model
+from alignlab.models.language.paths import load_tokenizer, resolve_model
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

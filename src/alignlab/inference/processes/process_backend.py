@@ -25,9 +25,10 @@ class Served:
     def load(self, source: ModelSource) -> LoadReport:
         return self.backend.load(source)
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], batch_size: int | None) -> list[Completion]:
         return self.backend.generate(
             requests,
+            batch_size=batch_size,
             on_token=lambda number, token: self.emit(("token", number, token)),
             on_done=lambda number, completion: self.emit(("done", number, completion)),
         )
@@ -85,6 +86,7 @@ class ProcessBackend:
         self,
         requests: Sequence[Request],
         *,
+        batch_size: int | None = None,
         on_token: Callable[[int, int], None] | None = None,
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
@@ -94,7 +96,7 @@ class ProcessBackend:
             if call is not None:
                 call(number, value)
 
-        return self._call("generate", list(requests), on_event=on_event)[0]
+        return self._call("generate", list(requests), batch_size, on_event=on_event)[0]
 
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
         return self._call("score", list(sequences))[0]

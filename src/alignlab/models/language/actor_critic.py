@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from alignlab.models.language.loading import hidden_states, trunk_of
 from alignlab.models.language.lora import has_adapters, reference, use
+from alignlab.models.language.trunk import hidden_states, trunk_of
 from alignlab.models.language.value_head import ScalarHead
 
 Critic = Literal["shared", "separate", "none"]

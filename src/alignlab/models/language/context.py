@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from alignlab.models.language.paths import resolve_model
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -23,6 +25,13 @@ def context_length(config: Any) -> int | None:
             found - (getattr(config, "pad_token_id", None) or 0) - 1
         )  # positions are counted from behind the padding's
     return found if found is None or found > 0 else None
+
+
+def path_context(path: str) -> int | None:
+    """The same for the model behind a path (`paths.resolve_model`)."""
+    from transformers import AutoConfig
+
+    return context_length(AutoConfig.from_pretrained(resolve_model(path)[0]))
 
 
 def net_context(net: nn.Module) -> tuple[int | None, bool]:

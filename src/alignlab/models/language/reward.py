@@ -10,15 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alignlab.models.language.loading import (
-    export_folder,
-    hidden_states,
-    load_language_model,
-    resolve_model,
-    trunk_of,
-)
+from alignlab.models.language.loading import load_language_model
 from alignlab.models.language.lora import merged
+from alignlab.models.language.paths import export_folder, resolve_model
 from alignlab.models.language.pretrained_files import from_folder
+from alignlab.models.language.trunk import hidden_states, trunk_of
 from alignlab.models.language.value_head import Pool, ScalarHead, pooled
 
 HEAD_FILE = "score_head.safetensors"

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from alignlab.distributed.collectives import all_gather, reduce_min, world_size
 from alignlab.losses.language_modelling import token_log_probs
 from alignlab.losses.preference import DpoKind, dpo
-from alignlab.models.language.loading import head_of, hidden_states
 from alignlab.models.language.lora import has_adapters, reference
+from alignlab.models.language.trunk import head_of, hidden_states
 from alignlab.systems.accumulation import StepSums, for_backward, place_of, share_of_step
 from alignlab.systems.averages import logged_means
 from alignlab.systems.language.export import Exports, build_net

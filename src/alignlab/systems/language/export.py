@@ -72,7 +72,7 @@ def quantised(net: nn.Module) -> bool:
 
 def _unchanged_base(path: str, net: nn.Module) -> str | None:
     """Absolute folder or hub id of a base that training starts from as it is; None if an adapter was merged into it."""
-    from alignlab.models.language.loading import resolve_model
+    from alignlab.models.language.paths import resolve_model
 
     base, adapter = resolve_model(path)
     if adapter is not None and not hasattr(net, "peft_config"):

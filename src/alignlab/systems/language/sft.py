@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alignlab.distributed.collectives import all_gather
 from alignlab.losses.language_modelling import next_token_loss, token_log_probs
-from alignlab.models.language.loading import head_of, hidden_states
+from alignlab.models.language.trunk import head_of, hidden_states
 from alignlab.systems.accumulation import StepSums, for_backward, place_of, share_of_step
 from alignlab.systems.averages import logged_means
 from alignlab.systems.language.export import Exports, build_net

@@ -23,7 +23,8 @@ from alignlab.inference.native.architecture import describe
 from alignlab.losses.ppo import ScorePosition
 from alignlab.models.language.actor_critic import ActorCritic, Critic, without_dropout
 from alignlab.models.language.context import context_length
-from alignlab.models.language.loading import load_language_model, packed
+from alignlab.models.language.loading import load_language_model
+from alignlab.models.language.quantized import packed
 from alignlab.systems.diverged import Diverged
 from alignlab.systems.language.export import build_net, export_model, quantised
 from alignlab.systems.rlhf.critic_group import with_critic_group

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from alignlab.losses.ppo import length_mask
 from alignlab.models.language.actor_critic import ActorCritic
-from alignlab.models.language.loading import load_tokenizer, resolve_model
 from alignlab.models.language.lora import use
+from alignlab.models.language.paths import load_tokenizer, resolve_model
 from alignlab.models.language.reward import RewardModel, load_reward_model, reward_head, score_with
 from alignlab.systems.rlhf.parts import micro_batches, sent
 from alignlab.systems.rlhf.reward_text import Renderer, RewardText, Scored

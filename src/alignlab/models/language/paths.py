@@ -1,0 +1,80 @@
+"""What lies behind a model's path: a folder or hub id, an adapter, a GGUF file, a tokenizer."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def resolve_model(path: str) -> tuple[str, str | None]:
+    """Base model and adapter folder (or None) behind a path: a run directory's `export/`, the newest such in a folder of runs, a folder, or a hub id.
+
+    A path that does not exist is taken for a hub id if it looks like `name` or `owner/name`; anything else is a `ValueError`.
+    """
+    folder = export_folder(path)
+    if (folder / "adapter_config.json").is_file():
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not base:
+            raise ValueError(f"model={path}: {folder / 'adapter_config.json'} names no base_model_name_or_path")
+        return base, str(folder)
+    if (folder / "config.json").is_file() or (folder.is_dir() and list(folder.glob("*.gguf"))):
+        return str(folder), None
+    if folder.exists() and folder.suffix != ".gguf":
+        raise ValueError(f"model={path}: neither config.json nor adapter_config.json is there, nor an export/ with one")
+    if not folder.exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1 or path.startswith("outputs/")):
+        raise ValueError(f"model={path}: there is no such folder")
+    return path, None
+
+
+def export_folder(path: str | Path) -> Path:
+    """`export/` of a run directory, or of the newest run in `outputs/<run_name>`; any other path as it is.
+
+    `package:name/folder` is a folder inside an installed Python package, which is not imported. Raises ValueError if it isn't installed.
+    """
+    if str(path).startswith("package:"):
+        name, _, inside = str(path).removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError(f"model={path}: the package {name} is not installed (extras: minilm)")
+        return Path(spec.submodule_search_locations[0]) / inside
+    folder = Path(path).expanduser()
+    if (folder / "export").is_dir():
+        return folder / "export"
+    runs = sorted(folder.glob("*/export")) if folder.is_dir() and not (folder / "config.json").is_file() else []
+    return runs[-1] if runs else folder
+
+
+def gguf_file(path: str) -> tuple[str, dict[str, str]]:
+    """Folder and `gguf_file` argument for a GGUF file, or for a folder that holds one and no config.json."""
+    folder = Path(path).expanduser()
+    if folder.suffix == ".gguf" and folder.is_file():
+        return str(folder.parent), {"gguf_file": folder.name}
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        found = sorted(folder.glob("*.gguf"))
+        if found:
+            return str(folder), {"gguf_file": found[0].name}
+    return path, {}
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Tokenizer of a model: the adapter's own if it has one, else the base model's. Pads with EOS if it has no padding token."""
+    from transformers import AutoTokenizer
+
+    base, adapter = resolve_model(path)
+    own = adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file()
+    folder, gguf = (adapter, {}) if own else gguf_file(base)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **gguf)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"model={path}: no tokenizer could be read from {folder} ({reason})") from error
+    if tokenizer.eos_token is None and tokenizer.sep_token is not None:  # BERT's [CLS] text [SEP]
+        tokenizer.bos_token, tokenizer.eos_token = tokenizer.cls_token, tokenizer.sep_token
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
