@@ -1,6 +1,7 @@
 """The layers of ARCHITECTURE.md, by the imports in the source; lengths of files and functions; names."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,31 @@ def test_no_circle() -> None:
 
     for name in modules:
         visit(name, ())
+
+
+# Who may say `data.batch_size=...`: the door, which knows the config, and a task that composes the command lines of other runs.
+KNOW_PATHS = {"runs", "configs", "cli", "tools"}
+COMPOSES = {"tasks/benchmark.py"}
+# Their messages still name the paths of the config.
+YET = ("systems/rlhf/", "systems/language/", "systems/clip.py", "systems/albef/", "systems/cached_gradient.py")
+PATH = re.compile(r"\b(data|model|optim|trainer|callbacks|logger|backend|task|prompt|sampling)\.[a-z_.]+(=| is )")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_parts_speak_of_their_own_parameters(file: Path) -> None:
+    """`batch_size is 0`, not `data.batch_size is 0`: the door adds where in the config it stands."""
+    name = str(file.relative_to(SOURCE))
+    if name.split("/")[0].removesuffix(".py") in KNOW_PATHS or name in COMPOSES or name.startswith(YET):
+        return
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    documents = {
+        ast.get_docstring(node, clean=False)
+        for node in ast.walk(tree)
+        if hasattr(node, "body") and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in documents:
+            assert not PATH.search(node.value), f"{name}, line {node.lineno}: {node.value}"
 
 
 def test_names_say_something() -> None:

@@ -52,7 +52,7 @@ def test_json_schema(tmp_path: Path) -> None:
 
 
 def test_a_wrong_regex_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"sampling.regex: ") as error:
+    with pytest.raises(ValueError, match=r"regex: ") as error:
         generated(CompiledBackend(), save_model("llama", tmp_path), Sampling(regex="[0-9"))
     assert "\n" not in str(error.value)
 

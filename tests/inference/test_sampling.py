@@ -90,13 +90,13 @@ def test_longer_requests_beside_it_do_not_change_a_row() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"temperature": -1.0}, r"sampling.temperature=-1.0 must be 0 \(greedy\) or at least 1e-30"),
-        ({"top_p": 0.0}, r"sampling.top_p=0.0 must be above 0 and at most 1"),
-        ({"max_new_tokens": 0}, r"sampling.max_new_tokens=0 must be at least 1"),
-        ({"temperature": 1e-38}, r"sampling.temperature=1e-38 must be 0 \(greedy\) or at least 1e-30"),
-        ({"temperature": float("nan")}, r"sampling.temperature=nan must be 0"),
-        ({"repetition_penalty": float("inf")}, r"sampling.repetition_penalty=inf must be between 1e-6 and 1e6"),
-        ({"stop": ("end", "")}, r"sampling.stop=\('end', ''\) must be without the empty text"),
+        ({"temperature": -1.0}, r"temperature=-1.0 must be 0 \(greedy\) or at least 1e-30"),
+        ({"top_p": 0.0}, r"top_p=0.0 must be above 0 and at most 1"),
+        ({"max_new_tokens": 0}, r"max_new_tokens=0 must be at least 1"),
+        ({"temperature": 1e-38}, r"temperature=1e-38 must be 0 \(greedy\) or at least 1e-30"),
+        ({"temperature": float("nan")}, r"temperature=nan must be 0"),
+        ({"repetition_penalty": float("inf")}, r"repetition_penalty=inf must be between 1e-6 and 1e6"),
+        ({"stop": ("end", "")}, r"stop=\('end', ''\) must be without the empty text"),
     ],
 )
 def test_values_without_meaning(wrong: dict, message: str) -> None:

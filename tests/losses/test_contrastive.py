@@ -80,7 +80,7 @@ def test_autocast_does_not_reach_the_logits(loss):
 
 def test_bad_input_is_refused():
     for loss in (InfoNce(), SigLip()):
-        with pytest.raises(ValueError, match=r"data\.batch_size=1"):
+        with pytest.raises(ValueError, match=r"batch_size=1"):
             loss(*vectors(1)[:3])
     with pytest.raises(ValueError, match="logit_bias=null"):
         InfoNce()(*vectors())

@@ -77,7 +77,7 @@ def test_the_net_is_built_once():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_one_is_refused(kind):
-    with pytest.raises(ValueError, match=r"data\.batch_size=1"):
+    with pytest.raises(ValueError, match=r"batch_size=1"):
         fit(make_system(kind), 1, [pairs(1)])
 
 

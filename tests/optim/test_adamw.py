@@ -40,14 +40,14 @@ def test_the_optimizer_follows_the_schedule_and_is_fused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": 0.0}, "optim.lr=0.0"),
-        ({"lr": 0.1, "min_lr": 0.2}, "optim.min_lr=0.2"),
-        ({"lr": 0.1, "warmup_steps": -1}, "optim.warmup_steps=-1"),
+        ({"lr": 0.0}, "lr=0.0"),
+        ({"lr": 0.1, "min_lr": 0.2}, "min_lr=0.2"),
+        ({"lr": 0.1, "warmup_steps": -1}, "warmup_steps=-1"),
         ({"lr": 0.1, "total_steps": math.inf}, "trainer.max_steps"),
-        ({"lr": 0.1, "schedule": "step"}, "optim.schedule=step"),
+        ({"lr": 0.1, "schedule": "step"}, "schedule=step"),
         ({"lr": 0.1, "total_steps": math.inf, "schedule": "warmup_stable_decay"}, "needs an end"),
-        ({"lr": 0.1, "decay_fraction": 0.0}, "optim.decay_fraction=0.0"),
-        ({"lr": 0.1, "layer_decay": 0.0}, "optim.layer_decay=0.0"),
+        ({"lr": 0.1, "decay_fraction": 0.0}, "decay_fraction=0.0"),
+        ({"lr": 0.1, "layer_decay": 0.0}, "layer_decay=0.0"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

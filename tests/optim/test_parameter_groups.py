@@ -107,9 +107,9 @@ def test_muon_has_the_same_multipliers():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"decay": "some"}, "optim.decay=some"),
-        ({"weight_decay": -1.0}, "optim.weight_decay=-1.0"),
-        ({"layer_decay": 0.0}, "optim.layer_decay=0.0"),
+        ({"decay": "some"}, "decay=some"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"layer_decay": 0.0}, "layer_decay=0.0"),
         ({"lr_multipliers": {"net.vison": 0.1}}, "net.vison is no part of the net; did you mean vision?"),
         ({"lr_multipliers": {"vision.tru": 0.1}}, "vision.tru is no part"),
         ({"lr_multipliers": {"vision": 0.0}}, "vision=0.0 must be positive"),

@@ -37,7 +37,7 @@ def test_extract(reply: str, form: AnswerForm, answer: str | None) -> None:
 
 
 def test_an_unknown_form() -> None:
-    with pytest.raises(ValueError, match=r"prompt.answer=word is none of text, line"):
+    with pytest.raises(ValueError, match=r"answer=word is none of text, line"):
         extract("x", "word")
 
 

@@ -53,7 +53,7 @@ def test_demonstrations_are_chosen() -> None:
     drawn = {solved(FewShot(pool, number=1, selection="random"), ["5"], Question(str(n), "?"))[1][0] for n in range(9)}
     again = solved(FewShot(pool, number=1, selection="random"), ["5"], Question("0", "?"))[1][0]
     assert len(drawn) == 3 and again in drawn
-    with pytest.raises(ValueError, match=r"prompt.number=4 must lie in 1..3"):
+    with pytest.raises(ValueError, match=r"number=4 must lie in 1..3"):
         FewShot(pool, number=4)
     with pytest.raises(ValueError, match="a demonstration lacks answer"):
         FewShot([{"question": "?"}])
@@ -146,5 +146,5 @@ def test_role() -> None:
     _, prompts = solved(Role("You are a bee.", ZeroShot(system="Be brief.")), ["5"])
     assert prompts[0].startswith("You are a bee.\n\nBe brief.\n\nQuestion:")
     assert Role("You are a bee.", SelfConsistency(ZeroShot(answer="number"))).needs_sampling
-    with pytest.raises(ValueError, match=r"prompt.persona is empty"):
+    with pytest.raises(ValueError, match=r"persona is empty"):
         Role(" ", ZeroShot())

@@ -66,7 +66,7 @@ def check_failures(backend: Backend, model: PreTrainedModel) -> None:
     assert found[4].ids == reference(model, PROMPTS[1])[0]
     assert found[1].error == "the prompt is empty; it needs at least one token"
     assert found[2].error == "token 97 is outside the model's vocabulary of 97"
-    assert found[5].error == "sampling.top_p=2.0 must be above 0 and at most 1"
+    assert found[5].error == "top_p=2.0 must be above 0 and at most 1"
 
 
 def check_sampling(backend: Backend) -> list[Completion]:

@@ -35,6 +35,7 @@ class PoisonedScenes(PairDataModule):
 
     def __init__(
         self,
+        source: str,  # what the YAML names: few scenes take its place
         *,
         poisoned: Sequence[int] = (),
         left_out: Sequence[int] = (),

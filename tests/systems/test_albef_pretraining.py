@@ -140,7 +140,7 @@ def test_the_teacher_has_dropout_only_as_the_reference_has_it():
 
 
 def test_batch_of_one_is_a_clear_error():
-    with pytest.raises(ValueError, match=r"data\.batch_size=1"):
+    with pytest.raises(ValueError, match=r"batch_size=1"):
         make_system().forward_losses(make_batch(1), 0.4)
 
 

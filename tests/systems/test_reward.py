@@ -69,5 +69,5 @@ def test_export_of_an_adapter_with_its_head(tmp_path):
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match=r"model\.margin_weight=-1"):
         make(margin_weight=-1.0)
-    with pytest.raises(ValueError, match=r"model\.pool=first"):
+    with pytest.raises(ValueError, match=r"pool=first"):
         make(pool="first").configure_model()

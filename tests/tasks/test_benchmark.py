@@ -48,7 +48,7 @@ def test_rows(tmp_path: Path) -> None:
     assert list(rows) == names
     assert rows["crash"]["error"].startswith("killed by SIGSEGV")
     assert (rows["absent"]["status"], rows["absent"]["error"]) == ("skipped", "backend=absent can't run here: no GPU")
-    assert rows["slow"]["error"] == "took longer than task.minutes=0.03"
+    assert rows["slow"]["error"] == "took longer than minutes=0.03"
     assert rows["unknown"]["error"] == "backend=unknown: no such choice"
     assert not rows["one"]["yardstick"] and rows["two dtype=bfloat16"]["yardstick"], "the first that works"
     with (tmp_path / "run" / "benchmark.csv").open(newline="") as file:

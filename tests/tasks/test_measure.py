@@ -75,7 +75,7 @@ def test_a_batch_that_fails_leaves_the_others(folder: Path, tmp_path: Path) -> N
 def test_what_does_not_fit(language_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"are 96 tokens; this model's context has 64"):
         Measure().run(subject_of(language_model), job_of(tmp_path))
-    with pytest.raises(ValueError, match=r"task.new_tokens is 1; it must be at least 2"):
+    with pytest.raises(ValueError, match=r"new_tokens is 1; it must be at least 2"):
         Measure(new_tokens=1)
 
 

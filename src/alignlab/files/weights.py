@@ -33,7 +33,7 @@ _BYTES = {
 _TORCH_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch's files before 1.6 begin with
 _OTHERS = (
     (b"\x89HDF", "an HDF5 file, as Keras writes it; save the weights with torch.save or as safetensors"),
-    (b"GGUF", "a GGUF file; language models read it by its path (model.net.path, model=)"),
+    (b"GGUF", "a GGUF file; language models read it by its path"),
     (b"\x93NUMPY", "a NumPy array; save the weights with torch.save or as safetensors"),
     (b"\x1f\x8b", "compressed with gzip; unpack it first"),
     (b"version https://git-lfs", "a Git LFS pointer and not the file itself; fetch it with `git lfs pull`"),
@@ -58,8 +58,8 @@ _LAYOUTS = (
         "visual.",
         "these are names of open_clip's nets, which aren't read; take the same weights in transformers' format",
     ),
-    (".lora_A.", "this is a LoRA adapter: language models read its folder (model.net.path, model=)"),
-    ("lm_head.", "this is a language model: give its folder, with config.json, as model.net.path"),
+    (".lora_A.", "this is a LoRA adapter: language models read its folder"),
+    ("lm_head.", "this is a language model: give its folder, with config.json, as the path of its net"),
 )
 
 

@@ -105,7 +105,8 @@ class Backend(Protocol):
     ) -> list[Completion]:
         """Completions in the order of the requests.
 
-        `batch_size` requests run together; None: as many as the backend was made for. `on_token(request, id)` and `on_done(request, completion)` are called as tokens appear and requests finish.
+        `batch_size` requests run together; None: as many as the backend was made for. `on_token(request, id)` and
+        `on_done(request, completion)` are called as tokens appear and requests finish.
         """
         ...
 

@@ -25,7 +25,7 @@ def allowed_tokens(
     if not any(request.sampling.regex or request.sampling.json_schema for request in requests):
         return None
     if tokenizer is None:
-        raise ValueError("sampling.regex and sampling.json_schema need the model's tokenizer")
+        raise ValueError("regex and json_schema need the model's tokenizer")
     try:
         import llguidance
         import llguidance.hf
@@ -50,7 +50,7 @@ def _matcher(request: Request, words: object, vocabulary: int) -> AllowedTokens 
     problem = LLMatcher.validate_grammar(grammar)
     if problem:
         key = "json_schema" if sampling.json_schema else "regex"
-        raise ValueError(f"sampling.{key}: {problem.strip().splitlines()[0]}")
+        raise ValueError(f"{key}: {problem.strip().splitlines()[0]}")
     matcher, taken = LLMatcher(words, grammar), 0
     bits = allocate_token_bitmask(1, vocabulary)
 

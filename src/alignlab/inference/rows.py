@@ -77,7 +77,7 @@ class Rows:
         self.done: dict[int, Completion] = {}
         self.limits = [min(r.sampling.max_new_tokens, (max_positions or 1 << 60) - len(r.ids)) for r in requests]
         if tokenizer is None and any(r.sampling.stop for r in requests):
-            raise ValueError("sampling.stop holds strings, which need the model's tokenizer; use sampling.stop_ids")
+            raise ValueError("stop holds strings, which need the model's tokenizer; use stop_ids")
 
     def advance(self, rows: Sequence[int], tokens: Sequence[int], logprobs: Sequence[float]) -> list[int]:
         """Takes up one token each for these rows and gives those that go on."""

@@ -34,7 +34,7 @@ def check(sampling: Sampling) -> None:
     ]
     for name, fine, limit in limits:
         if not fine:
-            raise ValueError(f"sampling.{name}={getattr(sampling, name)} must be {limit}")
+            raise ValueError(f"{name}={getattr(sampling, name)} must be {limit}")
 
 
 class Choice(NamedTuple):

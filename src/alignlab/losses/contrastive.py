@@ -30,7 +30,7 @@ class InfoNce(nn.Module):
         super().__init__()
         if not (local_loss or gather_with_grad):
             raise ValueError(
-                "model.loss.local_loss=false needs model.loss.gather_with_grad=true, else gradients shrink with the number of ranks"
+                "local_loss=false needs gather_with_grad=true, else gradients shrink with the number of ranks"
             )
         self.local_loss, self.gather_with_grad = local_loss, gather_with_grad
         self.duplicates = _checked(duplicates)
@@ -46,7 +46,7 @@ class InfoNce(nn.Module):
     ) -> Tensor:
         """(B, D), (B, D), (1,) -> scalar. A bias cancels in the softmax and is refused; gather=False keeps to this rank's pairs."""
         if bias is not None:
-            raise ValueError("InfoNce cannot learn a bias: set model.net.logit_bias=null or take model/loss=siglip")
+            raise ValueError("InfoNce cannot learn a bias: set logit_bias=null or take model/loss=siglip")
         return info_nce(
             image,
             text,
@@ -65,7 +65,7 @@ class SigLip(nn.Module):
     def __init__(self, *, chunk_size: int = 1024, duplicates: Duplicates = "positives") -> None:
         super().__init__()
         if chunk_size < 1:
-            raise ValueError(f"model.loss.chunk_size={chunk_size} must be at least 1")
+            raise ValueError(f"chunk_size={chunk_size} must be at least 1")
         self.chunk_size = chunk_size
         self.duplicates = _checked(duplicates)
 
@@ -232,11 +232,11 @@ def _no_autocast(x: Tensor) -> torch.autocast:
 def _check_size(pairs: int) -> None:
     if pairs < 2:
         raise ValueError(
-            "data.batch_size=1 leaves a contrastive loss without a negative: use at least 2 pairs over all processes"
+            "batch_size=1 leaves a contrastive loss without a negative: use at least 2 pairs over all processes"
         )
 
 
 def _checked(duplicates: Duplicates) -> Duplicates:
     if duplicates not in ("positives", "masked", "negatives"):
-        raise ValueError(f"model.loss.duplicates={duplicates} is none of positives, masked, negatives")
+        raise ValueError(f"duplicates={duplicates} is none of positives, masked, negatives")
     return duplicates

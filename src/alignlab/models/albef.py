@@ -54,7 +54,7 @@ class AlbefEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if fusion_layers < 1:
-            raise ValueError(f"model.net.fusion_layers={fusion_layers}: ALBEF needs at least one fusion layer")
+            raise ValueError(f"fusion_layers={fusion_layers}: ALBEF needs at least one fusion layer")
         eps = 1e-12
         self.vision = vision()
         self.embeddings = TextEmbeddings(vocab_size, text_width, max_positions, dropout=dropout, eps=eps)
@@ -155,9 +155,7 @@ class Albef(nn.Module):
         super().__init__()
         low, high = temperature_range
         if not 0.0 < low <= temperature <= high:
-            raise ValueError(
-                f"model.net.temperature={temperature} must lie in model.net.temperature_range=[{low}, {high}]"
-            )
+            raise ValueError(f"temperature={temperature} must lie in temperature_range=[{low}, {high}]")
         self.temperature_range = (low, high)
         self.encoder = encoder(vocab_size=vocab_size)
         self.temperature = nn.Parameter(torch.tensor([temperature]))  # (1,) and not 0-d for FSDP2

@@ -40,9 +40,7 @@ class TextEmbeddings(nn.Module):
         """(R, T) int64 -> (R, T, W)."""
         length, limit = ids.shape[1], self.position.num_embeddings
         if length > limit:
-            raise ValueError(
-                f"a text of {length} tokens exceeds the net's {limit} positions: lower data.context_length"
-            )
+            raise ValueError(f"a text of {length} tokens exceeds the net's {limit} positions: lower context_length")
         x = self.word(ids) + (self.position.weight[:length] + self.segment.weight[0])
         return self.dropout(self.norm(x))
 

@@ -24,7 +24,7 @@ def checkpoint_blocks(net: nn.Module) -> None:
     """
     towers = [module for module in net.modules() if hasattr(module, "gradient_checkpointing")]
     if not towers:
-        raise ValueError(f"model.gradient_checkpointing=true: {type(net).__name__} has no blocks to run again")
+        raise ValueError(f"gradient_checkpointing=true: {type(net).__name__} has no blocks to run again")
     for tower in towers:
         tower.gradient_checkpointing = True
 
@@ -40,9 +40,9 @@ def compile_blocks(module: nn.Module, options: bool | dict[str, Any] = True) -> 
     blocks = [part for part in module.modules() if hasattr(part, "entry_points")]
     for name, part in module.named_modules():
         if hasattr(part, "gradient_checkpointing") and not any(hasattr(p, "entry_points") for p in part.modules()):
-            raise ValueError(f"model.compile: {name} has no blocks that can be compiled; set model.compile=false")
+            raise ValueError(f"compile: {name} has no blocks that can be compiled; use compile=false")
     if not blocks:
-        raise ValueError(f"model.compile: {type(module).__name__} has no blocks to compile; set model.compile=false")
+        raise ValueError(f"compile: {type(module).__name__} has no blocks to compile; use compile=false")
     _check_compiler()
     # a method is seen by pictures and texts, with and without gradient, in training and not, with one batch size and with several
     torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)
@@ -61,7 +61,7 @@ def _compiled(function: Callable, options: bool | dict[str, Any]) -> Callable:
         try:
             _TRANSLATIONS[key] = torch.compile(function, **({} if options is True else options))
         except (RuntimeError, TypeError) as error:
-            raise ValueError(f"model.compile={options}: torch.compile refuses it ({error})") from error
+            raise ValueError(f"compile={options}: torch.compile refuses it ({error})") from error
     return _TRANSLATIONS[key]
 
 
@@ -73,4 +73,4 @@ def _check_compiler() -> None:
 
         missing = not any(shutil.which(name) for name in config.cpp.cxx if name) and "a C++ compiler (g++ or clang++)"
     if missing:
-        raise ValueError(f"model.compile needs {missing} on this machine; set model.compile=false")
+        raise ValueError(f"compile needs {missing} on this machine; use compile=false")

@@ -48,9 +48,9 @@ class Clip(nn.Module):
     ) -> None:
         super().__init__()
         if not 1 / max_scale <= temperature:
-            raise ValueError(f"model.net.temperature={temperature} must be at least 1/max_scale={1 / max_scale}")
+            raise ValueError(f"temperature={temperature} must be at least 1/max_scale={1 / max_scale}")
         if freeze not in ("none", "image", "text"):
-            raise ValueError(f"model.net.freeze={freeze} is none of none, image, text")
+            raise ValueError(f"freeze={freeze} is none of none, image, text")
         self.vision = vision()
         self.text = text(vocab_size=vocab_size)
         self.image_projection = nn.Linear(self.vision.width, embed_dim, bias=projection_bias)

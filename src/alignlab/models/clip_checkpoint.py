@@ -77,7 +77,7 @@ def clip_like(
     text, vision, siglip = config.text_config, config.vision_config, config.model_type == "siglip"
     if vocab_size != text.vocab_size:
         raise ValueError(
-            f"the data's vocabulary has {vocab_size} tokens, the pretrained net {text.vocab_size}: take its own tokenizer (data.tokenizer)"
+            f"the data's vocabulary has {vocab_size} tokens, the pretrained net {text.vocab_size}: take its own tokenizer"
         )
     image_tower = partial(
         vision_transformer,
@@ -128,7 +128,7 @@ def pretrained_clip(
     try:
         source = from_folder(AutoModel, name)
     except ValueError as error:
-        raise ValueError(f"model.net.name={name}: no CLIP or SigLIP could be read ({error})") from error
+        raise ValueError(f"name={name}: no CLIP or SigLIP could be read ({error})") from error
     net = clip_like(source.config, vocab_size=vocab_size, image_size=image_size, freeze=freeze)
     load_transformers(net, source.state_dict())
     return net

@@ -56,7 +56,7 @@ class FeatureQueue(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         if size < 1:
-            raise ValueError(f"model.queue_size={size}: a queue holds at least one feature")
+            raise ValueError(f"queue_size={size}: a queue holds at least one feature")
         self.size = size
         self.register_buffer("image", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("text", F.normalize(torch.randn(size, dim), dim=1))

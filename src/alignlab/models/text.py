@@ -80,7 +80,7 @@ class TextTower(nn.Module):
         """Encode texts: (N, T) int64, (N, T) bool -> (N, W). Raises ValueError if T exceeds the context length."""
         tokens = ids.shape[1]
         if tokens > self.context_length:
-            raise ValueError(f"a text of {tokens} tokens exceeds model.net.text.context_length={self.context_length}")
+            raise ValueError(f"a text of {tokens} tokens exceeds context_length={self.context_length}")
         x = self.token_embedding(ids) + self.pos_embed[:tokens]
         # causal attention never looks right, where the padding is: it needs no mask but in the pooled last block
         keys = None if self.causal else mask[:, None, None]

@@ -106,7 +106,7 @@ class ConvStem(nn.Module):
         super().__init__()
         stages = int(math.log2(patch_size))
         if 2**stages != patch_size or stages < 1:
-            raise ValueError(f"patch_size={patch_size} must be a power of two for model.net.vision.stem=conv")
+            raise ValueError(f"patch_size={patch_size} must be a power of two for stem=conv")
         channels = [in_chans] + [max(8, embed_dim >> (stages - i)) for i in range(stages)]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(channels):

@@ -82,11 +82,11 @@ def learning_rate(
     """
     _check_rates(lr, warmup_lr, min_lr, warmup_steps)
     if schedule not in get_args(Schedule):
-        raise ValueError(f"optim.schedule={schedule} is none of {', '.join(get_args(Schedule))}")
+        raise ValueError(f"schedule={schedule} is none of {', '.join(get_args(Schedule))}")
     if schedule not in ("constant", "inverse_sqrt") and not math.isfinite(total_steps):
-        raise ValueError(f"optim.schedule={schedule} needs an end: set trainer.max_steps or trainer.max_epochs")
+        raise ValueError(f"schedule={schedule} needs an end: set the trainer's max_steps or max_epochs")
     if not 0 < decay_fraction <= 1:
-        raise ValueError(f"optim.decay_fraction={decay_fraction} must be above 0 and at most 1")
+        raise ValueError(f"decay_fraction={decay_fraction} must be above 0 and at most 1")
 
     def share(step: int) -> float:
         """Of the way from min_lr up to lr."""
@@ -111,8 +111,6 @@ def learning_rate(
 
 def _check_rates(lr: float, warmup_lr: float, min_lr: float, warmup_steps: int) -> None:
     if lr <= 0 or not 0 <= min_lr <= lr or not 0 <= warmup_lr <= lr:
-        raise ValueError(
-            f"optim.lr={lr} must be positive, optim.min_lr={min_lr} and optim.warmup_lr={warmup_lr} between 0 and optim.lr"
-        )
+        raise ValueError(f"lr={lr} must be positive, min_lr={min_lr} and warmup_lr={warmup_lr} between 0 and lr")
     if warmup_steps < 0:
-        raise ValueError(f"optim.warmup_steps={warmup_steps} must not be negative")
+        raise ValueError(f"warmup_steps={warmup_steps} must not be negative")

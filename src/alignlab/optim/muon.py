@@ -111,7 +111,7 @@ def muon(
     Raises ValueError as `adamw` does, where there is no hidden matrix, and for decay="reference", which is a matter of AdamW.
     """
     if decay != "matrices":
-        raise ValueError(f"optim=muon has no decay={decay} (model.reference=true asks for it): use optim=adamw_albef")
+        raise ValueError(f"muon has no decay={decay}, which the reference's optimizer asks for: use adamw_albef")
     factor = learning_rate(
         lr=lr,
         total_steps=total_steps,
@@ -133,9 +133,7 @@ def muon(
         if rest:
             others.append({**group, "params": rest, "lr": group["lr"] * other_lr_ratio})
     if not matrices:
-        raise ValueError(
-            "optim=muon finds no hidden matrix to train (optim.weight_decay must be above 0): use optim=adamw"
-        )
+        raise ValueError("muon finds no hidden matrix to train (weight_decay must be above 0): use adamw")
     optimizer = MuonAdamW(matrices, others, momentum=momentum, betas=tuple(betas), eps=eps)
     scheduler = LambdaLR(optimizer, lambda step: factor(step) / lr)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -35,11 +35,11 @@ def parameter_groups(
     Raises ValueError for impossible values, for a name that is no part, and where nothing is trainable.
     """
     if decay not in ("matrices", "reference"):
-        raise ValueError(f"optim.decay={decay} is none of matrices, reference")
+        raise ValueError(f"decay={decay} is none of matrices, reference")
     if weight_decay < 0:
-        raise ValueError(f"optim.weight_decay={weight_decay} must not be negative")
+        raise ValueError(f"weight_decay={weight_decay} must not be negative")
     if not 0 < layer_decay <= 1:
-        raise ValueError(f"optim.layer_decay={layer_decay} must be above 0 and at most 1")
+        raise ValueError(f"layer_decay={layer_decay} must be above 0 and at most 1")
     scales = layer_scales(module, layer_decay) if layer_decay < 1 else {}
     factors = _multipliers(module, lr_multipliers or {})
     spared = _spared(module)
@@ -69,7 +69,7 @@ def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     scales: dict[str, float] = {}
     towers = list(_towers(module))
     if not towers:
-        raise ValueError(f"optim.layer_decay={layer_decay}: {type(module).__name__} has no list of layers; set it to 1")
+        raise ValueError(f"layer_decay={layer_decay}: {type(module).__name__} has no list of layers; set it to 1")
     for prefix, first_layer in towers:
         depth = sum(length for _, length in first_layer.values())
         for name, _ in module.named_parameters():
@@ -119,10 +119,10 @@ def _multipliers(module: nn.Module, by_prefix: Mapping[str, float]) -> dict[str,
         part = prefix if prefix in prefixes else prefix.removeprefix("net.")  # as in checkpoints
         if part not in prefixes:
             close = difflib.get_close_matches(part, prefixes, n=1, cutoff=0.0)
-            raise ValueError(f"optim.lr_multipliers: {prefix} is no part of the net; did you mean {close[0]}?")
+            raise ValueError(f"lr_multipliers: {prefix} is no part of the net; did you mean {close[0]}?")
         if factor <= 0:
             raise ValueError(
-                f"optim.lr_multipliers: {prefix}={factor} must be positive; a part that shall not learn is frozen by its own key"
+                f"lr_multipliers: {prefix}={factor} must be positive; a part that shall not learn is frozen by its own key"
             )
         found |= {name: float(factor) for name in names if name == part or name.startswith(f"{part}.")}
     return found

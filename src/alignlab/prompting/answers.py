@@ -22,7 +22,7 @@ def extract(reply: str, form: AnswerForm) -> str | None:
     `line` the first line that isn't empty, `text` everything.
     """
     if form not in get_args(AnswerForm):
-        raise ValueError(f"prompt.answer={form} is none of {', '.join(get_args(AnswerForm))}")
+        raise ValueError(f"answer={form} is none of {', '.join(get_args(AnswerForm))}")
     reply = reply.strip()
     if form == "text":
         return reply or None

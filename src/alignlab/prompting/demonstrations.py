@@ -26,11 +26,11 @@ def read_demonstrations(
 
     Raises ValueError where there is none or a field is missing or unknown.
     """
-    rows = [("prompt.demonstrations", dict(row)) for row in given or ()]
+    rows = [("demonstrations", dict(row)) for row in given or ()]
     if file is not None:
-        rows += [(where, row) for _, where, row in json_lines(file, "prompt.demonstrations_file")]
+        rows += [(where, row) for _, where, row in json_lines(file, "demonstrations_file")]
     if not rows:
-        raise ValueError("there are no demonstrations: give prompt.demonstrations=[...] or prompt.demonstrations_file")
+        raise ValueError("there are no demonstrations: give demonstrations=[...] or demonstrations_file")
     for where, row in rows:
         missing = {"question", "answer", *(["reasoning"] if reasoning else [])} - set(row)
         unknown = set(row) - set(Demonstration._fields)
@@ -49,7 +49,7 @@ class Chooser:
 
     def __init__(self, pool: Sequence[Demonstration], number: int | None, selection: Selection, seed: int = 0) -> None:
         if number is not None and not 1 <= number <= len(pool):
-            raise ValueError(f"prompt.number={number} must lie in 1..{len(pool)}, the number of demonstrations")
+            raise ValueError(f"number={number} must lie in 1..{len(pool)}, the number of demonstrations")
         self.pool, self.number, self.selection, self.seed = list(pool), number or len(pool), selection, seed
 
     def __call__(self, question: Question) -> list[Demonstration]:

@@ -24,7 +24,7 @@ class GeneratedKnowledge:
         answer: AnswerForm = "line",
     ) -> None:
         if statements < 1:
-            raise ValueError(f"prompt.statements is {statements}; it must be at least 1")
+            raise ValueError(f"statements is {statements}; it must be at least 1")
         self.statements, self.instruction, self.system, self.answer = statements, instruction, system, answer
         self.demonstrations = read_demonstrations(demonstrations, None) if demonstrations else []
 

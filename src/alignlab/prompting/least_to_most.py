@@ -27,7 +27,7 @@ class LeastToMost:
         answer: AnswerForm = "number",
     ) -> None:
         if max_questions < 1:
-            raise ValueError(f"prompt.max_questions is {max_questions}; it must be at least 1")
+            raise ValueError(f"max_questions is {max_questions}; it must be at least 1")
         self.max_questions, self.instruction, self.system, self.answer = max_questions, instruction, system, answer
         self.demonstrations = read_demonstrations(demonstrations, None) if demonstrations else []
 

@@ -11,7 +11,7 @@ class Role:
 
     def __init__(self, persona: str, inner: Technique) -> None:
         if not persona.strip():
-            raise ValueError("prompt.persona is empty: say who answers, e.g. 'You are a careful teacher.'")
+            raise ValueError("persona is empty: say who answers, e.g. 'You are a careful teacher.'")
         self.persona, self.inner = persona.strip(), inner
 
     @property

@@ -22,7 +22,7 @@ class SelfConsistency:
         self, inner: Technique, samples: int = 10, weighting: Literal["majority", "probability"] = "majority"
     ) -> None:
         if samples < 1:
-            raise ValueError(f"prompt.samples is {samples}; it must be at least 1")
+            raise ValueError(f"samples is {samples}; it must be at least 1")
         self.inner, self.samples, self.weighting = inner, samples, weighting
 
     @property

@@ -54,13 +54,11 @@ class DeepSpeed(DeepSpeedStrategy):
         if importlib.util.find_spec("deepspeed") is None:
             raise ValueError("trainer=deepspeed needs the extra: pip install 'alignlab[deepspeed]'")
         if stage not in (1, 2, 3) or checkpoint not in ("whole", "sharded"):
-            raise ValueError(
-                f"trainer.strategy.stage={stage} must be 1, 2 or 3, trainer.strategy.checkpoint={checkpoint} whole or sharded"
-            )
+            raise ValueError(f"stage={stage} must be 1, 2 or 3, checkpoint={checkpoint} whole or sharded")
         if offload_parameters and stage != 3:
-            raise ValueError(f"trainer.strategy.offload_parameters=true needs trainer.strategy.stage=3, not {stage}")
+            raise ValueError(f"offload_parameters=true needs stage=3, not {stage}")
         if bucket_elements is not None and (bucket_elements < EVEN or bucket_elements % EVEN):
-            raise ValueError(f"trainer.strategy.bucket_elements={bucket_elements} must be even and positive")
+            raise ValueError(f"bucket_elements={bucket_elements} must be even and positive")
         if not torch.cuda.is_available():
             _quiet_cpu()
         super().__init__(

@@ -46,7 +46,7 @@ class Fsdp(ModelParallelStrategy):
         timeout_minutes: float = 30.0,
     ) -> None:
         if checkpoint not in ("whole", "sharded"):
-            raise ValueError(f"trainer.strategy.checkpoint={checkpoint} is none of whole, sharded")
+            raise ValueError(f"checkpoint={checkpoint} is none of whole, sharded")
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=checkpoint == "sharded",

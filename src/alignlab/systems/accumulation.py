@@ -64,7 +64,7 @@ def batches_of_step(system: pl.LightningModule, batch: Any = None) -> Sequence[A
     step = getattr(system.trainer.train_dataloader, "step", None)
     if not step:
         raise ValueError(
-            f"trainer.accumulate_grad_batches={system.trainer.accumulate_grad_batches}: the training loader doesn't look ahead, so nobody knows "
+            f"accumulate_grad_batches={system.trainer.accumulate_grad_batches}: the training loader doesn't look ahead, so nobody knows "
             "what the whole step counts; make it with alignlab.data.loaders.training_batches"
         )
     return step
@@ -118,7 +118,7 @@ def say_what_differs(trainer: pl.Trainer, instead: str) -> None:
     """Says that a contrastive loss over accumulated batches isn't that of one large batch; `instead`: what would be."""
     if trainer.accumulate_grad_batches > 1:
         log.warning(
-            "trainer.accumulate_grad_batches=%d: the contrastive loss compares within each batch, not within the whole step; %s",
+            "accumulate_grad_batches=%d: the contrastive loss compares within each batch, not within the whole step; %s",
             trainer.accumulate_grad_batches,
             instead,
         )

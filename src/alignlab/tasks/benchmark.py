@@ -38,9 +38,9 @@ class Benchmark:
         minutes: float = 30.0,
     ) -> None:
         if not backends:
-            raise ValueError("task.backends is empty; name some, e.g. task.backends=[transformers,compiled]")
+            raise ValueError("backends is empty; name some, e.g. backends=[transformers,compiled]")
         if len(set(backends)) < len(backends):
-            raise ValueError(f"task.backends={list(backends)} names one twice")
+            raise ValueError(f"backends={list(backends)} names one twice")
         self.backends, self.minutes, self.batch_sizes = list(backends), minutes, list(batch_sizes)
         self.settings = [
             "task=measure",
@@ -113,7 +113,7 @@ class Benchmark:
 def _result(folder: Path, code: int | None, minutes: float) -> tuple[str, str | None, dict[str, float]]:
     """Status, reason and numbers of a measurement that has ended."""
     if code is None:
-        return "failed", f"took longer than task.minutes={minutes:g}", {}
+        return "failed", f"took longer than minutes={minutes:g}", {}
     file = folder / "result.json"
     result = json.loads(file.read_text()) if file.exists() else {}
     if code == 0 and result.get("status") == "ok":

@@ -59,7 +59,7 @@ class Measure:
             ("repeats", repeats, 1),
         ):
             if value < least:
-                raise ValueError(f"task.{key} is {value}; it must be at least {least}")
+                raise ValueError(f"{key} is {value}; it must be at least {least}")
         self.batch_sizes, self.prompt_tokens, self.new_tokens = list(batch_sizes), prompt_tokens, new_tokens
         self.repeats, self.yardstick, self.bandwidth = repeats, yardstick, bandwidth
 
@@ -67,7 +67,7 @@ class Measure:
         limit, length = subject.context_length, self.prompt_tokens + self.new_tokens
         if limit is not None and length > limit:
             raise ValueError(
-                f"task.prompt_tokens={self.prompt_tokens} and task.new_tokens={self.new_tokens} are {length} tokens;"
+                f"prompt_tokens={self.prompt_tokens} and new_tokens={self.new_tokens} are {length} tokens;"
                 f" this model's context has {limit}"
             )
         found = {"load_seconds": subject.loaded.seconds, "weight_bytes": float(subject.loaded.weight_bytes)}

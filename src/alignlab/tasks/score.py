@@ -21,7 +21,7 @@ class Score:
 
     def __init__(self, overlap: float = 0.5) -> None:
         if not 0 <= overlap < 1:
-            raise ValueError(f"task.overlap is {overlap}; it must lie in [0, 1)")
+            raise ValueError(f"overlap is {overlap}; it must lie in [0, 1)")
         self.overlap = overlap
 
     def run(self, subject: Subject, job: Job) -> dict[str, float]:

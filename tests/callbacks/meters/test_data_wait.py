@@ -39,6 +39,6 @@ def test_only_a_run_that_waits_says_so(
 
 
 def test_what_would_help() -> None:
-    assert "data.num_workers=1 makes them beside it" in line(0.5, 20, 0, 8)
-    assert "steps of 20 ms would take 10 ms" in line(0.5, 20, 2, 8) and "data.num_workers=4" in line(0.5, 20, 2, 8)
+    assert "num_workers=1 makes them beside it" in line(0.5, 20, 0, 8)
+    assert "steps of 20 ms would take 10 ms" in line(0.5, 20, 2, 8) and "num_workers=4" in line(0.5, 20, 2, 8)
     assert "all 2 cores" in line(0.5, 20, 1, 2)

@@ -59,7 +59,7 @@ def test_shards_cover_everything_once(kind: str, ranks: int) -> None:
 
 
 def test_more_processes_than_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"backend.processes=4 is more than the model's 3 attention heads"):
+    with pytest.raises(ValueError, match=r"processes=4 is more than the model's 3 attention heads"):
         describe(tiny_model("bloom").config).split(0, 4)
 
 

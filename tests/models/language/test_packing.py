@@ -90,5 +90,5 @@ def test_what_cannot_keep_texts_apart_is_refused_by_name(name, changes, message)
     document, position = torch.tensor([[1] * 5 + [2] * 3]), torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2]])
     with pytest.raises(ValueError, match=message) as caught:
         hidden_states(model, ids, document=document, position=position)
-    assert str(caught.value).startswith("data.pack=true: ") and "data.pack=false" in str(caught.value)
+    assert str(caught.value).startswith("pack=true: ") and "pack=false" in str(caught.value)
     assert hidden_states(model, ids).shape == (1, 8, 32), "alone it runs"

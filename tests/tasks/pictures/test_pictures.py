@@ -188,7 +188,7 @@ def test_the_hottest_patch() -> None:
 
 
 def test_what_cannot_be_done(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"task.pictures=.*: there is no picture below"):
+    with pytest.raises(ValueError, match=r"pictures=.*: there is no picture below"):
         find_pictures(str(tmp_path))
     with pytest.raises(ValueError, match="no such file or folder"):
         find_pictures(str(tmp_path / "nowhere"))
@@ -196,5 +196,5 @@ def test_what_cannot_be_done(tmp_path: Path) -> None:
         Classify("x", ["dog", "dog"])
     with pytest.raises(ValueError, match=r"each needs a \{\}"):
         Classify("x", ["dog", "cat"], ["a picture"])
-    with pytest.raises(ValueError, match=r"task.top_k=0 must be at least 1"):
+    with pytest.raises(ValueError, match=r"top_k=0 must be at least 1"):
         Retrieve("x", top_k=0)

@@ -26,9 +26,7 @@ class BestOfN(Callback):
 
     def __init__(self, num_samples: int = 16, num_batches: int = 1) -> None:
         if num_samples < 1 or num_batches < 1:
-            raise ValueError(
-                f"callbacks.best_of_n: num_samples={num_samples} and num_batches={num_batches} must be positive"
-            )
+            raise ValueError(f"num_samples={num_samples} and num_batches={num_batches} must be positive")
         self.num_samples, self.num_batches = num_samples, num_batches
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -36,7 +36,7 @@ class GroundingEvaluator(Evaluator):
     ) -> None:
         super().__init__(every)
         if max_pictures < 1:
-            raise ValueError(f"callbacks.grounding.max_pictures is {max_pictures}; it must be at least 1")
+            raise ValueError(f"max_pictures is {max_pictures}; it must be at least 1")
         self.max_pictures, self.layer, self.split = max_pictures, layer, split
 
     def evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule, last: bool) -> dict[str, float]:

@@ -41,14 +41,14 @@ class LinearProbe(Evaluator):
     ) -> None:
         super().__init__(every)
         if features not in ("joint", "tower"):
-            raise ValueError(f'callbacks.linear_probe.features is {features!r}; it must be "joint" or "tower"')
+            raise ValueError(f'features is {features!r}; it must be "joint" or "tower"')
         self.train, self.test, self.features, self.shots, self.seed = train, test, features, shots, seed
 
     def evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule, last: bool) -> dict[str, float]:
         available = read_by(trainer, "linear_probe", "zero_shot_sets").zero_shot_sets()
         for key, name in (("train", self.train), ("test", self.test)):
             if name is not None and name not in available:
-                raise ValueError(f"callbacks.linear_probe.{key} is {name!r}; the sets are {sorted(available)}")
+                raise ValueError(f"{key} is {name!r}; the sets are {sorted(available)}")
 
         def encode(name: str) -> tuple[Tensor, Tensor]:
             return encode_labelled(
@@ -72,5 +72,5 @@ class LinearProbe(Evaluator):
         if self.features == "joint":
             return encoding
         if encoding.tokens is None:
-            raise ValueError('callbacks.linear_probe.features="tower" needs a model that gives tokens: use "joint"')
+            raise ValueError('features="tower" needs a model that gives tokens: use "joint"')
         return encoding._replace(features=encoding.tokens[:, 0])

@@ -30,7 +30,7 @@ class ResponseTable(Callback):
 
     def __init__(self, num_prompts: int = 8) -> None:
         if num_prompts < 1:
-            raise ValueError(f"callbacks.responses.num_prompts={num_prompts} must be at least 1")
+            raise ValueError(f"num_prompts={num_prompts} must be at least 1")
         self.num_prompts = num_prompts
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

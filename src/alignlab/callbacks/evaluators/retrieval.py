@@ -46,11 +46,11 @@ class RetrievalEvaluator(Evaluator):
     ) -> None:
         super().__init__(every)
         if rerank_top_k < 0:
-            raise ValueError(f"callbacks.retrieval.rerank_top_k is {rerank_top_k}; it must be 0 (off) or more")
+            raise ValueError(f"rerank_top_k is {rerank_top_k}; it must be 0 (off) or more")
         if texts_per_pass < 1:
-            raise ValueError(f"callbacks.retrieval.texts_per_pass is {texts_per_pass}; it must be at least 1")
+            raise ValueError(f"texts_per_pass is {texts_per_pass}; it must be at least 1")
         if rerank_every not in ("validation", "end"):
-            raise ValueError(f'callbacks.retrieval.rerank_every is {rerank_every!r}; it must be "validation" or "end"')
+            raise ValueError(f'rerank_every is {rerank_every!r}; it must be "validation" or "end"')
         self.rerank_top_k, self.rerank_every = rerank_top_k, rerank_every
         self.score, self.similarity_weight, self.texts_per_pass = score, similarity_weight, texts_per_pass
         self.split, self.tokens_on_host = split, tokens_on_host

@@ -66,7 +66,7 @@ class SampleSheets(Callback):
     ) -> None:
         for key, value in (("num_captions", num_captions), ("num_words", num_words), ("max_pictures", max_pictures)):
             if value < 1:
-                raise ValueError(f"callbacks.samples.{key} is {value}; it must be at least 1")
+                raise ValueError(f"{key} is {value}; it must be at least 1")
         self.num_captions, self.num_scenes, self.num_words = num_captions, num_scenes, num_words
         self.max_pictures, self.rerank_top_k, self.layer, self.split = max_pictures, rerank_top_k, layer, split
 

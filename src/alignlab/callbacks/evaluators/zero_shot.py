@@ -25,7 +25,7 @@ class ZeroShotEvaluator(Evaluator):
         available = read_by(trainer, "zero_shot", "zero_shot_sets").zero_shot_sets()
         unknown = set(self.sets or ()) - set(available)
         if unknown:
-            raise ValueError(f"callbacks.zero_shot.sets names {sorted(unknown)}; there are {sorted(available)}")
+            raise ValueError(f"sets names {sorted(unknown)}; there are {sorted(available)}")
         found = {}
         for name in available if self.sets is None else self.sets:
             problem = available[name]

@@ -51,13 +51,9 @@ class Checkpoints(Checkpoint):
         share: float = 0.01,
     ) -> None:
         if keep_last < 1 or keep_best < -1:
-            raise ValueError(
-                f"callbacks.checkpoint.keep_last={keep_last} must be at least 1, keep_best={keep_best} at least -1"
-            )
+            raise ValueError(f"keep_last={keep_last} must be at least 1, keep_best={keep_best} at least -1")
         if not 0 < share <= 1 or (every_n_steps is not None and every_n_steps < 1):
-            raise ValueError(
-                f"callbacks.checkpoint.share={share} lies in (0, 1], every_n_steps={every_n_steps} is at least 1"
-            )
+            raise ValueError(f"share={share} lies in (0, 1], every_n_steps={every_n_steps} is at least 1")
         self.monitor, self.mode = monitor, mode
         self._keep = {"keep_last": keep_last, "keep_best": keep_best}
         self.every_n_steps, self.share = every_n_steps, share
@@ -128,7 +124,7 @@ class Checkpoints(Checkpoint):
         looked_for = self.monitor is not None and trainer.enable_validation and trainer.is_global_zero
         if looked_for and not (self.folder.path / "best.ckpt").exists():
             logged = ", ".join(sorted(trainer.callback_metrics))
-            rank_zero_warn(f"no best.ckpt: callbacks.checkpoint.monitor={self.monitor} was never logged ({logged})")
+            rank_zero_warn(f"no best.ckpt: monitor={self.monitor} was never logged ({logged})")
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: Any) -> None:
         asked = isinstance(exception, KeyboardInterrupt | SystemExit)

@@ -34,7 +34,7 @@ class Export(Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not hasattr(pl_module, "export"):
-            raise ValueError(f"callbacks.export: {type(pl_module).__name__} has nothing to export; drop it with null")
+            raise ValueError(f"{type(pl_module).__name__} has nothing to export: export=null drops the callback")
         module = whole(pl_module, on="rank zero")
         if not trainer.is_global_zero:
             return

@@ -37,7 +37,7 @@ class NanReport(BeforeStep):
 
     def __init__(self, every_n_steps: int | None = None) -> None:
         if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"callbacks.nan_report.every_n_steps is {every_n_steps}; it must be at least 1")
+            raise ValueError(f"every_n_steps is {every_n_steps}; it must be at least 1")
         self.every_n_steps = every_n_steps
         # (2,) on the device: step of the first bad loss, of the first bad gradient; -1: none
         self._first: Tensor | None = None

@@ -63,10 +63,10 @@ class SpikeGuard(BeforeStep):
         max_skips: int = 50,
     ) -> None:
         if action not in ("log", "skip", "rollback"):
-            raise ValueError(f'callbacks.spike_guard.action is {action!r}; it must be "log", "skip" or "rollback"')
+            raise ValueError(f'action is {action!r}; it must be "log", "skip" or "rollback"')
         if threshold <= 0 or not 2 <= min_history <= window or rollback_steps < 1:
             raise ValueError(
-                f"callbacks.spike_guard.threshold={threshold} must be positive, 2 <= min_history={min_history} <= window={window},"
+                f"threshold={threshold} must be positive, 2 <= min_history={min_history} <= window={window},"
                 f" rollback_steps={rollback_steps} at least 1"
             )
         self.action, self.threshold, self.min_history, self.rollback_steps = (
@@ -96,9 +96,7 @@ class SpikeGuard(BeforeStep):
             else None
         )
         if why:
-            raise ValueError(
-                f"callbacks.spike_guard.action={self.action} doesn't work with {why}; callbacks.spike_guard.action=log does"
-            )
+            raise ValueError(f"spike_guard: action={self.action} doesn't work with {why}; action=log does")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._moving = MovingState(pl_module, self._known)
@@ -199,7 +197,7 @@ class SpikeGuard(BeforeStep):
         if self.taken_back > self.most[self.action] or not can:
             self._note(trainer, event)
             why = f"max_{self.action}s={self.most[self.action]} are used up" if can else "it is too early to go back"
-            raise Diverged(f"spike at step {event['step']} (loss {event['loss']}) and callbacks.spike_guard: {why}")
+            raise Diverged(f"spike at step {event['step']} (loss {event['loss']}) and the spike guard: {why}")
 
     def _note(self, trainer: lightning.Trainer, event: dict[str, Any]) -> None:
         if trainer.is_global_zero:

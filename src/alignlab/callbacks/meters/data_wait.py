@@ -26,7 +26,7 @@ class DataWait(Callback):
 
     def __init__(self, share: float = 0.2, seconds: float = 30.0) -> None:
         if not 0 < share < 1 or seconds <= 0:
-            raise ValueError(f"callbacks.data_wait.share={share} lies in (0, 1), seconds={seconds} is positive")
+            raise ValueError(f"share={share} lies in (0, 1), seconds={seconds} is positive")
         self.share, self.seconds = share, seconds
         self._steps, self._elapsed, self._since = 0, 0.0, 0.0
         self._waited_before = 0.0
@@ -66,11 +66,13 @@ def line(share: float, step: float, workers: int, cores: int) -> str:
     """What is said: `share` of the time waited, milliseconds of a step."""
     head = f"{share:.0%} of the time goes into waiting for data: steps of {step:.0f} ms would take {(1 - share) * step:.0f} ms;"
     if workers == 0:
-        return f"{head} the training process makes its batches itself, data.num_workers=1 makes them beside it"
+        return f"{head} the training process makes its batches itself, num_workers=1 makes them beside it"
     if workers + 1 < cores:
         more = min(cores - 1, max(workers + 1, round(workers / max(1 - share, 0.05))))
-        return f"{head} data.num_workers={workers} is the slow side, {cores} cores allow data.num_workers={more}"
-    return f"{head} all {cores} cores make batches already: smaller pictures (data.image_size) or fewer augmentations cost less"
+        return f"{head} num_workers={workers} is the slow side, {cores} cores allow num_workers={more}"
+    return (
+        f"{head} all {cores} cores make batches already: smaller pictures (image_size) or fewer augmentations cost less"
+    )
 
 
 def _waited(trainer: lightning.Trainer) -> float:

@@ -18,7 +18,7 @@ class Flops(Callback):
 
     MFU = samples/s a device * FLOPs a sample / peak (arXiv:2204.02311, app. B). FLOPs are the model's: what gradient checkpointing or
     micro-batches compute once more isn't counted. peak: FLOP/s of one device; None takes a known GPU's data sheet, and measures a
-    matrix product in the run's precision elsewhere. Blocks under `model.compile` are counted too: that first step runs them eagerly.
+    matrix product in the run's precision elsewhere. Blocks under `compile` are counted too: that first step runs them eagerly.
     Raises ValueError without the throughput callback.
     """
 
@@ -30,7 +30,7 @@ class Flops(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not any(isinstance(callback, Throughput) for callback in trainer.callbacks):
-            raise ValueError("callbacks.flops needs callbacks.throughput, which knows samples per second")
+            raise ValueError("flops needs the callback throughput, which knows samples per second")
         if self.peak is None:
             dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
             self.peak = peak_flops(pl_module.device, dtype)

@@ -56,13 +56,11 @@ class DeepSpeedRank(TransformersBackend):
         import deepspeed
 
         if kind == "gpt2":
-            raise ValueError("backend.mode=tensor_parallel: DeepSpeed cannot split GPT-2; use backend.mode=zero")
+            raise ValueError("mode=tensor_parallel: DeepSpeed cannot split GPT-2; use mode=zero")
         heads = model.config.num_attention_heads
         if heads % self.ranks:
             limit = f"DeepSpeed splits {heads} heads evenly only, not over {self.ranks} processes"
-            raise ValueError(
-                f"backend.processes={self.ranks}: {limit}; use backend=tensor_parallel or backend.mode=zero"
-            )
+            raise ValueError(f"processes={self.ranks}: {limit}; use backend=tensor_parallel or mode=zero")
         settings = {
             "tensor_parallel": {"tp_size": self.ranks},
             "dtype": model.dtype,
@@ -103,7 +101,7 @@ class DeepSpeedBackend(ProcessBackend):
     def __init__(self, processes: int = 2, mode: Mode = "auto", batch_size: int = 32) -> None:
         super().__init__(processes)
         if mode not in ("auto", "tensor_parallel", "zero"):
-            raise ValueError(f"backend.mode={mode} must be one of auto, tensor_parallel, zero")
+            raise ValueError(f"mode={mode} must be one of auto, tensor_parallel, zero")
         self.mode, self.batch_size = mode, batch_size
         self.environment = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
         self.environment |= {"LOCAL_SIZE": str(processes), "DS_LOG_LEVEL": os.environ.get("DS_LOG_LEVEL", "error")}

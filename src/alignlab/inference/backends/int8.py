@@ -35,7 +35,7 @@ class Int8Backend(NativeBackend):
     ) -> None:
         super().__init__(batch_size, device or default_device())
         if mode not in MODES:
-            raise ValueError(f"backend.mode={mode} must be one of {', '.join(MODES)}")
+            raise ValueError(f"mode={mode} must be one of {', '.join(MODES)}")
         self.mode = mode
 
     def build(self, reader: DecoderReader) -> Decoder:

@@ -32,7 +32,7 @@ class OffloadBackend(NativeBackend):
     def __init__(self, resident: float = 0.25, batch_size: int = 32, device: str | None = None) -> None:
         super().__init__(batch_size, device or default_device())
         if not 0 <= resident <= 1:
-            raise ValueError(f"backend.resident={resident} must be between 0 and 1")
+            raise ValueError(f"resident={resident} must be between 0 and 1")
         self.resident = resident
 
     def build(self, reader: DecoderReader) -> Decoder:
@@ -50,9 +50,7 @@ class OffloadBackend(NativeBackend):
             count = a.layers
         if room < 0:
             least = (fixed + 2 * layer) / (fixed + a.layers * layer)
-            log.warning(
-                "backend.resident=%s is below what must stay in memory; it is %.0f %%", self.resident, 100 * least
-            )
+            log.warning("resident=%s is below what must stay in memory; it is %.0f %%", self.resident, 100 * least)
         return reader.decoder(StreamedLayers(reader, count))
 
     def _set(self, name: str | None) -> None:

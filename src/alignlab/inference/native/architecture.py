@@ -82,7 +82,7 @@ class Architecture:
         Query heads are split evenly, and a rank holds the key heads that its queries need (one may live on two ranks).
         """
         if ranks > self.heads:
-            raise ValueError(f"backend.processes={ranks} is more than the model's {self.heads} attention heads")
+            raise ValueError(f"processes={ranks} is more than the model's {self.heads} attention heads")
         heads = _part(self.heads, rank, ranks)
         group = self.heads // self.kv_heads
         if self.kv_heads % ranks == 0:  # then no key head is held twice

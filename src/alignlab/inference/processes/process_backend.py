@@ -55,7 +55,7 @@ class ProcessBackend:
 
     def __init__(self, processes: int = 2) -> None:
         if processes < 1:
-            raise ValueError(f"backend.processes={processes} must be at least 1")
+            raise ValueError(f"processes={processes} must be at least 1")
         self.processes = processes
         self._workers: Workers | None = None
 

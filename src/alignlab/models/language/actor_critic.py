@@ -43,7 +43,7 @@ class ActorCritic(nn.Module):
         self.model, self.adapters = model, has_adapters(model)
         if type(self.head) is not nn.Linear:
             raise ValueError(
-                f"model.net: the output layer is a {type(self.head).__name__}; adapters and quantisation must leave it alone"
+                f"the output layer is a {type(self.head).__name__}; adapters and quantisation must leave it alone"
             )
         if isinstance(frozen_reference, bool):
             copied = frozen_reference and not self.adapters

@@ -36,7 +36,7 @@ def add_lora(
     """
     LoraConfig, PeftModel, get_peft_model = _peft()
     if rank < 1:
-        raise ValueError(f"model.peft.rank is {rank}; it must be at least 1")
+        raise ValueError(f"rank is {rank}; it must be at least 1")
     if isinstance(model, PeftModel):
         if "reference" in model.peft_config:
             _copy_adapter(model, "reference", name)
@@ -54,7 +54,7 @@ def add_lora(
         try:
             model = get_peft_model(model, config, adapter_name=name)
         except ValueError as error:
-            raise ValueError(f"model.peft.targets={targets}: {str(error).strip().splitlines()[0]}") from error
+            raise ValueError(f"targets={targets}: {str(error).strip().splitlines()[0]}") from error
     train_only(model, name)
     return model
 

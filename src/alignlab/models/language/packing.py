@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-INSTEAD = "use data.pack=false: rows of one text, batched with texts of like length"
+INSTEAD = "use pack=false: rows of one text, batched with texts of like length"
 
 
 def packed_mask(trunk: nn.Module, document: Tensor) -> Tensor | dict[str, Tensor]:
@@ -23,7 +23,7 @@ def packed_mask(trunk: nn.Module, document: Tensor) -> Tensor | dict[str, Tensor
 
     reason = refusal(trunk)
     if reason is not None:
-        raise ValueError(f"data.pack=true: {type(trunk).__name__} {reason}; {INSTEAD}")
+        raise ValueError(f"pack=true: {type(trunk).__name__} {reason}; {INSTEAD}")
     config = trunk.config.get_text_config()
     place = torch.arange(document.shape[1], device=document.device)
     back = place[:, None] - place

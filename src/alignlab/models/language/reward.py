@@ -30,7 +30,7 @@ class RewardModel(nn.Module):
     def __init__(self, model: nn.Module, pool: Pool = "last") -> None:
         super().__init__()
         if pool not in ("last", "mean"):
-            raise ValueError(f"model.pool={pool} is none of last, mean")
+            raise ValueError(f"pool={pool} is none of last, mean")
         self.model, self.pool = model, pool
         output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         if output is not None and output.weight is not model.get_input_embeddings().weight:

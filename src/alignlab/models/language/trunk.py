@@ -64,5 +64,5 @@ def head_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
     """Recompute layers in the backward pass; transformers renamed the method in 5.23."""
-    enable = getattr(model, "activationcheckpointing_enable", None) or model.gradientcheckpointing_enable
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})

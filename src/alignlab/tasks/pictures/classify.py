@@ -32,9 +32,9 @@ class Classify:
     def __init__(self, pictures: str, names: Sequence[str], templates: Sequence[str] = TEMPLATES) -> None:
         names = [str(name) for name in names]
         if len(names) < 2 or len(set(names)) < len(names):
-            raise ValueError(f"task.names={names}: at least two different names are needed")
+            raise ValueError(f"names={names}: at least two different names are needed")
         if not templates or any("{}" not in template for template in templates):
-            raise ValueError(f"task.templates={list(templates)}: each needs a {{}} for the name")
+            raise ValueError(f"templates={list(templates)}: each needs a {{}} for the name")
         self.pictures, self.names, self.templates = pictures, names, list(templates)
 
     def run(self, subject: VisionLanguage, job: Job) -> dict[str, float]:

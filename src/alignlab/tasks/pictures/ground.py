@@ -25,7 +25,7 @@ class Ground:
 
     def __init__(self, picture: str | None = None, words: int = 6, layer: int | None = None, side: int = 224) -> None:
         if words < 1:
-            raise ValueError(f"task.words is {words}; it must be at least 1")
+            raise ValueError(f"words is {words}; it must be at least 1")
         self.picture, self.words, self.layer, self.side = picture, words, layer, side
 
     def run(self, subject: VisionLanguage, job: Job) -> dict[str, float]:

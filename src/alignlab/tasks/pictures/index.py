@@ -68,7 +68,7 @@ def find_nearest(query: Tensor, features: Tensor, k: int, search: Search = "exac
     try:
         import faiss
     except ImportError as error:
-        raise ValueError(f"task.search=faiss: faiss is missing ({error}); pip install 'alignlab[faiss]'") from None
+        raise ValueError(f"search=faiss: faiss is missing ({error}); pip install 'alignlab[faiss]'") from None
     index = faiss.IndexHNSWFlat(features.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efSearch = max(64, 2 * k)
     index.add(features.numpy())

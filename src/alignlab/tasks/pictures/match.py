@@ -43,5 +43,5 @@ def picture_of(item: Item, picture: str | None, job: Job) -> Path:
     if "image" in item.fields:
         return (Path(job.input).parent if job.input else Path()) / str(item.fields["image"])
     if picture is None:
-        raise ValueError("no picture: set task.picture=FILE, or give an input of lines with the fields image and text")
+        raise ValueError("no picture: set picture=FILE, or give an input of lines with the fields image and text")
     return Path(picture).expanduser()

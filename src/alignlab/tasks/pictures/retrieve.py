@@ -40,14 +40,14 @@ class Retrieve:
         self, pictures: str, top_k: int = 5, rerank_top_k: int = 0, search: Search = "exact", index: str | None = None
     ) -> None:
         if top_k < 1 or rerank_top_k < 0:
-            raise ValueError(f"task.top_k={top_k} must be at least 1 and task.rerank_top_k={rerank_top_k} at least 0")
+            raise ValueError(f"top_k={top_k} must be at least 1 and rerank_top_k={rerank_top_k} at least 0")
         self.pictures, self.top_k, self.rerank_top_k = pictures, top_k, rerank_top_k
         self.search, self.index = search, index
 
     def run(self, subject: VisionLanguage, job: Job) -> dict[str, float]:
         items = job.items()
         if self.rerank_top_k and not subject.matches:
-            raise ValueError(f"task.rerank_top_k={self.rerank_top_k}: this model has no matching head; leave it at 0")
+            raise ValueError(f"rerank_top_k={self.rerank_top_k}: this model has no matching head; leave it at 0")
         folder = Path(self.index) if self.index else subject.run_dir / "index"
         index = index_pictures(subject, find_pictures(self.pictures), folder)
         for error in index.errors:

@@ -72,7 +72,7 @@ class VisionLanguage:
         return (self.system.net.scale.detach().float() * similarity.float()).softmax(-1)
 
 
-def find_pictures(place: str, key: str = "task.pictures") -> list[Path]:
+def find_pictures(place: str, key: str = "pictures") -> list[Path]:
     """A picture file, or all in a folder and below it, sorted.
 
     Raises ValueError where there is none.
