@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.configs import check as config
-from alignlab.configs.signatures import NotFound, _imported, part_of, signature, signature_with
+from alignlab.configs.signatures import NotFound, _imported, part_of, signature, signature_of
 from alignlab.runs import resuming
 from tiny_run import REPOSITORY
 
@@ -216,7 +216,7 @@ def test_settings_stand_for_what_a_part_takes_too(tmp_path: Path, monkeypatch: p
     assert str(signature("whole.Pairs")) == "(size: int, *, number: int = 5, seed: int = 3)"
     assert part_of("whole.Pairs") is None and part_of("whole.Module") == "source"
     wanted = "(source: str, *, size: int = 48, number: int = 5, seed: int = 3)"
-    assert str(signature_with("whole.Module", "whole.Pairs")) == wanted
+    assert str(signature_of({"_target_": "whole.Module", "source": "whole.Pairs"})) == wanted
 
 
 @pytest.mark.parametrize(

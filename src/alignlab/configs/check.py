@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.configs.signatures import NotFound, part_of, signature, signature_with
+from alignlab.configs.signatures import NotFound, part_of, signature, signature_of
 from alignlab.launch.environment import agreed_name
 
 # Packages whose classes and functions a config may name.
@@ -176,7 +176,7 @@ class _Checker:
         part = part_of(str(target)) if found is not None else None
         if part is not None and isinstance(node.get(part), str):
             added, problem = _found(node[part], f"{path}.{part}")
-            found = found if added is None else signature_with(str(target), node[part])
+            found = found if added is None else signature_of(node)
         if problem:
             yield problem
         if found is None:

@@ -59,16 +59,19 @@ def part_of(path: str) -> str | None:
     return last.name.removeprefix(OF) if named else None
 
 
-def signature_with(path: str, part: str) -> inspect.Signature:
-    """`signature(path)` with the parameters of the part at a dotted path in place of `**of_x`.
+def signature_of(node: Mapping[str, object]) -> inspect.Signature:
+    """Signature of a node's `_target_`, with the parameters of its part in place of `**of_x`.
 
     `PairDataModule(source="alignlab...EmojiScenePairs", max_sprites=3)` takes what `EmojiScenePairs` takes, but for what it takes itself.
 
     Raises:
-        NotFound: nothing is at the part's path.
+        NotFound: nothing is at the target's path or the part's.
     """
-    named = list(signature(path).parameters.values())[:-1]
-    return _joined(named, signature(part).parameters.values())
+    whole = signature(str(node["_target_"]))
+    part = part_of(str(node["_target_"]))
+    if part is None or not isinstance(node.get(part), str):
+        return whole
+    return _joined(list(whole.parameters.values())[:-1], signature(str(node[part])).parameters.values())
 
 
 class _Module:
