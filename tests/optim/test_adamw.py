@@ -43,7 +43,7 @@ def test_the_optimizer_follows_the_schedule_and_is_fused():
         ({"lr": 0.0}, "lr=0.0"),
         ({"lr": 0.1, "min_lr": 0.2}, "min_lr=0.2"),
         ({"lr": 0.1, "warmup_steps": -1}, "warmup_steps=-1"),
-        ({"lr": 0.1, "total_steps": math.inf}, "trainer.max_steps"),
+        ({"lr": 0.1, "total_steps": math.inf}, "max_steps or max_epochs"),
         ({"lr": 0.1, "schedule": "step"}, "schedule=step"),
         ({"lr": 0.1, "total_steps": math.inf, "schedule": "warmup_stable_decay"}, "needs an end"),
         ({"lr": 0.1, "decay_fraction": 0.0}, "decay_fraction=0.0"),
