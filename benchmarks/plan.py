@@ -32,15 +32,15 @@ from measuring import (
 from torch.utils.data import DataLoader
 
 from alignlab.cost.model_sizes import sizes
-from alignlab.cost.plan import Job, Plan, plan
+from alignlab.cost.plan import Plan, Training, plan
 from alignlab.runs import train as run
 from alignlab.types.language import PreferenceBatch, PromptBatch, TokenBatch
 
 PROMPT, RESPONSE, ROWS, ROLLOUT = 64, 64, 8, 16
 LENGTH = PROMPT + RESPONSE
-JOB = Job(batch_size=ROWS, prompt=PROMPT, response=RESPONSE, dtype="float32", gpu=False)
+JOB = Training(batch_size=ROWS, prompt=PROMPT, response=RESPONSE, dtype="float32", gpu=False)
 LORA = ("model/peft=lora",)
-CASES: dict[str, tuple[Job, tuple[str, ...]]] = {
+CASES: dict[str, tuple[Training, tuple[str, ...]]] = {
     "SFT, all weights": (replace(JOB, stage="sft", lora_rank=None), ("model/peft=none",)),
     "SFT, LoRA": (replace(JOB, stage="sft"), LORA),
     "SFT, LoRA, checkpointing": (

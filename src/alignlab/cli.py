@@ -61,10 +61,10 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from alignlab.cost.model_sizes import sizes  # after --help
-    from alignlab.cost.plan import Job, report
+    from alignlab.cost.plan import Training, report
 
     targets = options.lora_targets
-    job = Job(
+    job = Training(
         stage=options.stage,
         batch_size=options.batch_size,
         prompt=options.prompt,

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignlab.cli import main
 from alignlab.cost.model_sizes import _counted, sizes
-from alignlab.cost.plan import WEIGHT_BYTES, Job, activations, plan
+from alignlab.cost.plan import WEIGHT_BYTES, Training, activations, plan
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.trunk import checkpoint_activations
 
@@ -28,16 +28,16 @@ def test_a_20b_policy_in_int8_fits_24_gb_with_short_texts_only():
         sizes("gpt-neox-20b"),
         {"quantization": "int8", "lora_targets": ["query_key_value"], "gradient_checkpointing": True},
     )
-    short = plan(neox, Job(batch_size=1, prompt=8, response=16, rollout_batch=16, **settings))
+    short = plan(neox, Training(batch_size=1, prompt=8, response=16, rollout_batch=16, **settings))
     assert short.phases["update"]["weights"] / 1e9 == pytest.approx(21.18, abs=0.02)
     assert short.peak[1] < 24e9 and short.dominant[0] == "weights"
-    long = plan(neox, Job(batch_size=1, prompt=256, response=256, rollout_batch=16, **settings))
+    long = plan(neox, Training(batch_size=1, prompt=256, response=256, rollout_batch=16, **settings))
     assert long.phases["generate"]["kv cache"] / 1e9 == pytest.approx(8.86, abs=0.05)
     assert long.peak[0] == "generate" and long.peak[1] > 24e9
-    full = plan(neox, Job(batch_size=1, lora_rank=None, shared_trunk=False))
+    full = plan(neox, Training(batch_size=1, lora_rank=None, shared_trunk=False))
     assert full.peak[1] > 287e9
     with pytest.raises(ValueError, match="--lora-rank"):
-        plan(neox, Job(quantization="int8", lora_rank=None))
+        plan(neox, Training(quantization="int8", lora_rank=None))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -70,7 +70,7 @@ def test_activations_are_what_autograd_keeps(checkpointing, lora, dtype):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         model(torch.zeros(3, 40, dtype=torch.long), use_cache=False)
     measured = sum(size for pointer, size in kept.items() if pointer not in weights)
-    job, width = Job(lora_rank=lora, dtype=dtype, gradient_checkpointing=checkpointing), WEIGHT_BYTES[dtype]
+    job, width = Training(lora_rank=lora, dtype=dtype, gradient_checkpointing=checkpointing), WEIGHT_BYTES[dtype]
     predicted = activations(found, job, 3 * 40, width)
     if checkpointing:  # without the one layer that is recomputed at a time, in the backward pass
         whole = activations(found, replace(job, gradient_checkpointing=False), 3 * 40, width)

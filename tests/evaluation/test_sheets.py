@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alignlab.evaluation.sheets import RIGHT, WRONG, Row, Tile, draw_sheet, fit, font, overlay, wrap
+from alignlab.evaluation.sheets import RIGHT, WRONG, SheetRow, Tile, draw_sheet, fit, font, overlay, wrap
 
 LONG = "a very long caption about a supercalifragilisticexpialidociousandmore thing " * 4
 
@@ -13,14 +13,16 @@ LONG = "a very long caption about a supercalifragilisticexpialidociousandmore th
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_any_size_and_number(size, number):
     tiles = [Tile(Image.new("RGB", size, (0, 0, 255)), RIGHT if i == 0 else WRONG, f"{i}.00") for i in range(number)]
-    sheet = draw_sheet("title", "legend", [Row(LONG, "note", tiles), Row("short", "", tiles[:1], aside=tiles[-1])])
+    sheet = draw_sheet(
+        "title", "legend", [SheetRow(LONG, "note", tiles), SheetRow("short", "", tiles[:1], aside=tiles[-1])]
+    )
     colours = {colour for _, colour in sheet.getcolors(1 << 24)}
     assert {RIGHT, (0, 0, 255)} <= colours and (WRONG in colours) == (number > 1)
 
 
 def test_rows_are_high_enough_for_their_captions():
     tile = [Tile(Image.new("L", (9, 9)), RIGHT, "")]
-    low, high = draw_sheet("t", "l", [Row("word", "", tile)]), draw_sheet("t", "l", [Row(LONG * 2, "", tile)])
+    low, high = draw_sheet("t", "l", [SheetRow("word", "", tile)]), draw_sheet("t", "l", [SheetRow(LONG * 2, "", tile)])
     assert high.height > low.height + 100 and high.width == low.width
 
 

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from alignlab.losses.albef import (
-    Ids,
     Keys,
     hard_negatives,
     image_text_contrastive,
@@ -13,6 +12,7 @@ from alignlab.losses.albef import (
     sameness,
     soft_contrastive,
 )
+from alignlab.types.pairs import PairIds
 
 
 def unit(*shape: int, seed: int) -> torch.Tensor:
@@ -47,8 +47,8 @@ def test_no_concatenation_and_no_one_hot_equal_the_plain_form(alpha):
 def test_equal_ids_share_the_target():
     features, teacher = unit(3, 8, seed=0), unit(3, 8, seed=1)
     keys = Keys(unit(3, 8, seed=2), unit(4, 8, seed=3))
-    own = Ids(torch.tensor([5, 6, 5]), torch.tensor([1, 2, 3]))
-    queue = Ids(torch.tensor([6, -1, 9, 6]), torch.tensor([7, -1, 1, 2]))
+    own = PairIds(torch.tensor([5, 6, 5]), torch.tensor([1, 2, 3]))
+    queue = PairIds(torch.tensor([6, -1, 9, 6]), torch.tensor([7, -1, 1, 2]))
     same = sameness(own, own, queue)
     targets = torch.tensor([[1, 0, 1, 0, 0, 1, 0], [0, 1, 0, 1, 0, 0, 1], [1, 0, 1, 0, 0, 0, 0]], dtype=torch.float64)
     assert torch.equal(torch.cat(same, 1), targets.bool())
@@ -61,14 +61,14 @@ def test_equal_ids_share_the_target():
 def test_ranks_with_all_keys_equal_one_rank_with_the_joint_batch():
     image, text, teacher_image, teacher_text = (unit(6, 8, seed=s).float() for s in range(4))
     queue, temperature = unit(5, 8, seed=9).float(), torch.tensor([0.1])
-    ids = Ids(torch.tensor([0, 1, 2, 3, 1, 5]), torch.arange(6))
-    blank = Ids(torch.full((5,), -1), torch.full((5,), -1))
+    ids = PairIds(torch.tensor([0, 1, 2, 3, 1, 5]), torch.arange(6))
+    blank = PairIds(torch.full((5,), -1), torch.full((5,), -1))
     keys = Keys(teacher_image, queue), Keys(teacher_text, queue)
     whole = image_text_contrastive(image, text, *keys, sameness(ids, ids, blank), temperature, 0.4)
     parts = []
     for first in (0, 3):
         own = slice(first, first + 3)
-        same = sameness(Ids(*(x[own] for x in ids)), ids, blank)
+        same = sameness(PairIds(*(x[own] for x in ids)), ids, blank)
         parts.append(image_text_contrastive(image[own], text[own], *keys, same, temperature, 0.4, first))
     torch.testing.assert_close(sum(p.loss for p in parts) / 2, whole.loss, atol=1e-6, rtol=0)
     torch.testing.assert_close(parts[1].image_to_text, whole.image_to_text[3:, 3:], atol=1e-6, rtol=0)

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from albef_pair import TINY, fixed_chances, load, make_reference, make_system, random_batch
-from alignlab.losses.albef import Ids, Keys, hard_negatives, sameness, soft_contrastive
+from alignlab.losses.albef import Keys, hard_negatives, sameness, soft_contrastive
 from alignlab.losses.language import distilled_cross_entropy
 from alignlab.models.bert import FusionLayer, ImageState, attention_bias
 from alignlab.models.momentum import FeatureQueue, MomentumTwin
+from alignlab.types.pairs import PairIds
 
 TOLERANCE = 2e-6
 PICTURES, TOKENS, WIDTH, IMAGE_WIDTH = 4, 6, 16, 12
@@ -126,7 +127,7 @@ def test_queue_without_concatenation_equals_one_hot_targets_over_all_columns(alp
     same, targets = None, torch.eye(5, 16)
     if with_ids:
         image, text = (torch.randint(4, (16,), generator=generator) for _ in range(2))
-        same = sameness(*(Ids(image[rows], text[rows]) for rows in (slice(5), slice(5), slice(5, 16))))
+        same = sameness(*(PairIds(image[rows], text[rows]) for rows in (slice(5), slice(5), slice(5, 16))))
         targets = ((image[:5, None] == image) | (text[:5, None] == text)).float()
         targets = targets / targets.sum(1, keepdim=True)
     fast, within = soft_contrastive(student, keys, teacher, same, temperature, alpha)

@@ -22,7 +22,7 @@ CHUNK_BYTES = 2 * 64 * 2**20  # logits of one chunk and their gradient (losses/l
 
 
 @dataclass(frozen=True)
-class Job:
+class Training:
     """What is to be trained, and how."""
 
     stage: Stage = "ppo"
@@ -57,7 +57,7 @@ class Plan:
         return max(self.phases[self.peak[0]].items(), key=lambda item: item[1])
 
 
-def plan(sizes: Sizes, job: Job) -> Plan:
+def plan(sizes: Sizes, job: Training) -> Plan:
     """Peak memory of a job: context + weights + adapters + optimizer, and per phase KV cache, activations, logits, transient copies.
 
     With AdamW in float32, trained parameters cost their weight, a gradient and 8 bytes of moments; bf16 weights are trained as they are.
@@ -96,7 +96,7 @@ def plan(sizes: Sizes, job: Job) -> Plan:
     return Plan({name: standing | parts for name, parts in phases.items()})
 
 
-def activations(sizes: Sizes, job: Job, tokens: int, width: float) -> float:
+def activations(sizes: Sizes, job: Training, tokens: int, width: float) -> float:
     """Bytes that the backward pass needs from the forward pass.
 
     Per token and layer: norms 2h, queries, keys, values h + 2 h_kv, MLP f (3f where gated), and the inputs of the linear layers that get a gradient
@@ -117,7 +117,7 @@ def activations(sizes: Sizes, job: Job, tokens: int, width: float) -> float:
     return stored + tokens * h * width * 2  # embeddings and the last norm
 
 
-def _trained(sizes: Sizes, job: Job, width: float) -> dict[str, float]:
+def _trained(sizes: Sizes, job: Training, width: float) -> dict[str, float]:
     heads = (sizes.width + 1) * 16.0 if job.stage in ("reward", "ppo") else 0.0
     if job.lora_rank is not None:
         adapter = sizes.lora(job.lora_rank, job.lora_targets)
@@ -135,14 +135,14 @@ def _trained(sizes: Sizes, job: Job, width: float) -> dict[str, float]:
     return parts | ({"reference": sizes.total * width} if copies else {})
 
 
-def _linear_bytes(job: Job, sizes: Sizes) -> float:
+def _linear_bytes(job: Training, sizes: Sizes) -> float:
     if job.quantization is None:
         return WEIGHT_BYTES[job.dtype]
     scale = 4.0 / sizes.mean_fan_in if job.quantization.endswith("int8") else 0.0  # one float32 a row
     return QUANTISED_BYTES[job.quantization] + scale
 
 
-def _logits(sizes: Sizes, job: Job, rows: int, training: bool) -> float:
+def _logits(sizes: Sizes, job: Training, rows: int, training: bool) -> float:
     """Chunked: one chunk and its gradient. Whole: logits in the compute type, in float32, their softmax and gradient (14 bytes in bf16)."""
     tokens = rows * (job.response if job.chunked_logits else job.prompt + job.response)
     if job.chunked_logits:
@@ -150,7 +150,7 @@ def _logits(sizes: Sizes, job: Job, rows: int, training: bool) -> float:
     return tokens * sizes.vocabulary * (WEIGHT_BYTES[job.dtype] + (12 if training else 8))
 
 
-def report(sizes: Sizes, job: Job, memory_gb: float | None = None) -> str:
+def report(sizes: Sizes, job: Training, memory_gb: float | None = None) -> str:
     """The plan as text: parameters, a table of parts by phase, what dominates, whether it fits."""
     found = plan(sizes, job)
     trained = sizes.total if job.lora_rank is None else sizes.lora(job.lora_rank, job.lora_targets)

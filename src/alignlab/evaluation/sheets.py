@@ -27,7 +27,7 @@ class Tile(NamedTuple):
     label: str
 
 
-class Row(NamedTuple):
+class SheetRow(NamedTuple):
     """A caption, a note below it, and tiles to its right; `aside` stands apart at the end."""
 
     caption: str
@@ -80,7 +80,7 @@ def overlay(picture: Image.Image, heat: Tensor, side: int = TILE, strength: floa
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def draw_sheet(title: str, legend: str, rows: Sequence[Row], side: int = TILE) -> Image.Image:
+def draw_sheet(title: str, legend: str, rows: Sequence[SheetRow], side: int = TILE) -> Image.Image:
     """All rows below a title and a legend, as one picture; tiles are `side` pixels wide or high."""
     cell = side + 2 * _FRAME
     columns = max([1, *(len(row.tiles) for row in rows)])

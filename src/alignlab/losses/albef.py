@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignlab.types.pairs import PairIds
+
 
 class Keys(NamedTuple):
     """Teacher features that one modality is compared with."""
@@ -32,17 +34,10 @@ class ContrastiveTerms(NamedTuple):
     text_to_image: Tensor  # (B, B), divided by the temperature
 
 
-class Ids(NamedTuple):
-    """Identity of pictures and captions."""
-
-    image: Tensor  # (N,) int64
-    text: Tensor  # (N,) int64
-
-
-def sameness(own: Ids, batch: Ids, queue: Ids) -> Sameness:
+def sameness(own: PairIds, batch: PairIds, queue: PairIds) -> Sameness:
     """Pairs that share a picture or a caption: B rows of this process against R * B of all ranks and K of the queue."""
 
-    def equal(other: Ids) -> Tensor:
+    def equal(other: PairIds) -> Tensor:
         return (own.image[:, None] == other.image[None]) | (own.text[:, None] == other.text[None])
 
     return Sameness(equal(batch), equal(queue))
@@ -140,7 +135,7 @@ def hard_negatives(
 
 def partners(image_id: Tensor, text_id: Tensor, size: int, *, ignore_ids: bool = False) -> Tensor:
     """(B,) which pairs have a hard negative at all: another id in their own group of `size` pairs. What `HardNegatives.valid` will be."""
-    own = Ids(image_id, text_id)
+    own = PairIds(image_id, text_id)
     same = (
         torch.eye(len(image_id), dtype=torch.bool, device=image_id.device)
         if ignore_ids

@@ -4,21 +4,15 @@ Inputs are unit vectors; everything is computed in fp32 at least, whatever the a
 joint loss, so DDP's averaged gradient is the joint gradient. Legend: B pairs per rank, R ranks, G = R*B, D width, C columns of a chunk.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from alignlab.distributed.collectives import all_gather, all_gather_with_grad, rank, world_size
+from alignlab.types.pairs import PairIds
 
 Duplicates = Literal["positives", "masked", "negatives"]
-
-
-class PairIds(NamedTuple):
-    """Which pictures and captions are the same thing: equal ids, equal things."""
-
-    image: Tensor  # (B,) int64
-    text: Tensor  # (B,) int64
 
 
 class InfoNce(nn.Module):

@@ -30,12 +30,6 @@ class MomentumTwin(nn.Module):
         torch._foreach_lerp_(teacher, student, 1.0 - momentum)
         after_update(self.teacher.parameters())
 
-    @torch.no_grad()
-    def copy_from(self, student: nn.Module) -> None:
-        """Make the teacher equal to the student, as at the start of training or after loading pre-trained weights."""
-        for target, source in zip(self.teacher.parameters(), student.parameters(), strict=True):
-            target.copy_(source)
-
 
 class QueueState(NamedTuple):
     """What a loss reads of the queues."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alignlab.files.writing import write_text
 from alignlab.tasks.job import Job
-from alignlab.tasks.predictions import Row
+from alignlab.tasks.predictions import Prediction
 
 _AGREEMENT = {
     "same_tokens": "same tokens",
@@ -17,7 +17,7 @@ _AGREEMENT = {
 }
 
 
-def print_tables(rows: Sequence[Row], batch_sizes: Sequence[int], job: Job) -> None:
+def print_tables(rows: Sequence[Prediction], batch_sizes: Sequence[int], job: Job) -> None:
     """Speed, then memory, then agreement with the first backend that worked."""
     columns = ["backend", "status", "batch", "first ms", "ms/token", "tokens/s", "x"]
     lines = [line for row in rows for line in _speed(row, rows[0], batch_sizes)]
@@ -48,7 +48,7 @@ def print_tables(rows: Sequence[Row], batch_sizes: Sequence[int], job: Job) -> N
     job.table(f"agreement with {yardstick}", ["backend", *_AGREEMENT.values()], body)
 
 
-def _speed(row: Row, first: Row, batch_sizes: Sequence[int]) -> list[list[object]]:
+def _speed(row: Prediction, first: Prediction, batch_sizes: Sequence[int]) -> list[list[object]]:
     """Lines of a backend, one a batch size, with how many times as fast as the first backend it is."""
     lines: list[list[object]] = []
     for size in batch_sizes if row["status"] == "ok" else ():
@@ -60,7 +60,7 @@ def _speed(row: Row, first: Row, batch_sizes: Sequence[int]) -> list[list[object
     return lines or [[row["backend"], row["status"], *[None] * 5]]
 
 
-def write_csv(rows: Sequence[Row], file: Path) -> None:
+def write_csv(rows: Sequence[Prediction], file: Path) -> None:
     """One line a backend, every number in base units (bytes, seconds, ms as named); empty where there is none."""
     columns = list(dict.fromkeys(name for row in rows for name in row if name != "id"))
     columns.sort(key=lambda name: (name not in ("backend", "status", "error"),))  # stable: these first
@@ -71,7 +71,7 @@ def write_csv(rows: Sequence[Row], file: Path) -> None:
     write_text(file, text.getvalue())
 
 
-def plot(rows: Sequence[Row], batch_sizes: Sequence[int], bandwidth: float, file: Path) -> None:
+def plot(rows: Sequence[Prediction], batch_sizes: Sequence[int], bandwidth: float, file: Path) -> None:
     """Tokens per second by batch size, with each backend's floor at one request, and peak memory beside the formula."""
     import matplotlib
 

@@ -8,7 +8,7 @@ from alignlab.prompting.asking import Outcome, solve_all
 from alignlab.prompting.technique import Question
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
-from alignlab.tasks.predictions import Row
+from alignlab.tasks.predictions import Prediction
 from alignlab.tasks.streaming import TokenStream
 
 
@@ -57,7 +57,7 @@ class Generate:
         found = self.metrics(rows)
         return found | speed if "accuracy" in found else speed | found
 
-    def row(self, item: Item, found: Outcome, form: str) -> Row:
+    def row(self, item: Item, found: Outcome, form: str) -> Prediction:
         """The row of an item in predictions.jsonl."""
         last = found.exchanges[-1].reply if found.exchanges else None
         row: dict[str, Any] = {
@@ -79,7 +79,7 @@ class Generate:
             row["exchanges"] = [[exchange.prompt, exchange.reply.text] for exchange in found.exchanges]
         return row
 
-    def metrics(self, rows: list[Row]) -> dict[str, float]:
+    def metrics(self, rows: list[Prediction]) -> dict[str, float]:
         """Accuracy over the rows with a target, the share of replies without an answer kept apart; counts."""
         judged = [row for row in rows if "correct" in row]
         whole = [row for row in rows if row["error"] is None]

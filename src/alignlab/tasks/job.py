@@ -14,7 +14,7 @@ from alignlab.inference.backend import Backend, LoadReport
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
 from alignlab.tasks.inputs import Item, read_items
-from alignlab.tasks.predictions import Predictions, Row
+from alignlab.tasks.predictions import Prediction, Predictions
 
 Needs = Literal["backend", "system", "programs"]
 
@@ -52,13 +52,13 @@ class Job:
         """What is to be worked on; see `read_items`."""
         return read_items(self.prompt_text, self.input, self.pipe)
 
-    def answer(self, items: Sequence[Item], row: Callable[[Item], Row]) -> list[Row]:
+    def answer(self, items: Sequence[Item], row: Callable[[Item], Prediction]) -> list[Prediction]:
         """Rows of all items in their order; those without a finished one are made now and kept one by one."""
         for item in self.predictions.missing(items):
             self.predictions.add(row(item))
         return self.rows(item.id for item in items)
 
-    def rows(self, order: Iterable[str]) -> list[Row]:
+    def rows(self, order: Iterable[str]) -> list[Prediction]:
         """All rows in this order. Raises ValueError, the first row's error, if every item has failed."""
         rows = self.predictions.sort(order)
         errors = [row["error"] for row in rows if row.get("error") is not None]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from alignlab.files.writing import write_text
 
-Row = dict[str, Any]
+Prediction = dict[str, Any]
 Named = TypeVar("Named")  # has an id
 
 
@@ -37,7 +37,7 @@ class Predictions:
                 raise ValueError(f"resume: item {item.id} is another text now than in {self.file}; start a new run")
         return [item for item in items if item.id not in self.rows]
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Prediction) -> None:
         """Appends a row and hands it to the operating system at once."""
         self.rows[row["id"]] = row
         with self.file.open("a", encoding="utf-8") as file:
@@ -49,7 +49,7 @@ class Predictions:
             self._write(self.rows.values())
         return len(self.rows)
 
-    def sort(self, order: Iterable[str]) -> list[Row]:
+    def sort(self, order: Iterable[str]) -> list[Prediction]:
         """Rewrites the file in this order and gives the rows; rows of other items follow."""
         known = [self.rows[id] for id in order if id in self.rows]
         ids = {row["id"] for row in known}
@@ -58,7 +58,7 @@ class Predictions:
         self._write(rows)
         return rows
 
-    def _read(self) -> Iterable[Row]:
+    def _read(self) -> Iterable[Prediction]:
         if not self.file.exists():
             return
         # Not str.splitlines: replies may hold U+2028. The last line may end within a letter.
@@ -70,9 +70,9 @@ class Predictions:
                 if number < len(lines):
                     raise ValueError(f"resume: line {number} of {self.file} is no JSON") from None
 
-    def _write(self, rows: Iterable[Row]) -> None:
+    def _write(self, rows: Iterable[Prediction]) -> None:
         write_text(self.file, "".join(map(_line, rows)))
 
 
-def _line(row: Row) -> str:
+def _line(row: Prediction) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"

@@ -6,7 +6,7 @@ from alignlab.cost.measured import Clock
 from alignlab.data.language.chat_text import ChatText
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
-from alignlab.tasks.predictions import Row
+from alignlab.tasks.predictions import Prediction
 
 
 class Score:
@@ -38,7 +38,7 @@ class Score:
         tokens = sum(row["tokens"] for row in rows if row["id"] in new)
         return total(rows) | {"tokens_per_second": tokens / seconds if seconds else 0.0}
 
-    def rows(self, subject: Subject, items: list[Item]) -> list[Row]:
+    def rows(self, subject: Subject, items: list[Item]) -> list[Prediction]:
         """Rows of a batch; an empty text becomes an error."""
         windows: list[list[int]] = []
         counted: list[list[tuple[int, int]]] = []  # of each item: (window, tokens at its end that count)
@@ -70,7 +70,7 @@ class Score:
         return [start, *ids], size
 
 
-def total(rows: list[Row]) -> dict[str, float]:
+def total(rows: list[Prediction]) -> dict[str, float]:
     """Perplexity and bits per byte of all texts together, and counts."""
     whole = [row for row in rows if row["error"] is None]
     tokens, size = sum(row["tokens"] for row in whole), sum(row["bytes"] for row in whole)
@@ -100,7 +100,7 @@ def _windows(ids: list[int], size: int, limit: int | None, overlap: float) -> li
     return found
 
 
-def _row(item: Item, values: list[float]) -> Row:
+def _row(item: Item, values: list[float]) -> Prediction:
     size, likelihood = len(item.text.encode()), math.fsum(values)
     error = None if values else "the text has no token whose likelihood can be told"
     return {

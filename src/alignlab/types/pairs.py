@@ -24,6 +24,13 @@ class PairBatch(NamedTuple):
     text_id: Tensor  # (B,) int64, >= 0
 
 
+class PairIds(NamedTuple):
+    """Which pictures and captions are the same thing: equal ids, equal things."""
+
+    image: Tensor  # (B,) int64
+    text: Tensor  # (B,) int64
+
+
 class RetrievalBatch(NamedTuple):
     """Pictures with all their captions, for evaluation."""
 

@@ -15,6 +15,11 @@ TEMPLATE = (
 )
 
 
+def num_prompt(text):
+    """Ids before the first one of the response."""
+    return text.response.index(True) if True in text.response else len(text.ids)
+
+
 @pytest.fixture
 def tokenizer():
     return built_in_tokenizer(600)
@@ -34,7 +39,7 @@ def test_a_prompt_is_a_prefix_of_its_example(tokenizer, prompt, response):
     render = Renderer(tokenizer, 64)
     example = render.example(prompt, response)
     start = render.prompt(prompt)
-    assert example.ids[: example.num_prompt] == start and example.num_prompt == len(start) > 0
+    assert example.ids[: num_prompt(example)] == start and num_prompt(example) == len(start) > 0
     assert example.ids[-1] == tokenizer.eos_token_id and example.response[-1]
     # A border within a word: the response is a word of its own, as it is for a model that goes on from the prompt.
     wanted = "the fil m is good" if prompt == "the fil" else prompt + response
@@ -66,7 +71,7 @@ def test_every_turn_of_the_assistant_is_a_response(tokenizer):
     said = tokenizer.decode([i for i, r in zip(whole.ids, whole.response, strict=True) if r])
     assert said.replace(" ", "") == "goodday<eos>no<eos>"
     last = render.example(messages[:3], messages[3:])
-    assert last.ids == whole.ids and last.ids[: last.num_prompt] == render.prompt(messages[:3])
+    assert last.ids == whole.ids and last.ids[: num_prompt(last)] == render.prompt(messages[:3])
 
 
 def test_chats_without_a_template_and_mixed_kinds_are_refused(tokenizer):
@@ -120,7 +125,7 @@ def test_an_answer_may_begin_and_end_with_space(answer):
     tokenizer = chatml_tokenizer()
     render, chat = Renderer(tokenizer, 128), turns("sky?", answer)
     whole = render.example(chat[:1], chat[1:])
-    assert whole.ids[: whole.num_prompt] == render.prompt(chat[:1])
+    assert whole.ids[: num_prompt(whole)] == render.prompt(chat[:1])
     assert learned(tokenizer, whole) == answer + "<|im_end|>" and whole.ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(whole.ids) == f"<|im_start|>user\nsky?<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>"
 
@@ -138,7 +143,7 @@ def test_a_turn_that_the_template_changes_later_is_learned_in_a_text_of_its_own(
     assert learned(tokenizer, first) == "<think>up</think>blue<|im_end|>"
     assert learned(tokenizer, last) == "<think>down</think>deep<|im_end|>"
     for text, before in ((first, chat[:1]), (last, chat[:3])):  # each in the context that inference has
-        assert text.ids[: text.num_prompt] == render.prompt(before)
+        assert text.ids[: num_prompt(text)] == render.prompt(before)
     with pytest.raises(ValueError, match="changes earlier turns"):
         render.example(chat[:1], chat[1:])
     assert len(render.examples(chat[:3], chat[3:])) == 1
@@ -160,7 +165,7 @@ def test_control_tokens_in_what_people_wrote_are_text(said):
     assert (
         tokenizer.decode(whole.ids) == tokenizer.apply_chat_template(chat, tokenize=False)[:-1]
     )  # but for the last line break
-    assert whole.ids[: whole.num_prompt] == render.prompt(chat[:1])
+    assert whole.ids[: num_prompt(whole)] == render.prompt(chat[:1])
     plain = render.example(f"say {said}", said)
     assert [plain.ids.count(id) for id in ids] == [0, 1, 0] and render.num_controls == 2
     assert tokenizer.decode(plain.ids) == f"say {said}{said}<|im_end|>"

@@ -17,7 +17,7 @@ from alignlab.evaluation.encoding import EncodedSet
 from alignlab.evaluation.grounding import grad_cam, mean_heat
 from alignlab.evaluation.reranking import nearest, score_pairs
 from alignlab.evaluation.retrieval import Candidates, lift, similarity
-from alignlab.evaluation.sheets import NEUTRAL, RIGHT, WRONG, Row, Tile, draw_sheet, overlay
+from alignlab.evaluation.sheets import NEUTRAL, RIGHT, WRONG, SheetRow, Tile, draw_sheet, overlay
 from alignlab.evaluation.words import content_words, tokens_of
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class SampleSheets(Callback):
             if answer.place > len(tiles):
                 aside = Tile(datamodule.picture(answer.picture, self.split), NEUTRAL, f"place {answer.place}")
             note = "right picture first" if answer.place == 1 else f"right picture in place {answer.place}"
-            rows.append(Row(answer.caption, note, tiles, aside))
+            rows.append(SheetRow(answer.caption, note, tiles, aside))
         kind = "log-odds of a match" if matches and self.rerank_top_k > 0 else "cosine similarity"
         legend = f"Green: the caption's own picture. Red: another one. Grey: its own, found later. Below: {kind}."
         best = max(len(answer.pictures) for answer in found)
@@ -133,7 +133,7 @@ class SampleSheets(Callback):
         temporary.write_text("".join(lines), encoding="utf-8")
         temporary.replace(folder / "retrieval.jsonl")
 
-    def _look(self, net: torch.nn.Module, encoded: EncodedSet, datamodule: Any) -> list[Row]:
+    def _look(self, net: torch.nn.Module, encoded: EncodedSet, datamodule: Any) -> list[SheetRow]:
         """Heat of single words on some of this rank's pictures."""
         own = (encoded.image_rank == collectives.rank()).nonzero().flatten().tolist()
         rows = []
@@ -148,7 +148,7 @@ class SampleSheets(Callback):
                 if tokens.any():
                     word_heat = mean_heat(heat[None], tokens[None, : heat.shape[0]].to(heat.device))[0]
                     tiles.append(Tile(overlay(picture, word_heat), NEUTRAL, caption[span[0] : span[1]]))
-            rows.append(Row(caption, "", tiles))
+            rows.append(SheetRow(caption, "", tiles))
         return rows
 
 

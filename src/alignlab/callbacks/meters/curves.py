@@ -6,7 +6,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from alignlab.callbacks.meters.metrics_csv import MetricsCsv, Row
+from alignlab.callbacks.meters.metrics_csv import LoggedRow, MetricsCsv
 
 Curve = tuple[list[float], list[float]]  # steps, values
 
@@ -24,7 +24,7 @@ class Curves(Callback):
                 draw(logger.rows, Path(trainer.default_root_dir) / "samples" / "curves.png")
 
 
-def panels(rows: list[Row]) -> dict[str, dict[str, Curve]]:
+def panels(rows: list[LoggedRow]) -> dict[str, dict[str, Curve]]:
     """Sorts the logged metrics into panels, title -> metric -> curve; panels without a curve are left out."""
     curves: dict[str, Curve] = {}
     for row in rows:
@@ -45,7 +45,7 @@ def _panel(name: str) -> str:
     return "retrieval" if "recall" in name else "accuracy" if "accuracy" in name else "other"
 
 
-def draw(rows: list[Row], file: Path) -> None:
+def draw(rows: list[LoggedRow], file: Path) -> None:
     """Writes the panels as one picture; nothing if nothing was logged."""
     from matplotlib.figure import Figure  # half a second, and needed once
 

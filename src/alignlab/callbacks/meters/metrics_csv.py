@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-Row = dict[str, float]
+LoggedRow = dict[str, float]
 
 
 class MetricsCsv(Logger):
@@ -20,7 +20,7 @@ class MetricsCsv(Logger):
     def __init__(self, save_dir: str) -> None:
         super().__init__()
         self.file = Path(save_dir) / "metrics.csv"
-        self.rows: list[Row] = []  # all of the run, oldest first
+        self.rows: list[LoggedRow] = []  # all of the run, oldest first
         self._columns = ["step"]
         self._num_written = 0
         if self.file.exists():

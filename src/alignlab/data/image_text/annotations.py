@@ -30,7 +30,7 @@ class CaptionedPicture(NamedTuple):
     name: str  # its path below the folder of the pictures, which decides about the split
 
 
-class _Row(NamedTuple):
+class _Entry(NamedTuple):
     where: str
     split: str
     name: str
@@ -80,7 +80,7 @@ def split_by_hash(
     return [picture for picture in pictures if _hash(picture.name) >= share], held_out
 
 
-def _rows(file: Path, key: str) -> Iterator[_Row]:
+def _rows(file: Path, key: str) -> Iterator[_Entry]:
     suffix = file.suffix.lower()
     if suffix in SUFFIXES:
         for _, where, entry in read_table(file, key, _understood, f"it must name {_wanted()}"):
@@ -113,7 +113,7 @@ def _wanted() -> str:
     return f"the picture ({', '.join(_IMAGE_KEYS)}) and its caption ({', '.join(_CAPTION_KEYS)})"
 
 
-def _entry(entry: dict[str, Any], where: str) -> _Row:
+def _entry(entry: dict[str, Any], where: str) -> _Entry:
     """A row; the first of the keys that holds something counts. Capitals and spaces around keys don't matter."""
     names = {name.strip().lower(): name for name in entry}
     if len(names) < len(entry):
@@ -127,7 +127,7 @@ def _entry(entry: dict[str, Any], where: str) -> _Row:
     name = _text(entry[image], where, image)
     if caption is None:
         raise ValueError(f"{where}: the picture {name} has no caption ({', '.join(_CAPTION_KEYS)})")
-    return _Row(where, _split(entry.get(names.get("split")), where), name, _captions(entry[caption], where, caption))
+    return _Entry(where, _split(entry.get(names.get("split")), where), name, _captions(entry[caption], where, caption))
 
 
 def _captions(value: object, where: str, key: str) -> list[str]:
@@ -139,7 +139,7 @@ def _captions(value: object, where: str, key: str) -> list[str]:
     return [_text(value, where, key, wanted)]
 
 
-def _karpathy_entry(entry: dict[str, Any], where: str) -> _Row:
+def _karpathy_entry(entry: dict[str, Any], where: str) -> _Entry:
     sentences = entry.get("sentences")
     missing = [key for key in ("filename", "split", "sentences") if entry.get(key) is None]
     if missing:
@@ -149,7 +149,7 @@ def _karpathy_entry(entry: dict[str, Any], where: str) -> _Row:
     folder = _text(entry["filepath"], where, "filepath") if entry.get("filepath") else ""
     captions = [_text(one["raw"], where, f"sentences[{number}].raw") for number, one in enumerate(sentences)]
     name = str(Path(folder) / _text(entry["filename"], where, "filename"))
-    return _Row(where, _split(entry["split"], where), name, captions)
+    return _Entry(where, _split(entry["split"], where), name, captions)
 
 
 def _text(value: object, where: str, key: str, wanted: str = "a text") -> str:

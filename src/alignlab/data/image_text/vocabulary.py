@@ -5,7 +5,6 @@ import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -110,7 +109,7 @@ class CaptionEncoder:
     """Turns captions into ids `[CLS] x` (with `append_sep`: `[CLS] x [SEP]`), padded to the longest of the batch.
 
     The template without [SEP] is that of the ALBEF reference. `pad_to_multiple` rounds the length up, for hardware that prefers it.
-    Longer captions are cut to `context_length` ids and counted in `num_long` of `num_seen`.
+    Longer captions are cut to `context_length` ids.
     """
 
     def __init__(
@@ -127,7 +126,6 @@ class CaptionEncoder:
         self.tokenizer, self.context_length = tokenizer, context_length
         self.append_sep, self.pad_to_multiple = append_sep, pad_to_multiple
         self.vocabulary = vocabulary_of(tokenizer)
-        self.num_seen, self.num_long = 0, 0
         self._rust = Tokenizer.from_str(
             tokenizer.backend_tokenizer.to_str()
         )  # a copy: its padding and truncation are ours to switch off
@@ -138,8 +136,6 @@ class CaptionEncoder:
         """Ids (N, T) int64 and mask (N, T) bool, T <= context_length."""
         room = self.context_length - 1 - self.append_sep
         rows = [encoding.ids for encoding in self._rust.encode_batch_fast(list(captions), add_special_tokens=False)]
-        self.num_seen += len(rows)
-        self.num_long += sum(len(row) > room for row in rows)
         end = [self.vocabulary.sep_id] if self.append_sep else []
         rows = [[self.vocabulary.cls_id, *row[:room], *end] for row in rows]
         longest = max(map(len, rows))
@@ -189,10 +185,6 @@ class CaptionEncoder:
                 *equal[0][:2],
             )
         return Losses(len(long), len(unknown), num_equal)
-
-    def save(self, folder: str | Path) -> None:
-        """Writes the tokenizer where `load_tokenizer` finds it."""
-        self.tokenizer.save_pretrained(str(folder))
 
 
 _PUNCTUATION = re.compile(r"[,.'!?\"()*#:;~]")

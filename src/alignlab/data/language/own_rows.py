@@ -7,7 +7,7 @@ from alignlab.data.language.dialogues import without_prompts
 from alignlab.data.language.preference_texts import comparisons_of, examples_of, prompts_of
 from alignlab.data.language.rated_reviews import in_validation
 from alignlab.data.language.rendering import Renderer
-from alignlab.data.language.rows import Row, example, normalised, preference, prompt, read_hub, read_jsonl
+from alignlab.data.language.rows import OwnRow, example, normalised, preference, prompt, read_hub, read_jsonl
 
 _READ = {"sft": example, "preference": preference, "prompt": prompt}
 _RESPONSES = {"sft": ("response",), "preference": ("chosen", "rejected"), "prompt": ()}  # columns
@@ -43,7 +43,7 @@ class OwnRows:
         self._path, self._kind, self._source, self._val_path = path, kind, source, val_path
         self._split, self._config, self._pack = split, config, pack
         self._split_seed, self._val_share = split_seed, val_share
-        self._read: dict[str | None, list[Row]] = {}
+        self._read: dict[str | None, list[OwnRow]] = {}
 
     def rows(self, split: Split, renderer: Renderer, seed: int) -> Shuffled:
         """Raises ValueError where a split has no row, or a row can't be read."""
@@ -57,7 +57,7 @@ class OwnRows:
         capacity = renderer.max_length if self._pack and split == "train" else None
         return TextRows(examples_of(rows, renderer), seed, capacity)
 
-    def _of_split(self, split: Split) -> list[Row]:
+    def _of_split(self, split: Split) -> list[OwnRow]:
         if self._val_path is not None:
             return self._rows(None if split == "train" else self._val_path)
         held_out = split == "val"
@@ -67,7 +67,7 @@ class OwnRows:
             if in_validation(self._key(row), self._split_seed, self._val_share) == held_out
         ]
 
-    def _rows(self, val_path: str | None) -> list[Row]:
+    def _rows(self, val_path: str | None) -> list[OwnRow]:
         if val_path not in self._read:
             if self._source == "hub":
                 raw = read_hub(self._path, val_path or self._split, self._config)
@@ -77,6 +77,6 @@ class OwnRows:
             self._read[val_path] = without_prompts(rows, columns, val_path or self._path) if columns else rows
         return self._read[val_path]
 
-    def _key(self, row: Row) -> str:
+    def _key(self, row: OwnRow) -> str:
         """What decides about the split: the prompt, so that no prompt is in both; the whole row where there is none."""
         return str(row.prompt or (row.prompt if self._kind == "prompt" else tuple(row)[:-1]))  # without its place

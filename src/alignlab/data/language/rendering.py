@@ -21,11 +21,6 @@ class Rendered(NamedTuple):
     ids: list[int]
     response: list[bool]
 
-    @property
-    def num_prompt(self) -> int:
-        """Ids before the first one of the response."""
-        return self.response.index(True) if True in self.response else len(self.ids)
-
 
 class Renderer:
     """Renders prompts and responses with a tokenizer and its chat template.

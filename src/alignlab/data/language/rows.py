@@ -39,7 +39,7 @@ class Preference(NamedTuple):
     place: str = ""
 
 
-Row = Example | Prompt | Preference
+OwnRow = Example | Prompt | Preference
 
 
 def example(row: Mapping[str, Any]) -> Example:

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 CHUNK_BYTES = 2**21  # of a matrix that are in floating point at a time while it is rounded
 
 
-class Rows(Protocol):
+class ByRows(Protocol):
     """A matrix, or what reads one a few rows at a time."""
 
     shape: Sequence[int]
@@ -24,7 +24,7 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice) -> Tensor: ...
 
 
-def quantize_outputs(weight: Rows) -> tuple[Tensor, Tensor]:
+def quantize_outputs(weight: ByRows) -> tuple[Tensor, Tensor]:
     """W ~ scale * q with q in [-127, 127] and scale = max |W| / 127 for each output: (N, K) -> (N, K) int8, (N,) fp32."""
     whole, scales = (
         torch.empty(weight.shape, dtype=torch.int8),

@@ -15,7 +15,6 @@ from alignlab.distributed.collectives import all_gather, rank, reduce_mean
 from alignlab.distributed.shards import is_sharded
 from alignlab.losses.albef import (
     ContrastiveTerms,
-    Ids,
     Keys,
     hard_negatives,
     image_text_contrastive,
@@ -30,7 +29,7 @@ from alignlab.models.momentum import FeatureQueue, MomentumTwin
 from alignlab.systems.accumulation import Place, StepSums, batches_of_step, for_backward, place_of, say_what_differs
 from alignlab.systems.albef.chances import DRAW, Chances, Draws, joint_draws
 from alignlab.systems.averages import logged_means
-from alignlab.types.pairs import ImageEncoding, PairBatch, TextEncoding, Vocabulary
+from alignlab.types.pairs import ImageEncoding, PairBatch, PairIds, TextEncoding, Vocabulary
 
 ALONE = Place(0, 1)  # a batch that is a whole step
 
@@ -192,7 +191,9 @@ class AlbefPretrainingSystem(pl.LightningModule):
             same, first, near = None, 0, own_keys
             own = torch.eye(size, dtype=torch.bool, device=image.device)
         else:
-            same = sameness(Ids(batch.image_id, batch.text_id), Ids(*keys[2:]), Ids(queue.image_id, queue.text_id))
+            same = sameness(
+                PairIds(batch.image_id, batch.text_id), PairIds(*keys[2:]), PairIds(queue.image_id, queue.text_id)
+            )
             first, near = rank() * size, keys[:2]
             own = same.batch[:, first : first + size]
         image_keys, text_keys = Keys(near[0], queue.image), Keys(near[1], queue.text)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.evaluation.grounding import grad_cam, mean_heat
-from alignlab.evaluation.sheets import NEUTRAL, Row, Tile, draw_sheet, overlay
+from alignlab.evaluation.sheets import NEUTRAL, SheetRow, Tile, draw_sheet, overlay
 from alignlab.evaluation.words import content_words, tokens_of
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job
@@ -58,7 +58,7 @@ class Ground:
                 tiles.append(Tile(overlay(picture, word_heat, self.side), NEUTRAL, item.text[first:end]))
         file = job.run_dir / "samples" / f"ground_{item.id}.png"
         legend = "Where the matching score looks for a word. Each map is scaled to its own maximum."
-        save_picture(draw_sheet("Words in a picture", legend, [Row(item.text, "", tiles)], self.side), file)
+        save_picture(draw_sheet("Words in a picture", legend, [SheetRow(item.text, "", tiles)], self.side), file)
         return row | {"image": str(path), "hottest": hottest, "overlay": str(file), "error": None}
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.evaluation.retrieval import Candidates
-from alignlab.evaluation.sheets import NEUTRAL, Row, Tile, draw_sheet
+from alignlab.evaluation.sheets import NEUTRAL, SheetRow, Tile, draw_sheet
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job
 from alignlab.tasks.pictures.index import PictureIndex, Search, find_nearest, index_pictures
@@ -85,7 +85,7 @@ class Retrieve:
                 Tile(_picture(path), NEUTRAL, f"{score:.3f}")
                 for path, score in zip(row["pictures"], row["scores"], strict=True)
             ]
-            drawn.append(Row(row["input"], row["score"].replace("_", " "), tiles))
+            drawn.append(SheetRow(row["input"], row["score"].replace("_", " "), tiles))
         save_picture(draw_sheet(f"Queries and the best pictures of {root}", "Below a picture: its score.", drawn), file)
 
 
