@@ -202,16 +202,17 @@ class SequenceScore:
 
 
 def work_alignlab(turns: Turns, job: Job) -> None:
-    """`PpoSystem` under Lightning's trainer, as `python train.py model=ppo` runs it."""
+    """`PpoMethod` under Lightning's trainer, as `python train.py model=ppo` runs it."""
     import lightning
     from torch.utils.data import DataLoader
     from transformers import LlamaForCausalLM
 
+    from alignlab.methods.grpo import GrpoMethod
+    from alignlab.methods.ppo import PpoMethod
+    from alignlab.methods.rlhf import on_policy
+    from alignlab.methods.rlhf.update import Update
     from alignlab.optim.adamw import adamw
-    from alignlab.systems.rlhf import on_policy
-    from alignlab.systems.rlhf.grpo import GrpoSystem
-    from alignlab.systems.rlhf.ppo import PpoSystem
-    from alignlab.systems.rlhf.update import Update
+    from alignlab.systems.choosing import system_of
     from alignlab.types.language import LanguageVocabulary, PromptBatch
 
     size = job.setting
@@ -230,24 +231,26 @@ def work_alignlab(turns: Turns, job: Job) -> None:
             mask, index = torch.ones(size.batch, size.prompt, dtype=torch.bool), torch.arange(size.batch)
             return DataLoader([PromptBatch(prompts(size, i), mask, index) for i in range(job.updates)], batch_size=None)
 
-    shared = {
-        "vocabulary": LanguageVocabulary(size.vocabulary, PAD, None, END),
-        "optim": partial(adamw, lr=1e-5, weight_decay=0.0),
-        "response_length": size.response,
-    }
     made = lambda vocabulary: LlamaForCausalLM(config(size))  # noqa: E731
     if job.side == GRPO:
         update = Update(1, micro_batch_size=size.batch)  # as its config has it
-        system = GrpoSystem(made, SequenceScore(size), group_size=4, update=update, **shared)
+        method = partial(GrpoMethod, made, SequenceScore(size), group_size=4, update=update)
     else:
         critic = "separate" if job.side == SEPARATE else "shared"
         update = Update(size.epochs, micro_batch_size=size.batch)
-        system = PpoSystem(made, SequenceScore(size), critic=critic, update=update, **shared)
-    system.sampling = system.sampling._replace(ignore_eos=True)
+        method = partial(PpoMethod, made, SequenceScore(size), critic=critic, update=update)
+    system = system_of(
+        partial(method, response_length=size.response),
+        vocabulary=LanguageVocabulary(size.vocabulary, PAD, None, END),
+        optim=partial(adamw, lr=1e-5, weight_decay=0.0),
+    )
+    system.configure_model()
+    method = system.method
+    method.sampling = method.sampling._replace(ignore_eos=True)
     on_policy.generate = turns.timed("generate", on_policy.generate)
     on_policy.evaluate = turns.timed("score", on_policy.evaluate)
-    system.score = turns.timed("score", system.score)
-    system.update.run = turns.timed("improve", system.update.run)
+    method.score = turns.timed("score", method.score)
+    system.improve = turns.timed("improve", system.improve)
     bare_trainer(job.updates, Turn(), job.device, job.precision).fit(system, datamodule=Data())
 
 

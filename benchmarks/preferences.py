@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
-from functools import partial
 from itertools import cycle
 
 import torch
@@ -25,10 +24,10 @@ from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.movies import MoviePreferences, MovieReviews
 from alignlab.losses.language_modelling import next_token_loss
 from alignlab.losses.preference import bradley_terry
+from alignlab.methods.sft import SftMethod
 from alignlab.models.language.new import llama
 from alignlab.models.language.reward import RewardModel
 from alignlab.optim.adamw import adamw
-from alignlab.systems.language.sft import SftSystem
 
 ROWS = 32  # texts of an SFT batch, pairs of a reward batch
 Turn = Callable[[int], None]
@@ -59,10 +58,9 @@ def stepper(module: nn.Module, loss_of: Callable, batches: Iterator, device: str
 def our_sft(device: str) -> Turn:
     data = LanguageDataModule(MovieReviews, batch_size=ROWS)
     data.setup()
-    system = SftSystem(partial(net_for), vocabulary=data.vocabulary, optim=adamw)
-    system.configure_model()
+    method = SftMethod(net_for, vocabulary=data.vocabulary)
     return stepper(
-        system.net, lambda batch: next_token_loss(system.log_probs(batch)), cycle(data.train_dataloader()), device
+        method.net, lambda batch: next_token_loss(method.log_probs(batch)), cycle(data.train_dataloader()), device
     )
 
 

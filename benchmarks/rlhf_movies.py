@@ -23,8 +23,8 @@ from alignlab.evaluation.best_of_n import best_of_n
 from alignlab.evaluation.diversity import distinct
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
+from alignlab.methods.rlhf.reward import ModelReward, Scored
 from alignlab.models.language.paths import load_tokenizer
-from alignlab.systems.rlhf.reward import ModelReward, Scored
 
 LENGTH = 32  # tokens of a response, as in the experiment
 PICKED = 128  # prompts of best-of-n

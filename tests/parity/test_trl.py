@@ -9,11 +9,10 @@ import torch
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
 from alignlab.losses.preference import bradley_terry
+from alignlab.methods.dpo import DpoMethod
+from alignlab.methods.sft import SftMethod
 from alignlab.models.language.new import llama
-from alignlab.systems.language.dpo import DpoSystem
-from alignlab.systems.language.sft import SftSystem
 from alignlab.types.language import PreferenceBatch, TokenBatch
-from tiny_language import OPTIM
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
@@ -50,12 +49,11 @@ def test_sft_loss(tmp_path):
     )
     inputs = first_batch(trainer)
     wanted = trainer.compute_loss(trainer.model, dict(inputs))
-    system = SftSystem(NET, vocabulary=WORDS, optim=OPTIM)
-    system.net = trainer.model
+    method = SftMethod(lambda vocabulary: trainer.model, vocabulary=WORDS)
     labelled = inputs["labels"] != -100
     target = labelled.flatten().nonzero().squeeze(1)
     batch = TokenBatch(inputs["input_ids"], labelled.long(), labelled.long(), target, packed=False)
-    torch.testing.assert_close(-system.log_probs(batch).mean(), wanted, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(-method.log_probs(batch).mean(), wanted, rtol=1e-6, atol=1e-6)
     for row, ids in zip(rows, trainer.train_dataset["input_ids"], strict=True):  # the same rendering, but for its BOS
         ours = Renderer(TOKENIZER, 48).example(row["prompt"], row["completion"])
         assert ours.ids[1:] == [i for i in ids if i != WORDS.bos_id]
@@ -75,8 +73,8 @@ def test_dpo_losses(tmp_path, kind, theirs, smoothing):
     inputs = first_batch(trainer)
     trainer.model.train()
     wanted = trainer._compute_loss(trainer.model, dict(inputs), False)
-    system = DpoSystem(NET, kind=kind, beta=0.3, label_smoothing=smoothing, vocabulary=WORDS, optim=OPTIM)
-    system.net, system._frozen = policy, [before]
+    method = DpoMethod(lambda vocabulary: policy, kind=kind, beta=0.3, label_smoothing=smoothing, vocabulary=WORDS)
+    method._frozen = [before]
     target = inputs["completion_mask"].bool().flatten().nonzero().squeeze(1)
     first = torch.arange(3)
     batch = PreferenceBatch(
@@ -89,7 +87,7 @@ def test_dpo_losses(tmp_path, kind, theirs, smoothing):
         torch.zeros(3),
         torch.arange(6),
     )
-    loss, chosen, _ = system._terms(batch, "train")
+    loss, chosen, _ = method._terms(batch, "train")
     torch.testing.assert_close(loss.mean(), wanted, rtol=1e-6, atol=1e-6)
     assert trainer._metrics["train"]["rewards/chosen"][-1] == pytest.approx(chosen.mean().item(), abs=1e-6)
     mine, other = (torch.autograd.grad(x, policy.lm_head.weight)[0] for x in (loss.mean(), wanted))

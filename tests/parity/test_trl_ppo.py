@@ -77,12 +77,14 @@ def test_losses_of_every_step(run) -> None:
 
 def test_one_update_moves_the_weights_as_theirs(tmp_path: Path) -> None:
     """The whole update on their rollout: same architecture (a trunk for the critic), same conventions, one epoch, plain SGD on both sides."""
+    from alignlab.inference.backend import Sampling
+    from alignlab.methods.ppo import PpoMethod
+    from alignlab.methods.rlhf.kl_controller import KlController
+    from alignlab.methods.rlhf.minibatch import Minibatch, Totals
+    from alignlab.methods.rlhf.objective import Objective, Statistics
+    from alignlab.methods.rlhf.parts import parts_of
+    from alignlab.methods.rlhf.rollout import Responses, evaluate
     from alignlab.models.language.actor_critic import ActorCritic
-    from alignlab.systems.rlhf.kl_controller import KlController
-    from alignlab.systems.rlhf.objective import Objective, Statistics, Totals
-    from alignlab.systems.rlhf.parts import parts_of
-    from alignlab.systems.rlhf.ppo import PpoSystem
-    from alignlab.systems.rlhf.rollout import Responses, evaluate
     from tiny_policy import make_model
 
     theirs, _, trainer = trl_ppo_run.run(tmp_path, num_ppo_epochs=1, optim="sgd", learning_rate=0.5)
@@ -101,11 +103,10 @@ def test_one_update_moves_the_weights_as_theirs(tmp_path: Path) -> None:
         assert_close(mine, torch.where(mask, theirs[name], 0.0), rtol=1e-4, atol=2e-5)
     assert_close(t.value, theirs["values"], rtol=1e-4, atol=2e-5)
 
-    ours = PpoSystem(
-        lambda vocabulary: net,
+    ours = PpoMethod(
+        lambda vocabulary: make_model(0),
         lambda p, r: [],
         vocabulary=None,
-        optim=None,
         kl=KlController(0.2),
         missing_end_penalty=None,
         score_position="after_last",
@@ -118,7 +119,8 @@ def test_one_update_moves_the_weights_as_theirs(tmp_path: Path) -> None:
     assert sum(part.num_valued for part in parts) == valued
     totals = Totals(t.length.sum().float(), torch.tensor(8.0), valued.float())
     for part in parts:
-        Objective()(net, t, e, part, totals, Statistics(), temperature=0.7, longest=8).backward()
+        batch = Minibatch.of(t, e, part, totals, Sampling(8, 0.7))
+        Objective()(net, batch, Statistics()).backward()
     for module, other in ((net.model, trainer.model.policy), (net.critic, trainer.model.value_model.model)):
         before = dict((make_model(0) if module is net.model else trl_ppo_run.reward_model(8).model).named_parameters())
         for (name, p), q in zip(module.named_parameters(), other.parameters(), strict=True):

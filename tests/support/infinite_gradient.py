@@ -45,7 +45,7 @@ def run(folder: Path, overrides: list[str], update: int) -> dict:
 
 def zeroed(folder: Path) -> list[list[list[float]]]:
     """What `zero_unless` leaves of some numbers with True and with False, in two dtypes."""
-    from alignlab.systems.rlhf.update import zero_unless
+    from alignlab.methods.rlhf.update import zero_unless
 
     found = []
     with entered():

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import torch
 
+from alignlab.methods.ppo import PpoMethod
+from alignlab.methods.rlhf.kl_controller import KlController
+from alignlab.methods.rlhf.objective import Objective
+from alignlab.methods.rlhf.update import Update
 from alignlab.models.language.loading import pretrained
-from alignlab.systems.rlhf.kl_controller import KlController
-from alignlab.systems.rlhf.objective import Objective
-from alignlab.systems.rlhf.ppo import PpoSystem
-from alignlab.systems.rlhf.update import Update
+from alignlab.systems.choosing import system_of
 from recorder import Recorder
 from tiny_policy import VOCABULARY, Prompts, count_good, save_model, sgd, trainer
 
 
 def train(folder: Path, ranks: int) -> dict:
     """Two updates with a joint batch of 8, unequal numbers of tokens on the ranks; weights, metrics and state afterwards."""
-    system = PpoSystem(
+    method = partial(
+        PpoMethod,
         partial(pretrained, path=str(folder / "model")),
         count_good,
-        vocabulary=VOCABULARY,
-        optim=lambda module, total_steps: sgd(module),
         kl=KlController(0.1, target=0.01, horizon=100),
         objective=Objective(entropy_coefficient=0.01),
         score_scale="running",
@@ -29,6 +29,7 @@ def train(folder: Path, ranks: int) -> dict:
         response_length=8,
         update=Update(epochs=2, micro_batch_size=3, max_grad_norm=0.5),
     )
+    system = system_of(method, vocabulary=VOCABULARY, optim=lambda module, total_steps: sgd(module))
     recorder = Recorder()
     settings = {"strategy": "ddp", "devices": ranks} if ranks > 1 else {}
     one = trainer(folder / "run", 2, callbacks=[recorder], **settings)

@@ -11,14 +11,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from alignlab.data.loaders import training_batches
 from alignlab.losses.contrastive import InfoNce, SigLip
+from alignlab.methods.dpo import DpoMethod
+from alignlab.methods.reward import RewardMethod
+from alignlab.methods.sft import SftMethod
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
-from alignlab.systems.language.dpo import DpoSystem
-from alignlab.systems.language.reward import RewardSystem
-from alignlab.systems.language.sft import SftSystem
+from alignlab.systems.choosing import system_of
 from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch
 from tiny_language import NET, preference_batch, token_batch
@@ -110,10 +111,16 @@ def clip(loss: torch.nn.Module, **settings) -> MethodSystem:
 
 
 LANGUAGE_SYSTEMS = {
-    "sft": (lambda: SftSystem(NET, vocabulary=LANGUAGE, optim=sgd), texts),
-    "reward": (lambda: RewardSystem(NET, vocabulary=LANGUAGE, optim=sgd, centering=0.1), comparisons),
-    "dpo": (lambda: DpoSystem(NET, vocabulary=LANGUAGE, optim=sgd, beta=1.0), comparisons),
-    "ipo": (lambda: DpoSystem(NET, vocabulary=LANGUAGE, optim=sgd, kind="ipo", beta=1.0), comparisons),
+    "sft": (lambda: system_of(partial(SftMethod, NET), vocabulary=LANGUAGE, optim=sgd), texts),
+    "reward": (
+        lambda: system_of(partial(RewardMethod, NET, centering=0.1), vocabulary=LANGUAGE, optim=sgd),
+        comparisons,
+    ),
+    "dpo": (lambda: system_of(partial(DpoMethod, NET, beta=1.0), vocabulary=LANGUAGE, optim=sgd), comparisons),
+    "ipo": (
+        lambda: system_of(partial(DpoMethod, NET, kind="ipo", beta=1.0), vocabulary=LANGUAGE, optim=sgd),
+        comparisons,
+    ),
 }
 SYSTEMS = LANGUAGE_SYSTEMS | {"albef": (albef, scenes)}
 

@@ -34,12 +34,14 @@ class Method(nn.Module):
         backward_within: whether `forward` runs backward passes of its own; gradients are then set to zero before it, not after.
         within_batch: what is compared within a batch only, so that accumulated batches differ from a large one, and what to do about it.
         optimizer_settings: arguments that the optimizer's factory gets besides the net.
+        rolls_out: whether a batch is prompts, which the method answers itself before it learns (`OnPolicyMethod`).
     """
 
     net: nn.Module
     backward_within: bool = False
     within_batch: str | None = None
     optimizer_settings: Mapping[str, Any] = {}
+    rolls_out: bool = False
 
     def before_step(self, step: Step) -> None:
         """Changes due before the first batch of a step; parameters may be sharded."""

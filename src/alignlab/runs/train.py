@@ -38,8 +38,8 @@ from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.signals import UNHEARD, Inbox, Interrupted
 from alignlab.runs import resuming
 from alignlab.runs.record import git_revision, show, versions
+from alignlab.systems.choosing import system_of
 from alignlab.systems.diverged import Diverged
-from alignlab.systems.method_system import system_of
 
 log = logging.getLogger(__name__)
 

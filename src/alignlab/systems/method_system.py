@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -130,18 +129,6 @@ class MethodSystem(pl.LightningModule):
         yield
         if sharded:
             self.set_reshard_after_backward(True, recurse=False)
-
-
-def system_of(model: partial, *, vocabulary: Any, optim: Callable[..., dict]) -> pl.LightningModule:
-    """The system that a model's config names, or the one that runs the method it names.
-
-    Args:
-        model: a partial of a LightningModule's class, or of a `Method`'s.
-        vocabulary: of the data.
-    """
-    if issubclass(model.func, pl.LightningModule):
-        return model(vocabulary=vocabulary, optim=optim)
-    return MethodSystem(partial(model, vocabulary=vocabulary), optim)
 
 
 def _named(split: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from alignlab.callbacks.evaluators.best_of_n import BestOfN
 from alignlab.callbacks.evaluators.responses import ResponseTable, page
 from alignlab.callbacks.meters.metrics_csv import MetricsCsv
+from alignlab.methods.ppo import PpoMethod
 from alignlab.models.language.loading import pretrained
-from alignlab.systems.rlhf.ppo import PpoSystem
+from alignlab.systems.choosing import system_of
 from tiny_policy import VOCABULARY, Prompts, constant_rate, count_good, save_model, trainer
 
 
@@ -17,14 +18,14 @@ def test_a_run_leaves_table_picture_and_page(tmp_path: Path, capsys) -> None:
     run = tmp_path / "run"
 
     def fit(steps: int, checkpoint: Path | None = None) -> None:
-        system = PpoSystem(
+        method = partial(
+            PpoMethod,
             partial(pretrained, path=path),
             count_good,
             judge=lambda prompts, responses: [float(len(r)) for r in responses],
-            vocabulary=VOCABULARY,
-            optim=constant_rate(1e-2),
             response_length=6,
         )
+        system = system_of(method, vocabulary=VOCABULARY, optim=constant_rate(1e-2))
         settings = {"callbacks": [ResponseTable(3), BestOfN(4)], "logger": MetricsCsv(str(run)), "log_every_n_steps": 1}
         one = trainer(run, steps, limit_val_batches=1, val_check_interval=1, num_sanity_val_steps=0, **settings)
         one.fit(system, datamodule=Prompts(8), ckpt_path=checkpoint)

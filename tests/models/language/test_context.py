@@ -26,13 +26,14 @@ from transformers import (
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.tokenizer import built_in_tokenizer
+from alignlab.methods.dpo import DpoMethod
+from alignlab.methods.grpo import GrpoMethod
+from alignlab.methods.reward import RewardMethod
+from alignlab.methods.sft import SftMethod
 from alignlab.models.language.context import context_length
 from alignlab.models.language.loading import pretrained, pretrained_encoder
 from alignlab.optim.adamw import adamw
-from alignlab.systems.language.dpo import DpoSystem
-from alignlab.systems.language.reward import RewardSystem
-from alignlab.systems.language.sft import SftSystem
-from alignlab.systems.rlhf.grpo import GrpoSystem
+from alignlab.systems.choosing import system_of
 from tiny_policy import count_letters, trainer
 
 LONG = " ".join(["a"] * 40)
@@ -111,15 +112,15 @@ def fit(folder, tmp_path, kind, make, model, max_length):
     module.setup()
     build = partial(pretrained_encoder if model == "bert" else pretrained, path=str(folder / model))
     run = trainer(tmp_path, 1)
-    run.fit(make(build, vocabulary=module.vocabulary, optim=OPTIM), datamodule=module)
+    run.fit(system_of(partial(make, build), vocabulary=module.vocabulary, optim=OPTIM), datamodule=module)
     return run.global_step
 
 
-GRPO = partial(GrpoSystem, reward=count_letters, response_length=4, group_size=2)
+GRPO = partial(GrpoMethod, reward=count_letters, response_length=4, group_size=2)
 STAGES = [
-    ("sft", SftSystem, "gpt2"),
-    ("preference", partial(RewardSystem, pool="mean"), "bert"),
-    ("preference", DpoSystem, "gpt2"),
+    ("sft", SftMethod, "gpt2"),
+    ("preference", partial(RewardMethod, pool="mean"), "bert"),
+    ("preference", DpoMethod, "gpt2"),
     ("prompt", GRPO, "gpt2"),
 ]
 
@@ -135,5 +136,5 @@ def test_too_long_texts_are_refused_before_the_first_step(folder, tmp_path, kind
 
 def test_rotations_go_on_with_a_warning(folder, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        assert fit(folder, tmp_path, "sft", SftSystem, "llama", 64) == 1
+        assert fit(folder, tmp_path, "sft", SftMethod, "llama", 64) == 1
     assert caplog.text.count("the model 24 positions: set max_length=24; it goes on beyond") == 1

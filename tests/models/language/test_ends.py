@@ -18,12 +18,13 @@ from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.inference.native.source import open_source
+from alignlab.methods.grpo import GrpoMethod
+from alignlab.methods.sft import SftMethod
 from alignlab.models.language.ends import described, ends_of
 from alignlab.models.language.loading import pretrained
 from alignlab.models.language.lora import add_lora
 from alignlab.optim.adamw import adamw
-from alignlab.systems.language.sft import SftSystem
-from alignlab.systems.rlhf.grpo import GrpoSystem
+from alignlab.systems.choosing import system_of
 from recorder import Recorder
 from tiny_policy import VOCABULARY, WORDS, Prompts, constant_rate, count_good, make_tokenizer, trainer
 
@@ -77,9 +78,8 @@ def test_what_sft_exports_stops_where_it_learned_to(base, tmp_path, peft, backen
     file = str(tmp_path / "rows.jsonl")
     module = LanguageDataModule(OwnRows, path=file, val_path=file, tokenizer=base, batch_size=1, max_length=32)
     module.setup()
-    system = SftSystem(
-        partial(pretrained, path=base), peft=peft, vocabulary=module.vocabulary, optim=partial(adamw, lr=1e-9)
-    )
+    method = partial(SftMethod, partial(pretrained, path=base), peft=peft)
+    system = system_of(method, vocabulary=module.vocabulary, optim=partial(adamw, lr=1e-9))
     run = pl.Trainer(
         max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[Export()], default_root_dir=tmp_path / "run", limit_val_batches=0,
@@ -102,14 +102,9 @@ def test_what_sft_exports_stops_where_it_learned_to(base, tmp_path, peft, backen
 def test_rollouts_end_where_the_tokenizer_ends(tmp_path):
     always(VOCABULARY.eos_id, len(WORDS), eos_token_id=0, bos_token_id=2).save_pretrained(tmp_path / "policy")
     make_tokenizer().save_pretrained(tmp_path / "policy")
-    system = GrpoSystem(
-        partial(pretrained, path=str(tmp_path / "policy")),
-        count_good,
-        vocabulary=VOCABULARY,
-        optim=constant_rate(1e-9),
-        response_length=4,
-        group_size=2,
-    )
+    net = partial(pretrained, path=str(tmp_path / "policy"))
+    method = partial(GrpoMethod, net, count_good, response_length=4, group_size=2)
+    system = system_of(method, vocabulary=VOCABULARY, optim=constant_rate(1e-9))
     recorder = Recorder()
     trainer(tmp_path, 1, callbacks=[recorder]).fit(system, datamodule=Prompts(2))
     assert recorder.rows[0]["objective/ended"] == 1.0 and recorder.rows[0]["objective/response_length"] == 1.0

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from alignlab.methods.export import build_net
 from torch import nn
 from torch.testing import assert_close
 
@@ -11,7 +12,6 @@ from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.models.language.int8_linear import FrozenInt8Linear, quantize_blocks
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.trunk import hidden_states
-from alignlab.systems.language.export import build_net
 from tiny_language import NET, WORDS, texts
 
 
@@ -108,5 +108,5 @@ def test_without_an_adapter_there_is_nothing_to_train() -> None:
         quantize_blocks(model)
         return model
 
-    with pytest.raises(ValueError, match="add model/peft=lora"):
+    with pytest.raises(ValueError, match="add an adapter, peft=lora"):
         build_net(packed, None, WORDS)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from alignlab.methods.export import build_net, export_model
 
 from alignlab.models.language.loading import load_language_model, pretrained
 from alignlab.models.language.lora import add_lora, as_reference, has_adapters, reference, use
-from alignlab.models.language.paths import resolve_model
+from alignlab.models.language.paths import note_origin, resolve_model
 from alignlab.models.language.trunk import hidden_states
-from alignlab.systems.language.export import build_net, export_model
 from tiny_language import NET, WORDS, texts
 
 pytest.importorskip("peft")
@@ -161,7 +161,7 @@ def test_a_merged_adapter_is_the_live_model_tied_or_not(targets: list[str], tied
         assert (weights[0].weight is weights[1].weight) == tied, "the live model is as it was"
         exported = load_language_model(str(tmp_path / "whole"))(ids).logits
         torch.testing.assert_close(exported, live, atol=1e-4, rtol=1e-4)
-        model.__dict__["_alignlab_base"] = str(tmp_path / "base")
+        note_origin(model, str(tmp_path / "base"), None)
         export_model(model, tmp_path / "adapter", adapter="policy")
         torch.testing.assert_close(
             load_language_model(str(tmp_path / "adapter"))(ids).logits, live, atol=1e-4, rtol=1e-4

@@ -4,12 +4,12 @@ from functools import partial
 
 import pytest
 import torch
+from alignlab.methods.export import build_net, export_model
 
 from alignlab.models.language.loading import pretrained
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.new import encoder
 from alignlab.models.language.reward import RewardModel, load_reward_model
-from alignlab.systems.language.export import build_net, export_model
 from tiny_language import NET, WORDS, texts
 
 ENCODER = partial(encoder, width=16, depth=1, heads=2, mlp_width=16)

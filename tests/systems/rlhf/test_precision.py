@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from alignlab.inference.backends.compiled import CompiledBackend
+from alignlab.methods.grpo import GrpoMethod
+from alignlab.methods.ppo import PpoMethod
+from alignlab.methods.rlhf.update import Update
 from alignlab.models.language.actor_critic import ActorCritic
 from alignlab.models.language.loading import pretrained
 from alignlab.models.language.lora import add_lora
-from alignlab.systems.rlhf.grpo import GrpoSystem
+from alignlab.systems.choosing import system_of
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
-from alignlab.systems.rlhf.ppo import PpoSystem
-from alignlab.systems.rlhf.update import Update
 from recorder import Recorder
 from tiny_policy import VOCABULARY, Prompts, constant_rate, count_good, make_model, save_model, trainer
 
@@ -24,11 +25,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def system(kind: type, path: str, **settings) -> OnPolicySystem:
-    group = {"group_size": 4} if kind is GrpoSystem else {}
+    group = {"group_size": 4} if kind is GrpoMethod else {}
     net = partial(pretrained, path=path)
     update = Update(epochs=2, num_minibatches=2, micro_batch_size=3)
     settings = {"response_length": 8, "update": update, **group} | settings
-    return kind(net, count_good, vocabulary=VOCABULARY, optim=constant_rate(1e-2), **settings)
+    return system_of(partial(kind, net, count_good, **settings), vocabulary=VOCABULARY, optim=constant_rate(1e-2))
 
 
 class Watched(CompiledBackend):
@@ -44,7 +45,7 @@ class Watched(CompiledBackend):
 
 @pytest.mark.parametrize("peft", [None, partial(add_lora, rank=4, alpha=8)], ids=["full", "lora"])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
-@pytest.mark.parametrize("kind", [PpoSystem, GrpoSystem])
+@pytest.mark.parametrize("kind", [PpoMethod, GrpoMethod])
 def test_two_updates(path: str, tmp_path: Path, kind: type, precision: str, peft: object) -> None:
     recorder, Watched.autocast, Watched.dtypes = Recorder(), [], set()
     found = system(kind, path, backend=Watched, peft=peft)
@@ -65,7 +66,7 @@ def test_two_updates(path: str, tmp_path: Path, kind: type, precision: str, peft
     assert any(not torch.equal(a.to(b.dtype), b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("kind", [PpoSystem, GrpoSystem])
+@pytest.mark.parametrize("kind", [PpoMethod, GrpoMethod])
 def test_float16_weights_are_refused_in_a_line(path: str, tmp_path: Path, kind: type) -> None:
     with pytest.raises(ValueError, match=r"trainer\.precision=16-true.*bf16-true") as caught:
         trainer(tmp_path, 1, precision="16-true").fit(system(kind, path), datamodule=Prompts(4))

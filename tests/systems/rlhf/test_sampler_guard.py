@@ -1,14 +1,12 @@
 """The rollout's model is the policy: an adapter that our decoder can't use goes to transformers, and a difference is noticed at its dtype's scale."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
+from alignlab.methods.rlhf.sampler import check_sampler, default_backend
 from alignlab.models.language.lora import add_lora
-from alignlab.systems.rlhf.on_policy import OnPolicySystem, default_backend
 from tiny_language import NET, WORDS
 
 
@@ -24,10 +22,8 @@ def test_an_adapter_on_the_embedding_is_rolled_out_by_transformers() -> None:
 )
 def test_the_guard_knows_the_dtype(dtype: str, error: float, passes: bool) -> None:
     model = NET(vocabulary=WORDS).to(getattr(torch, dtype))
-    net = SimpleNamespace(model=model, device=torch.device("cpu"))
-    system, metrics = SimpleNamespace(net=net, backend=CompiledBackend()), {"ppo/sampler_error": error}
     if passes:
-        OnPolicySystem._check(system, metrics, 0)
+        check_sampler(error, CompiledBackend(), model)
     else:
         with pytest.raises(RuntimeError, match="samples from another model than the policy"):
-            OnPolicySystem._check(system, metrics, 0)
+            check_sampler(error, CompiledBackend(), model)

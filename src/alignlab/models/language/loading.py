@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignlab.models.language.paths import gguf_file, resolve_model
+from alignlab.models.language.paths import gguf_file, note_origin, resolve_model
 from alignlab.models.language.pretrained_files import from_folder
 from alignlab.models.language.quantized import Dtype, Quantization, quantization_config, settle
 from alignlab.models.language.trunk import checkpoint_activations
@@ -69,14 +69,15 @@ def pretrained(
     A quantised base can't take an adapter in; then the adapter stays and is named "reference" (see `models/language/lora.py`).
     Raises ValueError if the tokenizer has more ids than the model.
     """
-    model = load_language_model(path, dtype, quantization)
+    model, (base, adapter) = load_language_model(path, dtype, quantization), resolve_model(path)
     if hasattr(model, "merge_and_unload"):
         from alignlab.models.language.lora import as_reference, merged
 
         if quantization is None:
             model = merged(model)
         else:
-            model = as_reference(model, resolve_model(path)[1])
+            model = as_reference(model, adapter)
+    note_origin(model, base, adapter)
     rows = model.get_input_embeddings().weight.shape[0]
     if vocabulary.size > rows:
         raise ValueError(f"the tokenizer has {vocabulary.size} ids, the model {path} only {rows}")
@@ -94,7 +95,7 @@ def pretrained_encoder(path: str, *, vocabulary: LanguageVocabulary) -> PreTrain
     """
     from transformers import AutoModel
 
-    folder, _ = resolve_model(path)
+    folder, adapter = resolve_model(path)
     try:
         model = from_folder(AutoModel, folder, trunk=True, dtype="float32")
     except ValueError as error:
@@ -103,4 +104,4 @@ def pretrained_encoder(path: str, *, vocabulary: LanguageVocabulary) -> PreTrain
         raise ValueError(f"the tokenizer has {vocabulary.size} ids, the model {path} only {model.config.vocab_size}")
     if hasattr(model, "pooler"):
         model.pooler = None  # a head of BERT's that nothing here uses
-    return model.train()
+    return note_origin(model, folder, adapter).train()

@@ -1,4 +1,7 @@
-"""What lies behind a model's path: a folder or hub id, an adapter, a GGUF file, a tokenizer."""
+"""What lies behind a model's path: a folder or hub id, an adapter, a GGUF file, a tokenizer.
+
+A net that was read from a path has one `origin`: where its base lies as it is, so that an export of its adapter needs no copy of it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
 
@@ -78,3 +82,18 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def note_origin(net: nn.Module, base: str, adapter: str | None) -> nn.Module:
+    """Notes what a net was read from, as `resolve_model` names it. Returns the net.
+
+    A net that an adapter was merged into is nowhere as it is.
+    """
+    merged = adapter is not None and not hasattr(net, "peft_config")
+    net.origin = None if merged else str(Path(base).resolve()) if Path(base).exists() else base
+    return net
+
+
+def origin_of(net: nn.Module) -> str | None:
+    """Folder or hub id of the net's unchanged base; None for a net that was made new or changed."""
+    return getattr(net, "origin", None)

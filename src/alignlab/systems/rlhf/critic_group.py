@@ -11,7 +11,7 @@ def with_critic_group(built: dict, critic: Iterable[nn.Parameter], ratio: float)
     `built` is what the `optim` group gives to Lightning: an optimizer and a `LambdaLR`. Returns it. Raises ValueError for a ratio that is not positive.
     """
     if ratio <= 0:
-        raise ValueError(f"model.update.critic_lr_ratio={ratio} must be positive")
+        raise ValueError(f"critic_lr_ratio={ratio} must be positive")
     optimizer, scheduler = built["optimizer"], built["lr_scheduler"]["scheduler"]
     own = {id(p) for p in critic}
     for index, group in enumerate(list(optimizer.param_groups)):

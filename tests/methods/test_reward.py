@@ -1,4 +1,4 @@
-"""RewardSystem: it learns shares, ranks, stores mean, deviation and scale; adapters with their head."""
+"""RewardMethod: it learns shares, ranks, stores mean, deviation and scale; adapters with their head."""
 
 from functools import partial
 
@@ -6,18 +6,20 @@ import pytest
 import torch
 
 from alignlab.losses.preference import bradley_terry
+from alignlab.methods.reward import RewardMethod
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.new import encoder
 from alignlab.models.language.reward import load_reward_model
-from alignlab.systems.language.reward import RewardSystem
+from alignlab.systems.choosing import system_of
+from alignlab.systems.method_system import MethodSystem
 from tiny_language import NET, OPTIM, WORDS, fit, preference_batch, validated
 
 LENGTHS = [8, 6, 7, 9, 5, 7, 8, 6]
 
 
-def make(**settings) -> RewardSystem:
+def make(**settings) -> MethodSystem:
     torch.manual_seed(0)
-    return RewardSystem(settings.pop("net", NET), vocabulary=WORDS, optim=OPTIM, **settings)
+    return system_of(partial(RewardMethod, settings.pop("net", NET), **settings), vocabulary=WORDS, optim=OPTIM)
 
 
 @pytest.mark.parametrize("net", [NET, partial(encoder, width=16, depth=1, heads=2, mlp_width=16, dropout=0.0)])
@@ -67,7 +69,7 @@ def test_export_of_an_adapter_with_its_head(tmp_path):
 
 
 def test_bad_settings_are_named():
-    with pytest.raises(ValueError, match=r"model\.margin_weight=-1"):
-        make(margin_weight=-1.0)
+    with pytest.raises(ValueError, match=r"margin_weight=-1"):
+        make(margin_weight=-1.0).configure_model()
     with pytest.raises(ValueError, match=r"pool=first"):
         make(pool="first").configure_model()

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from alignlab.methods.export import export_model
 from torch.testing import assert_close
 
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import built_in_tokenizer
+from alignlab.methods.ppo import PpoMethod
+from alignlab.methods.rlhf.reward import ModelReward
+from alignlab.methods.rlhf.reward_text import RewardText, Scored
 from alignlab.models.language.actor_critic import ActorCritic
 from alignlab.models.language.loading import pretrained
 from alignlab.models.language.reward import RewardModel
-from alignlab.systems.language.export import export_model
-from alignlab.systems.rlhf.ppo import PpoSystem
-from alignlab.systems.rlhf.reward import ModelReward
-from alignlab.systems.rlhf.reward_text import RewardText, Scored
+from alignlab.systems.choosing import system_of
 from tiny_policy import constant_rate, make_model, trainer
 
 CHATML = (
@@ -169,7 +170,8 @@ def test_ppo_hands_its_prompts_on(reward: ModelReward, mine, base: str, tmp_path
     data.setup()
     kept = Kept(reward.path, normalised=False)
     net = partial(pretrained, path=base)
-    system = PpoSystem(net, kept, vocabulary=data.vocabulary, optim=constant_rate(1e-3), response_length=6)
+    method = partial(PpoMethod, net, kept, response_length=6)
+    system = system_of(method, vocabulary=data.vocabulary, optim=constant_rate(1e-3))
     trainer(tmp_path, 1).fit(system, datamodule=data)
     own = Renderer(kept.tokenizer or mine, 1000)
     assert all(content[0]["content"].startswith("is film") for content in kept.asked.contents)

@@ -19,37 +19,33 @@ from alignlab.losses.grpo import (
     reinforce_plus_plus,
 )
 from alignlab.losses.ppo import KlEstimator, MissingEnd, penalise_missing_end, token_kl, token_rewards
-from alignlab.systems.rlhf.objective import Experience, Objective
-from alignlab.systems.rlhf.on_policy import OnPolicySystem
-from alignlab.systems.rlhf.reward import Function, Reward
-from alignlab.systems.rlhf.rollout import Trajectory
-from alignlab.systems.rlhf.update import Update
-from alignlab.types.language import LanguageVocabulary
+from alignlab.methods.rlhf.minibatch import Experience
+from alignlab.methods.rlhf.on_policy import OnPolicyMethod
+from alignlab.methods.rlhf.reward import Function, Reward
+from alignlab.methods.rlhf.rollout import Trajectory
+from alignlab.methods.rlhf.update import Update
 
 Kind = Literal["grpo", "rloo", "reinforce++"]
 
 
-class GrpoSystem(OnPolicySystem):
-    """Compares several responses to each prompt instead of asking a critic; see `OnPolicySystem` for what is not listed here.
+class GrpoMethod(OnPolicyMethod):
+    """Compares several responses to each prompt instead of asking a critic; see `OnPolicyMethod` for what is not listed here.
 
-    Parameters
-    ----------
-    kind
-        "grpo" (arXiv:2402.03300), "rloo" (arXiv:2402.14740), "reinforce++" (arXiv:2501.03262).
-    objective
-        policy loss; its `kl_coefficient` is GRPO's penalty within the loss.
-    kl_in_reward, kl_estimator
-        coefficient of a KL penalty in the reward: summed over the response for grpo and rloo, on its token for reinforce++.
-    group_size
-        responses to each prompt.
-    scale
-        of grpo's advantages, see `group_advantages`.
-    group_baseline
-        whether reinforce++ takes the mean of the group from the score first.
-    skip_equal
-        leave out prompts whose responses all have the same score (DAPO).
-    overlong_margin
-        tokens before `response_length` from which on a penalty rises to 1 (DAPO); 0: none.
+    Args:
+        net: as in `OnPolicyMethod`.
+        reward: as in `OnPolicyMethod`.
+        kind: "grpo" (arXiv:2402.03300), "rloo" (arXiv:2402.14740), "reinforce++" (arXiv:2501.03262).
+        update: by default one epoch.
+        kl_in_reward, kl_estimator: coefficient of a KL penalty in the reward: summed over the response for grpo and rloo, on
+            its token for reinforce++. GRPO's penalty within the loss is the objective's `kl_coefficient`.
+        group_size: responses to each prompt.
+        scale: of grpo's advantages, see `group_advantages`.
+        group_baseline: whether reinforce++ takes the mean of the group from the score first.
+        skip_equal: leave out prompts whose responses all have the same score (DAPO).
+        overlong_margin: tokens before `response_length` from which on a penalty rises to 1 (DAPO); 0: none.
+        missing_end_penalty, missing_end: for responses that were cut: subtracted from the score, or instead of it.
+        gamma: discount of reinforce++.
+        response_length: as in `OnPolicyMethod`.
     """
 
     def __init__(
@@ -57,11 +53,7 @@ class GrpoSystem(OnPolicySystem):
         net: Callable[..., nn.Module],
         reward: str | Function | Reward,
         *,
-        peft: Callable[..., nn.Module] | None = None,
-        vocabulary: LanguageVocabulary,
-        optim: Callable[..., dict],
         kind: Kind = "grpo",
-        objective: Objective | None = None,
         update: Update | None = None,
         kl_in_reward: float = 0.0,
         kl_estimator: KlEstimator = "k1",
@@ -73,40 +65,26 @@ class GrpoSystem(OnPolicySystem):
         missing_end_penalty: float | None = None,
         missing_end: MissingEnd = "subtract",
         gamma: float = 1.0,
-        judge: str | Function | Reward | None = None,
         response_length: int = 53,
-        temperature: float = 1.0,
-        backend: Callable[..., Any] | None = None,
-        stop_ids: tuple[int, ...] = (),
-        seed: int = 0,
-        export_merged: bool = True,
+        **settings: Any,
     ) -> None:
         if kind not in ("grpo", "rloo", "reinforce++"):
-            raise ValueError(f"model.kind={kind} is none of grpo, rloo, reinforce++")
+            raise ValueError(f"kind={kind} is none of grpo, rloo, reinforce++")
         if group_size < 2 and (kind != "reinforce++" or group_baseline):
-            raise ValueError(f"model.group_size={group_size}: model.kind={kind} compares at least 2 responses")
+            raise ValueError(f"group_size={group_size}: kind={kind} compares at least 2 responses")
         if overlong_margin < 0 or overlong_margin > response_length:
-            raise ValueError(f"model.overlong_margin={overlong_margin} must lie in 0..{response_length}")
-        self.kl_in_reward = kl_in_reward
+            raise ValueError(f"overlong_margin={overlong_margin} must lie in 0..{response_length}")
         super().__init__(
             net,
             reward,
-            peft=peft,
             critic="none",
-            vocabulary=vocabulary,
-            optim=optim,
-            objective=objective,
+            score_position="last",
             update=update or Update(epochs=1),
-            judge=judge,
-            response_length=response_length,
-            temperature=temperature,
             group_size=group_size,
-            backend=backend,
-            stop_ids=stop_ids,
-            seed=seed,
-            export_merged=export_merged,
+            response_length=response_length,
+            **settings,
         )
-        self.kind, self.kl_estimator, self.scale = kind, kl_estimator, scale
+        self.kind, self.scale, self.kl_in_reward, self.kl_estimator = kind, scale, kl_in_reward, kl_estimator
         self.group_baseline, self.skip_equal, self.overlong_margin = group_baseline, skip_equal, overlong_margin
         self.missing_end_penalty, self.missing_end, self.gamma = missing_end_penalty, missing_end, gamma
 

@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from alignlab.methods.ppo import PpoMethod
+from alignlab.methods.rlhf.kl_controller import KlController
+from alignlab.methods.rlhf.objective import Objective
+from alignlab.methods.rlhf.update import Update, clip
 from alignlab.models.language.loading import pretrained
 from alignlab.models.language.lora import add_lora
+from alignlab.systems.choosing import system_of
 from alignlab.systems.rlhf.critic_group import with_critic_group
-from alignlab.systems.rlhf.kl_controller import KlController
-from alignlab.systems.rlhf.objective import Objective
-from alignlab.systems.rlhf.ppo import PpoSystem
-from alignlab.systems.rlhf.update import Update, clip
+from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from recorder import Recorder
 from tiny_policy import VOCABULARY, PlainBackend, Prompts, constant_rate, count_good, save_model, sgd, trainer
 
@@ -29,20 +31,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 LORA = partial(add_lora, rank=4, alpha=8)
 
 
-def system(path: str, lr: float = 1e-3, **settings) -> PpoSystem:
+def system(path: str, lr: float = 1e-3, **settings) -> OnPolicySystem:
     settings = {"response_length": 8, "micro_batch_size": 4, "backend": PlainBackend} | settings
     update = Update(**{key: settings.pop(key) for key in signature(Update).parameters if key in settings})
-    return PpoSystem(
-        partial(pretrained, path=path),
-        settings.pop("reward", count_good),
-        update=update,
-        vocabulary=VOCABULARY,
-        optim=constant_rate(lr),
-        **settings,
-    )
+    reward, net = settings.pop("reward", count_good), partial(pretrained, path=path)
+    method = partial(PpoMethod, net, reward, update=update, **settings)
+    return system_of(method, vocabulary=VOCABULARY, optim=constant_rate(lr))
 
 
-def fit(found: PpoSystem, folder: Path, steps: int, **settings) -> list[dict[str, float]]:
+def fit(found: OnPolicySystem, folder: Path, steps: int, **settings) -> list[dict[str, float]]:
     recorder = Recorder()
     data = Prompts(settings.pop("batch_size", 8))
     checkpoint = settings.pop("ckpt_path", None)
@@ -102,7 +99,7 @@ def test_the_gradient_does_not_depend_on_micro_batches(path: str, tmp_path: Path
 
 @pytest.mark.parametrize("peft", [False, True])
 def test_resumed_equals_uninterrupted(path: str, tmp_path: Path, peft: bool) -> None:
-    def make() -> PpoSystem:
+    def make() -> OnPolicySystem:
         torch.manual_seed(0)
         return system(
             path,
@@ -166,10 +163,10 @@ def test_validation_answers_the_same_each_time(path: str, tmp_path: Path) -> Non
 
 def test_every_update_and_epoch_has_an_order_of_its_own() -> None:
     update = Update(epochs=2, num_minibatches=2)
-    orders = [update.minibatches(8, 4, seed, number) for seed, number in ((0, 0), (0, 1), (1, 0))]
+    orders = [update.order(8, seed, number) for seed, number in ((0, 0), (0, 1), (1, 0))]
     epochs = [(*order[i], *order[i + 1]) for order in orders for i in (0, 2)]
     assert len(set(epochs)) == 6 and all(sorted(epoch) == list(range(8)) for epoch in epochs)
-    assert update.minibatches(8, 4, 0, 1) == orders[1]
+    assert update.order(8, 0, 1) == orders[1]
 
 
 def test_the_critics_group_starts_at_its_own_rate() -> None:
@@ -178,7 +175,7 @@ def test_the_critics_group_starts_at_its_own_rate() -> None:
     with_critic_group(built, [module.bias], 5.0)
     rates = {id(p): group["lr"] for group in built["optimizer"].param_groups for p in group["params"]}
     assert rates == {id(module.weight): pytest.approx(1e-3), id(module.bias): pytest.approx(5e-3)}
-    with pytest.raises(ValueError, match=r"model\.update\.critic_lr_ratio=0"):
+    with pytest.raises(ValueError, match="critic_lr_ratio=0"):
         with_critic_group(built, [module.bias], 0)
 
 
@@ -229,15 +226,15 @@ def bad(prompts: list[str], responses: list[str]) -> list[float]:
 @pytest.mark.parametrize(
     ("reward", "message"),
     [
-        (bad, r"model.reward=bad raised KeyError: 'no such word'"),
+        (bad, r"^reward=bad raised KeyError: 'no such word'"),
         (lambda p, r: [1.0], r"returned shape \(1,\) for 8 responses; it must be \(8,\)"),
         (lambda p, r: [[1.0]] * 8, r"returned shape \(8, 1\)"),
         (lambda p, r: ["good"] * 8, r"returned list, not 8 numbers"),
         (lambda p, r: [1.0] * 7 + [float("nan")], r"returned nan for response 7; scores must be finite"),
-        ("no_such_module.function", r"model.reward=no_such_module.function can't be imported"),
-        ("json.__doc__", r"model.reward=json.__doc__ is str, not a function"),
+        ("no_such_module.function", r"reward=no_such_module.function can't be imported"),
+        ("json.__doc__", r"reward=json.__doc__ is str, not a function"),
         ("word", r"neither a run directory nor package.module.function"),
-        (3, r"model.reward is 3"),
+        (3, r"reward is 3"),
     ],
 )
 def test_a_bad_reward_is_one_line(path: str, tmp_path: Path, reward: object, message: str) -> None:
@@ -261,14 +258,14 @@ def test_a_backend_that_samples_from_another_model_is_found_out(path: str, tmp_p
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_minibatches": 3}, "model.update.num_minibatches=3 doesn't divide the 8 responses"),
-        ({"temperature": 0.0}, "model.temperature=0.0 must be positive"),
-        ({"epochs": 0}, "model.update.epochs=0 must be at least 1"),
+        ({"num_minibatches": 3}, "num_minibatches=3 doesn't divide the 8 responses"),
+        ({"temperature": 0.0}, "temperature=0.0 must be positive"),
+        ({"epochs": 0}, "epochs=0 must be at least 1"),
         (
             {"response_length": 63},
-            r"a prompt of \d tokens and model.response_length=63 exceed the model's context of 64",
+            r"a prompt of \d tokens and response_length=63 exceed the model's context of 64",
         ),
-        ({"critic": "none"}, "model.critic=none: PPO needs a critic"),
+        ({"critic": "none"}, "critic=none: PPO needs a critic"),
     ],
 )
 def test_bad_settings(path: str, tmp_path: Path, settings: dict, message: str) -> None:

@@ -5,17 +5,17 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.inference.backend import ModelSource, Sampling
-from alignlab.models.language.actor_critic import ActorCritic
-from alignlab.models.language.lora import add_lora
-from alignlab.systems.rlhf.parts import micro_batches
-from alignlab.systems.rlhf.rollout import (
+from alignlab.methods.rlhf.parts import micro_batches
+from alignlab.methods.rlhf.rollout import (
     Responses,
     evaluate,
     generate,
     prompts_of,
     request_seeds,
-    verify_head,
 )
+from alignlab.methods.rlhf.sampler import verify_head
+from alignlab.models.language.actor_critic import ActorCritic
+from alignlab.models.language.lora import add_lora
 from tiny_policy import END, PAD, PlainBackend, Prompts, make_model
 
 # End and padding tokens inside prompts and responses are tokens like any other: rows are told apart by lengths alone.
@@ -92,9 +92,7 @@ def test_an_empty_prompt_and_one_that_is_too_long() -> None:
     sampling = Sampling(4, 1.0)
     with pytest.raises(ValueError, match="prompt 1 of a batch is empty"):
         generate(backend, [[3], []], [0, 1], sampling)
-    with pytest.raises(
-        ValueError, match=r"a prompt of 3 tokens and model.response_length=4 exceed the model's context of 6"
-    ):
+    with pytest.raises(ValueError, match=r"a prompt of 3 tokens and response_length=4 exceed the model's context of 6"):
         generate(backend, [[3, 4, 5]], [0], sampling, context=6)
     found = generate(backend, [[3], [4, 5]], [0, 1], sampling, context=6)
     assert [len(a) for a in found.responses] == [len(p) for p in found.logprobs]

@@ -17,9 +17,9 @@ class ScoreScale:
 
     def __init__(self, scale: Literal["none", "running"] = "none", clip: float | None = None) -> None:
         if scale not in ("none", "running"):
-            raise ValueError(f"model.score_scale={scale} is none of none, running")
+            raise ValueError(f"score_scale={scale} is none of none, running")
         if clip is not None and clip <= 0:
-            raise ValueError(f"model.score_clip={clip} must be positive")
+            raise ValueError(f"score_clip={clip} must be positive")
         self.scale, self.clip = scale, clip
         self.moments = torch.zeros(3, dtype=torch.float64)  # count, mean, sum of squares; where the scores are
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from alignlab.systems.rlhf.kl_controller import KlController
-from alignlab.systems.rlhf.score_scale import ScoreScale
+from alignlab.methods.rlhf.kl_controller import KlController
+from alignlab.methods.rlhf.score_scale import ScoreScale
 
 
 def test_fixed() -> None:
@@ -26,10 +26,10 @@ def test_adaptive_in_its_unit(unit: str, factor: float) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"coefficient": -1.0}, "model.kl.coefficient=-1.0"),
-        ({"coefficient": 0.0, "target": 6.0}, "model.kl.target needs model.kl.coefficient above 0"),
-        ({"unit": "word"}, "model.kl.unit=word is none of"),
-        ({"estimator": "k4"}, "model.kl.estimator=k4 is none of"),
+        ({"coefficient": -1.0}, "coefficient=-1.0"),
+        ({"coefficient": 0.0, "target": 6.0}, "target needs coefficient above 0"),
+        ({"unit": "word"}, "unit=word is none of"),
+        ({"estimator": "k4"}, "estimator=k4 is none of"),
     ],
 )
 def test_bad_settings(settings: dict, message: str) -> None:

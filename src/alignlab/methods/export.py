@@ -1,37 +1,37 @@
-"""What a language system leaves in `<run directory>/export/`: a whole model, or an adapter whose base lies somewhere else."""
+"""What a language method leaves in `<run directory>/export/`: a whole model, or an adapter whose base lies somewhere else."""
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from alignlab.models.language.lora import untied
+from alignlab.models.language.paths import origin_of
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def build_net(build: Callable[..., nn.Module], peft: Callable[..., nn.Module] | None, vocabulary: object) -> nn.Module:
-    """The net of a system: built for the vocabulary, with an adapter if there is to be one; remembers where its base lies on disk.
+    """The net of a method: built for the vocabulary, with an adapter if there is to be one.
 
-    Without that, or when an adapter was merged into the base, an export must hold the whole model. Raises ValueError for a quantised net without an adapter.
+    Raises:
+        ValueError: a quantised net without an adapter.
     """
     net = build(vocabulary=vocabulary)
-    path = getattr(build, "keywords", {}).get("path")
     if peft is None and quantised(net):
-        raise ValueError("model.net.quantization: quantised weights can't be trained; add model/peft=lora")
-    base = _unchanged_base(path, net) if path is not None else None
-    net = peft(net) if peft is not None else net
-    net.__dict__["_alignlab_base"] = base
-    return net
+        raise ValueError("quantization: quantised weights can't be trained; add an adapter, peft=lora")
+    return peft(net) if peft is not None else net
 
 
-def export_model(net: nn.Module, folder: Path, *, adapter: str = "policy") -> None:
+def export_model(net: nn.Module, folder: Path, *, adapter: str = "policy", whole: bool = False) -> None:
     """Writes a net in Hugging Face's format: the adapter alone where its base can be named, else everything merged.
 
     A training run goes on with the net afterwards: merging is undone.
+
+    Args:
+        whole: merged in any case.
     """
     from transformers.utils import logging
 
@@ -39,7 +39,7 @@ def export_model(net: nn.Module, folder: Path, *, adapter: str = "policy") -> No
     folder.mkdir(parents=True, exist_ok=True)
     if not hasattr(net, "peft_config"):
         net.save_pretrained(folder)
-    elif (base := net.__dict__.get("_alignlab_base")) is not None:
+    elif (base := origin_of(net)) is not None and not whole:
         _save_adapter(net, folder, adapter, base)
     else:
         merged = net.get_base_model()
@@ -70,16 +70,6 @@ def quantised(net: nn.Module) -> bool:
     return any(not parameter.is_floating_point() for parameter in net.parameters())
 
 
-def _unchanged_base(path: str, net: nn.Module) -> str | None:
-    """Absolute folder or hub id of a base that training starts from as it is; None if an adapter was merged into it."""
-    from alignlab.models.language.paths import resolve_model
-
-    base, adapter = resolve_model(path)
-    if adapter is not None and not hasattr(net, "peft_config"):
-        return None
-    return str(Path(base).resolve()) if Path(base).exists() else base
-
-
 def _adapted(net: nn.Module) -> list[nn.Module]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -88,14 +78,3 @@ def _adapted(net: nn.Module) -> list[nn.Module]:
 
 def _plain(key: str) -> str:
     return key.replace(".base_layer.", ".")
-
-
-class Exports:
-    """Mixed into a system: `export(folder)` as `callbacks.export` calls it on rank zero at the end of a run."""
-
-    net: nn.Module
-
-    @torch.no_grad()
-    def export(self, folder: Path) -> None:
-        """Writes model or adapter; the tokenizer is the callback's business."""
-        export_model(self.net, folder)

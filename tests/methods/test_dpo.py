@@ -1,22 +1,25 @@
-"""DpoSystem: log 2 at the start, the reference never moves, remembered or not, it learns, resumes with what it remembers."""
+"""DpoMethod: log 2 at the start, the reference never moves, remembered or not, it learns, resumes with what it remembers."""
 
 from functools import partial
 
 import pytest
 import torch
 
+from alignlab.methods.dpo import DpoMethod
+from alignlab.methods.language import response_log_probs
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.trunk import hidden_states
-from alignlab.systems.language.dpo import DpoSystem
+from alignlab.systems.choosing import system_of
+from alignlab.systems.method_system import MethodSystem
 from tiny_language import NET, OPTIM, WORDS, fit, preference_batch, validated
 
 LENGTHS = [8, 6, 7, 9, 5, 7]
 LORA = partial(add_lora, rank=4)
 
 
-def make(**settings) -> DpoSystem:
+def make(**settings) -> MethodSystem:
     torch.manual_seed(0)
-    return DpoSystem(NET, vocabulary=WORDS, optim=OPTIM, **settings)
+    return system_of(partial(DpoMethod, NET, **settings), vocabulary=WORDS, optim=OPTIM)
 
 
 @pytest.mark.parametrize("peft", [None, LORA])
@@ -41,7 +44,7 @@ def test_the_reference_never_moves(peft):
     before = system.reference_log_probs(batch, "train")
     fit(system, 10, [batch])
     torch.testing.assert_close(system.reference_log_probs(batch, "train"), before, rtol=1e-6, atol=1e-5)
-    assert not torch.allclose(system.log_probs(system.net, batch), before, atol=1e-2)
+    assert not torch.allclose(response_log_probs(system.net, batch), before, atol=1e-2)
     assert not any(name.startswith("_frozen") for name in system.state_dict())
 
 
@@ -57,6 +60,7 @@ def test_remembered_references_are_those_computed_and_texts_of_splits_are_told_a
     checkpoint: dict = {}
     system.on_save_checkpoint(checkpoint)
     other = make()
+    other.configure_model()
     other.on_load_checkpoint(checkpoint)
     assert other._known == system._known
 
@@ -70,7 +74,7 @@ def test_the_response_alone_counts():
         sum(logits[row, t - 1, batch.ids[row, t]] for t in range(3, length)).item()
         for row, length in enumerate(LENGTHS)
     ]
-    torch.testing.assert_close(system.log_probs(model, batch), torch.tensor(wanted), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(response_log_probs(model, batch), torch.tensor(wanted), rtol=1e-4, atol=1e-4)
 
 
 def test_validation_logs_means_and_changes_nothing():
@@ -85,13 +89,13 @@ def test_validation_logs_means_and_changes_nothing():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beta": 0.0}, r"model\.beta is 0\.0"),
-        ({"label_smoothing": 0.5}, r"model\.label_smoothing is 0\.5"),
+        ({"beta": 0.0}, r"beta is 0\.0"),
+        ({"label_smoothing": 0.5}, r"label_smoothing is 0\.5"),
         ({"kind": "cdpo"}, "cdpo and robust need it above 0"),
         ({"label_smoothing": 0.1}, "dpo and ipo don't take it"),
-        ({"kind": "ipo", "soft_labels": True}, r"model\.soft_labels=true"),
+        ({"kind": "ipo", "soft_labels": True}, r"soft_labels=true"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        make(**settings)
+        make(**settings).configure_model()

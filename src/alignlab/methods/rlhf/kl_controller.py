@@ -36,14 +36,14 @@ class KlController:
     ) -> None:
         if coefficient < 0 or horizon < 1 or (target is not None and target <= 0):
             raise ValueError(
-                f"model.kl.coefficient={coefficient} must not be negative, model.kl.target={target} and model.kl.horizon={horizon} must be positive"
+                f"coefficient={coefficient} must not be negative, target={target} and horizon={horizon} must be positive"
             )
         if target is not None and coefficient == 0:
-            raise ValueError("model.kl.target needs model.kl.coefficient above 0: a factor cannot raise it from 0")
+            raise ValueError("target needs coefficient above 0: a factor cannot raise it from 0")
         if estimator not in ("k1", "k2", "k3"):
-            raise ValueError(f"model.kl.estimator={estimator} is none of k1, k2, k3")
+            raise ValueError(f"estimator={estimator} is none of k1, k2, k3")
         if unit not in ("sequence", "token"):
-            raise ValueError(f"model.kl.unit={unit} is none of sequence, token")
+            raise ValueError(f"unit={unit} is none of sequence, token")
         self.coefficient, self.target, self.unit, self.horizon = coefficient, target, unit, horizon
         self.estimator, self.limit = estimator, limit
 

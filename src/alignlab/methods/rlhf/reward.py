@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from alignlab.losses.ppo import length_mask
+from alignlab.methods.rlhf.parts import micro_batches, sent
+from alignlab.methods.rlhf.reward_text import Renderer, RewardText, Scored
 from alignlab.models.language.actor_critic import ActorCritic
 from alignlab.models.language.lora import use
-from alignlab.models.language.paths import load_tokenizer, resolve_model
+from alignlab.models.language.paths import load_tokenizer, origin_of, resolve_model
 from alignlab.models.language.reward import RewardModel, load_reward_model, reward_head, score_with
-from alignlab.systems.rlhf.parts import micro_batches, sent
-from alignlab.systems.rlhf.reward_text import Renderer, RewardText, Scored
 
 REWARD = "reward"  # adapter
 
@@ -38,7 +38,7 @@ class Reward(Protocol):
 Function = Callable[[list[str], list[str]], Sequence[float]]
 
 
-def as_reward(reward: "str | Callable | Reward", key: str = "model.reward") -> Reward:
+def as_reward(reward: "str | Callable | Reward", key: str = "reward") -> Reward:
     """A reward from what a config can hold: a run directory, the dotted path of a function, a function, or a reward.
 
     A function takes the prompts and the responses as two lists of texts and returns one number for each. Raises ValueError for anything else.
@@ -57,7 +57,7 @@ def as_reward(reward: "str | Callable | Reward", key: str = "model.reward") -> R
 class FunctionReward:
     """Any Python function of prompts and responses."""
 
-    def __init__(self, function: Function, name: str | None = None, key: str = "model.reward") -> None:
+    def __init__(self, function: Function, name: str | None = None, key: str = "reward") -> None:
         self.function, self.key = function, key
         self.name = name or getattr(function, "__name__", type(function).__name__)
 
@@ -131,12 +131,10 @@ class AdapterReward:
             raise ValueError("a reward that is an adapter needs a policy with adapters: model/peft=lora")
         _, adapter = resolve_model(self.path)
         if adapter is None:
-            raise ValueError(
-                f"model.reward: {self.path} holds a whole model, no adapter; give its path itself as reward"
-            )
-        base, own = resolve_model(self.path)[0], net.model.__dict__.get("_alignlab_base")
+            raise ValueError(f"reward: {self.path} holds a whole model, no adapter; give its path itself as reward")
+        base, own = resolve_model(self.path)[0], origin_of(net.model)
         if own is not None and Path(base).exists() and Path(base).resolve() != Path(own).resolve():
-            raise ValueError(f"model.reward: the adapter of {self.path} belongs to {base}, the policy to {own}")
+            raise ValueError(f"reward: the adapter of {self.path} belongs to {base}, the policy to {own}")
         trained = [parameter for parameter in net.model.parameters() if parameter.requires_grad]
         net.model.load_adapter(adapter, adapter_name=REWARD)
         net.model.requires_grad_(False)
@@ -186,7 +184,7 @@ def verify_text(reward: ModelReward | AdapterReward, text: RewardText, path: str
             found, wanted = float(reward(said)), float(reward.of_ids([trained]))
             if abs(found - wanted) > 1e-3 * max(1.0, abs(wanted)):
                 raise ValueError(
-                    f"model.reward={path} reads rollouts otherwise than its training did: {said.contents[0]!r} with the answer {said.responses[0]!r} scores "
+                    f"reward={path} reads rollouts otherwise than its training did: {said.contents[0]!r} with the answer {said.responses[0]!r} scores "
                     f"{found:.4g} instead of {wanted:.4g}; both must have one chat template"
                 )
 

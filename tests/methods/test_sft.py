@@ -1,4 +1,4 @@
-"""SftSystem: the loss is the model's own, packing and rows don't matter, it learns, resumes bit for bit, exports."""
+"""SftMethod: the loss is the model's own, packing and rows don't matter, it learns, resumes bit for bit, exports."""
 
 from functools import partial
 
@@ -8,15 +8,17 @@ import torch
 from alignlab.data.language.batches import TokenStore
 from alignlab.data.language.batches import token_batch as batch_of
 from alignlab.data.language.rendering import Rendered
+from alignlab.methods.sft import SftMethod
 from alignlab.models.language.loading import load_language_model
 from alignlab.models.language.lora import add_lora
-from alignlab.systems.language.sft import SftSystem
+from alignlab.systems.choosing import system_of
+from alignlab.systems.method_system import MethodSystem
 from tiny_language import NET, OPTIM, WORDS, fit, token_batch, validated
 
 
-def make(**settings) -> SftSystem:
+def make(**settings) -> MethodSystem:
     torch.manual_seed(0)
-    return SftSystem(NET, vocabulary=WORDS, optim=OPTIM, **settings)
+    return system_of(partial(SftMethod, NET, **settings), vocabulary=WORDS, optim=OPTIM)
 
 
 def test_the_loss_is_that_of_transformers():
@@ -70,7 +72,6 @@ def test_lora_trains_the_adapter_alone_and_its_export_speaks_the_same(tmp_path):
     system.eval()
     wanted = system.log_probs(batch)
     system.export(tmp_path)  # from nothing: there is no base to name, the whole is merged
-    again = make()
-    again.net = load_language_model(str(tmp_path))
+    again = SftMethod(lambda vocabulary: load_language_model(str(tmp_path)), vocabulary=WORDS)
     torch.testing.assert_close(again.log_probs(batch), wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(system.log_probs(batch), wanted, rtol=1e-4, atol=1e-5)

@@ -3,7 +3,7 @@
 Legend: B responses of this process, T response tokens of the longest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from alignlab.distributed.collectives import reduce_mean
 from alignlab.losses.ppo import (
     MissingEnd,
-    ScorePosition,
     explained_variance,
     gae,
     masked_moments,
@@ -22,36 +21,28 @@ from alignlab.losses.ppo import (
     value_mask,
     whiten,
 )
+from alignlab.methods.rlhf.kl_controller import KlController
+from alignlab.methods.rlhf.minibatch import Experience
+from alignlab.methods.rlhf.on_policy import OnPolicyMethod
+from alignlab.methods.rlhf.reward import Function, Reward
+from alignlab.methods.rlhf.rollout import Trajectory
+from alignlab.methods.rlhf.score_scale import ScoreScale
 from alignlab.models.language.actor_critic import Critic
-from alignlab.systems.rlhf.kl_controller import KlController
-from alignlab.systems.rlhf.objective import Experience, Objective
-from alignlab.systems.rlhf.on_policy import OnPolicySystem
-from alignlab.systems.rlhf.reward import Function, Reward
-from alignlab.systems.rlhf.rollout import Trajectory
-from alignlab.systems.rlhf.score_scale import ScoreScale
-from alignlab.systems.rlhf.update import Update
-from alignlab.types.language import LanguageVocabulary
 
 
-class PpoSystem(OnPolicySystem):
-    """Trains a policy and its critic against a reward; see `OnPolicySystem` for what is not listed here.
+class PpoMethod(OnPolicyMethod):
+    """Trains a policy and its critic against a reward; see `OnPolicyMethod` for what is not listed here.
 
-    Parameters
-    ----------
-    objective
-        policy and value loss.
-    kl
-        KL penalty in the token rewards: coefficient, controller, estimator.
-    score_clip, score_scale
-        scores are clamped to +-score_clip after "running" division by their deviation so far; None and "none" leave them.
-    missing_end_penalty, missing_end
-        for responses that were cut: subtracted from the score, or instead of it.
-    score_position
-        token that the score is added to: the last one, or ("after_last") the place after it, as TRL has it.
-    gamma, lam
-        of the advantages.
-    whiten_rewards, whiten_advantages, unbiased_whitening
-        over all tokens of all ranks; rewards keep their mean.
+    Args:
+        net: as in `OnPolicyMethod`.
+        reward: as in `OnPolicyMethod`.
+        critic: "shared": a head on the policy's states; "separate": a trunk (with adapters an adapter) of its own.
+        kl: KL penalty in the token rewards: coefficient, controller, estimator.
+        score_clip, score_scale: scores are clamped to +-score_clip after "running" division by their deviation so far;
+            None and "none" leave them.
+        missing_end_penalty, missing_end: for responses that were cut: subtracted from the score, or instead of it.
+        gamma, lam: of the advantages.
+        whiten_rewards, whiten_advantages, unbiased_whitening: over all tokens of all ranks; rewards keep their mean.
     """
 
     def __init__(
@@ -59,51 +50,22 @@ class PpoSystem(OnPolicySystem):
         net: Callable[..., nn.Module],
         reward: str | Function | Reward,
         *,
-        peft: Callable[..., nn.Module] | None = None,
         critic: Critic = "shared",
-        vocabulary: LanguageVocabulary,
-        optim: Callable[..., dict],
-        objective: Objective | None = None,
-        update: Update | None = None,
         kl: KlController | None = None,
         score_clip: float | None = None,
         score_scale: Literal["none", "running"] = "none",
         missing_end_penalty: float | None = 1.0,
         missing_end: MissingEnd = "subtract",
-        score_position: ScorePosition = "last",
         gamma: float = 1.0,
         lam: float = 0.95,
         whiten_rewards: bool = False,
         whiten_advantages: bool = True,
         unbiased_whitening: bool = False,
-        judge: str | Function | Reward | None = None,
-        response_length: int = 53,
-        temperature: float = 1.0,
-        backend: Callable[..., Any] | None = None,
-        stop_ids: tuple[int, ...] = (),
-        seed: int = 0,
-        export_merged: bool = True,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            net,
-            reward,
-            peft=peft,
-            critic=critic,
-            vocabulary=vocabulary,
-            optim=optim,
-            objective=objective,
-            update=update,
-            judge=judge,
-            response_length=response_length,
-            temperature=temperature,
-            backend=backend,
-            stop_ids=stop_ids,
-            seed=seed,
-            score_position=score_position,
-            export_merged=export_merged,
-        )
         if critic == "none":
-            raise ValueError("model.critic=none: PPO needs a critic; model=grpo goes without")
+            raise ValueError("critic=none: PPO needs a critic; GRPO goes without")
+        super().__init__(net, reward, critic=critic, group_size=1, **settings)
         self.kl = kl or KlController()
         self.scale = ScoreScale(score_scale, score_clip)
         self.missing_end_penalty, self.missing_end = missing_end_penalty, missing_end
@@ -155,12 +117,11 @@ class PpoSystem(OnPolicySystem):
         per_token = per_sequence / max(metrics["objective/response_length"], 1e-9)
         self.kl.update(per_sequence=per_sequence, per_token=per_token, responses=responses)
 
-    def remembered(self) -> dict[str, Any]:
-        """The KL coefficient and the scores' moments."""
-        return {"kl": self.kl.state_dict(), "scale": self.scale.state_dict()}
+    def saved(self) -> dict[str, Any]:
+        """The KL coefficient and the scores' moments. Seeds are functions of the update's number: they need nothing."""
+        return {"rlhf": {"kl": self.kl.state_dict(), "scale": self.scale.state_dict()}}
 
-    def remember(self, state: dict[str, Any]) -> None:
-        """Take both back."""
-        if state:
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        if state := checkpoint.get("rlhf"):
             self.kl.load_state_dict(state["kl"])
             self.scale.load_state_dict(state["scale"])

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from alignlab.methods.grpo import GrpoMethod
+from alignlab.methods.rlhf.objective import Objective
+from alignlab.methods.rlhf.update import Update
 from alignlab.models.language.loading import pretrained
-from alignlab.systems.rlhf.grpo import GrpoSystem
-from alignlab.systems.rlhf.objective import Objective
-from alignlab.systems.rlhf.update import Update
+from alignlab.systems.choosing import system_of
+from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from recorder import Recorder
 from tiny_policy import VOCABULARY, Prompts, constant_rate, count_good, save_model, sgd, trainer
 
@@ -20,15 +22,14 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_model(tmp_path_factory.mktemp("policy"))
 
 
-def system(path: str, lr: float = 1e-2, **settings) -> GrpoSystem:
+def system(path: str, lr: float = 1e-2, **settings) -> OnPolicySystem:
     settings = {"response_length": 8, "group_size": 4} | settings
     reward = settings.pop("reward", count_good)
-    return GrpoSystem(
-        partial(pretrained, path=path), reward, vocabulary=VOCABULARY, optim=constant_rate(lr), **settings
-    )
+    method = partial(GrpoMethod, partial(pretrained, path=path), reward, **settings)
+    return system_of(method, vocabulary=VOCABULARY, optim=constant_rate(lr))
 
 
-def fit(found: GrpoSystem, folder: Path, steps: int, batch_size: int = 4) -> list[dict[str, float]]:
+def fit(found: OnPolicySystem, folder: Path, steps: int, batch_size: int = 4) -> list[dict[str, float]]:
     recorder = Recorder()
     trainer(folder, steps, callbacks=[recorder]).fit(found, datamodule=Prompts(batch_size))
     return recorder.rows
@@ -88,11 +89,11 @@ def test_equal_groups_teach_nothing(path: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"group_size": 1}, "model.group_size=1: model.kind=grpo compares at least 2"),
-        ({"kind": "ppo"}, "model.kind=ppo is none of"),
-        ({"overlong_margin": 9}, r"model.overlong_margin=9 must lie in 0..8"),
+        ({"group_size": 1}, "group_size=1: kind=grpo compares at least 2"),
+        ({"kind": "ppo"}, "kind=ppo is none of"),
+        ({"overlong_margin": 9}, r"overlong_margin=9 must lie in 0..8"),
     ],
 )
 def test_bad_settings(path: str, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        system(path, **settings)
+        system(path, **settings).configure_model()

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from alignlab.methods.export import build_net, export_model
 from torch.testing import assert_close
 
+from alignlab.methods.rlhf.reward import AdapterReward, ModelReward, Scored, as_reward
 from alignlab.models.language.actor_critic import ActorCritic
 from alignlab.models.language.loading import pretrained
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.reward import RewardModel
-from alignlab.systems.language.export import build_net, export_model
-from alignlab.systems.rlhf.reward import AdapterReward, ModelReward, Scored, as_reward
 from tiny_policy import END, VOCABULARY, make_tokenizer, save_model
 
 LORA = partial(add_lora, rank=4, alpha=8)

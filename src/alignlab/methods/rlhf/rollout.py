@@ -14,8 +14,8 @@ from torch import Tensor
 from alignlab.inference.backend import Backend, Request, Sampling
 from alignlab.losses.chunked_head import TokenStatistics, token_statistics
 from alignlab.losses.ppo import ScorePosition, length_mask
+from alignlab.methods.rlhf.parts import Lengths, Places, micro_batches, parts_of, sent
 from alignlab.models.language.actor_critic import ActorCritic
-from alignlab.systems.rlhf.parts import Lengths, Places, micro_batches, parts_of, sent
 from alignlab.types.language import PromptBatch
 
 
@@ -66,7 +66,7 @@ def generate(
             raise ValueError(f"prompt {number} of a batch is empty: a response needs at least one token before it")
         if context is not None and len(prompt) + sampling.max_new_tokens > context:
             raise ValueError(
-                f"a prompt of {len(prompt)} tokens and model.response_length={sampling.max_new_tokens} exceed the model's context of {context}"
+                f"a prompt of {len(prompt)} tokens and response_length={sampling.max_new_tokens} exceed the model's context of {context}"
             )
     requests = [Request(list(p), seed, sampling) for p, seed in zip(prompts, seeds, strict=True)]
     done = backend.generate(requests)
@@ -144,25 +144,3 @@ def _statistics(
 ) -> TokenStatistics:
     chosen = hidden.flatten(0, 1)[at.state]
     return token_statistics(chosen, head.weight, target, bias=head.bias, temperature=temperature, entropy=entropy)
-
-
-def sampler_error(t: Trajectory) -> Tensor:
-    """Mean difference between what the sampler and what the policy say about the sampled tokens, nats, ()."""
-    return torch.where(t.mask, t.sampled - t.logprob, 0.0).abs().sum() / t.length.sum()
-
-
-def verify_head(net: ActorCritic, ids: Tensor, tolerance: float) -> None:
-    """Compare our way to log-probabilities (trunk, then output layer, no mask) with the model's own forward pass.
-
-    Raises ValueError where a model does something between its trunk and its logits that we don't (soft caps, scales).
-    """
-    with torch.no_grad():
-        logits = net.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
-        wanted = logits[:, :-1].log_softmax(2).gather(2, ids[:, 1:, None]).flatten()
-        hidden = net.hidden(ids)[:, :-1].flatten(0, 1)
-        found = token_statistics(hidden, net.head.weight, ids[:, 1:].flatten(), bias=net.head.bias).logprob
-    worst = (wanted - found).abs().max().item()
-    if worst > tolerance:
-        raise ValueError(
-            f"{type(net.model).__name__} is not supported: its logits are more than its output layer (log-probabilities differ by {worst:.3g})"
-        )

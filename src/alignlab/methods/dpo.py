@@ -1,0 +1,166 @@
+"""Direct preference optimisation: DPO, cDPO, robust DPO and IPO, with the reference in the same model or computed beforehand.
+
+Legend: B texts, P pairs.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.distributed.collectives import all_gather, reduce_min, world_size
+from alignlab.losses.preference import DpoKind, DpoTerms, dpo
+from alignlab.methods.language import LanguageMethod, response_lengths, response_log_probs
+from alignlab.methods.method import WHOLE
+from alignlab.methods.step import Step, StepOutput
+from alignlab.models.language.lora import has_adapters, reference
+from alignlab.types.language import PreferenceBatch
+
+Split = Literal["train", "val"]
+
+
+class DpoMethod(LanguageMethod):
+    """Trains a policy on pairs so that it prefers what people prefer, relative to where it started.
+
+    Args:
+        net: builds the policy; its start is the reference. Under an adapter (`peft`) that is the same model with the adapter
+            off, else a frozen copy. See `LanguageMethod` for the rest.
+        kind: "dpo", "ipo", "cdpo" (needs label_smoothing) or "robust" (needs label_smoothing).
+        beta: of the KL penalty; for ipo its tau.
+        label_smoothing: of cdpo and robust, the share of pairs that are the wrong way round.
+        soft_labels: dpo and cdpo learn the raters' shares instead of certain preferences.
+        cache_reference: keeps the reference's log-probability of each text once it was computed; pairs from then on cost no
+            reference forward.
+
+    Raises:
+        ValueError: a setting is out of its range or has no meaning for this kind.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., nn.Module],
+        *,
+        kind: DpoKind = "dpo",
+        beta: float = 0.1,
+        label_smoothing: float = 0.0,
+        soft_labels: bool = False,
+        cache_reference: bool = True,
+        **settings: Any,
+    ) -> None:
+        if beta <= 0:
+            raise ValueError(f"beta is {beta}; it must be above 0")
+        if not 0 <= label_smoothing < 0.5:
+            raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 0.5")
+        if (label_smoothing > 0) != (kind in ("cdpo", "robust")):
+            raise ValueError(
+                f"label_smoothing={label_smoothing} with kind={kind}: cdpo and robust need it above 0, dpo and ipo don't take it"
+            )
+        if soft_labels and kind not in ("dpo", "cdpo"):
+            raise ValueError(f"soft_labels=true has no meaning for kind={kind}; use dpo or cdpo")
+        super().__init__(net, **settings)
+        self.kind, self.beta, self.label_smoothing, self.soft_labels = kind, beta, label_smoothing, soft_labels
+        self.cache_reference = cache_reference
+        # in a list: no part of the method, its checkpoint or its optimizer
+        self._frozen = [] if has_adapters(self.net) else [copy.deepcopy(self.net).requires_grad_(False).eval()]
+        self._known: dict[tuple[str, int], float] = {}
+        self._forget_new()
+
+    @torch.no_grad()
+    def reference_log_probs(self, batch: PreferenceBatch, split: Split) -> Tensor:
+        """Log-probabilities under the reference, (B,), from memory where all texts of the batches of all ranks are known.
+
+        Ranks decide together: a sharded policy is gathered by all of them or by none.
+        """
+        if self.cache_reference:
+            numbers = batch.index.tolist() if batch.numbers is None else batch.numbers
+            keys, device = [(split, i) for i in numbers], batch.ids.device
+            if self._knows(keys, device):
+                known = torch.tensor([self._known[key] for key in keys], dtype=torch.float32)
+                return known.to(device, non_blocking=True)
+        policy_was_training = self.net.training
+        self.net.eval()
+        if self._frozen:
+            answer = response_log_probs(self._frozen[0].to(batch.ids.device), batch)
+        else:
+            with reference(self.net):
+                answer = response_log_probs(self.net, batch)
+        self.net.train(policy_was_training)
+        if self.cache_reference:
+            if world_size() > 1:  # a text may come to another rank next time
+                keys, said = [(split, i) for i in all_gather(batch.index).tolist()], all_gather(answer)
+            else:
+                said = answer
+            self._new_keys += keys
+            self._new.append(said)
+            self._coming.update(keys)
+        return answer
+
+    def _knows(self, keys: list[tuple[str, int]], device: torch.device) -> bool:
+        """Whether the reference's answers to these texts are there, on all ranks."""
+        if here := all(key in self._known or key in self._coming for key in keys):
+            self._fetch()
+        return bool(reduce_min(torch.full((), float(here), device=device))) if world_size() > 1 else here
+
+    def _fetch(self) -> None:
+        """Brings new answers to the host, in one copy: what was said first counts."""
+        if self._new:
+            for key, value in zip(self._new_keys, torch.cat(self._new).tolist(), strict=True):
+                self._known.setdefault(key, value)
+        self._forget_new()
+
+    def _forget_new(self) -> None:
+        self._new_keys: list[tuple[str, int]] = []
+        self._new: list[Tensor] = []  # on the device, for these keys
+        self._coming: set[tuple[str, int]] = set()  # the same keys
+
+    def forward(self, batch: PreferenceBatch, step: Step = WHOLE) -> StepOutput:
+        """Mean over the pairs of the whole step, on all ranks."""
+        loss, first, second = self._terms(batch, "train")
+        share = step.share(batch, lambda each: len(each.first), equal_on_ranks=True)
+        metrics = {
+            "accuracy": (first > second).float().mean(),
+            "reward_margin": (first - second).mean(),
+            "chosen_reward": first.mean(),
+            "rejected_reward": second.mean(),
+        }
+        return StepOutput(loss.mean() * share, {name: value * share for name, value in metrics.items()})
+
+    def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
+        """Keeps loss and rewards of all pairs."""
+        self._validated.append(torch.stack(self._terms(batch, "val"), 1))
+        return {}
+
+    def summarise(self) -> dict[str, Tensor]:
+        """Means over all pairs of all ranks."""
+        loss, first, second = all_gather(torch.cat(self._validated)).unbind(1)
+        self._validated.clear()
+        accuracy = (first > second).float().mean()
+        return {"loss": loss.mean(), "accuracy": accuracy, "reward_margin": (first - second).mean()}
+
+    def saved(self) -> dict[str, Any]:
+        """What the reference said: computed again in other batches it could differ in the last digit."""
+        self._fetch()
+        return {"reference_log_probs": self._known}
+
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        self._known = checkpoint.get("reference_log_probs", {})
+        self._forget_new()
+
+    def _terms(self, batch: PreferenceBatch, split: Split) -> DpoTerms:
+        policy, before = response_log_probs(self.net, batch), self.reference_log_probs(batch, split)
+        lengths = response_lengths(batch, like=policy)
+        first, second = batch.first, batch.second
+        return dpo(
+            policy[first],
+            policy[second],
+            before[first],
+            before[second],
+            beta=self.beta,
+            kind=self.kind,
+            label_smoothing=self.label_smoothing,
+            share=batch.share.float() if self.soft_labels else None,
+            first_length=lengths[first],
+            second_length=lengths[second],
+        )

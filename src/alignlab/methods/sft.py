@@ -1,0 +1,48 @@
+"""Supervised fine-tuning: next-token prediction of the responses, LoRA or full.
+
+Legend: M predicted tokens of a batch.
+"""
+
+import torch
+from torch import Tensor
+
+from alignlab.distributed.collectives import all_gather
+from alignlab.losses.language_modelling import next_token_loss, token_log_probs
+from alignlab.methods.language import LanguageMethod
+from alignlab.methods.method import WHOLE
+from alignlab.methods.step import Step, StepOutput
+from alignlab.models.language.trunk import head_of, hidden_states
+from alignlab.types.language import TokenBatch
+
+
+class SftMethod(LanguageMethod):
+    """Trains a causal language model on responses: mean cross-entropy over their tokens on all ranks.
+
+    See `LanguageMethod` for the arguments.
+    """
+
+    def log_probs(self, batch: TokenBatch) -> Tensor:
+        """(M,) log-probabilities of the predicted tokens; the head computes these positions alone."""
+        packed = {"document": batch.document, "position": batch.position} if batch.packed else {}
+        hidden = hidden_states(self.net, batch.ids, **packed).flatten(0, 1)
+        return token_log_probs(hidden[batch.target - 1], head_of(self.net), batch.ids.flatten()[batch.target])
+
+    def forward(self, batch: TokenBatch, step: Step = WHOLE) -> StepOutput:
+        """Mean over the predicted tokens of the whole step, on all ranks."""
+        log_probs = self.log_probs(batch)
+        share = step.share(batch, lambda each: len(each.target))
+        return StepOutput(next_token_loss(log_probs, across_ranks=False) * share)
+
+    def validate(self, batch: TokenBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
+        """Keeps the sum of -log p and the number of tokens, for an exact mean."""
+        log_probs = self.log_probs(batch)
+        count = log_probs.new_full((), len(log_probs), dtype=torch.double)
+        self._validated.append(torch.stack([-log_probs.sum().double(), count]))
+        return {}
+
+    def summarise(self) -> dict[str, Tensor]:
+        """Loss in nats a token over all ranks, and its exponential."""
+        total = all_gather(torch.stack(self._validated).sum(0, keepdim=True)).sum(0)
+        self._validated.clear()
+        loss = total[0] / total[1]
+        return {"loss": loss.float(), "perplexity": loss.exp().float()}
