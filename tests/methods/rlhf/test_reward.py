@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from alignlab.methods.export import build_net, export_model
 from torch.testing import assert_close
 
+from alignlab.methods.export import build_net, export_model
 from alignlab.methods.rlhf.reward import AdapterReward, ModelReward, Scored, as_reward
 from alignlab.models.language.actor_critic import ActorCritic
 from alignlab.models.language.loading import pretrained

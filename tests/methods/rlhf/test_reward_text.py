@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from alignlab.methods.export import export_model
 from torch.testing import assert_close
 
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import built_in_tokenizer
+from alignlab.methods.export import export_model
 from alignlab.methods.ppo import PpoMethod
 from alignlab.methods.rlhf.reward import ModelReward
 from alignlab.methods.rlhf.reward_text import RewardText, Scored
