@@ -1,4 +1,4 @@
-"""Policies of `experiment=rlhf_movies` before an independent judge: score against KL, beside best-of-n; written to docs/benchmarks.md.
+"""Policies of `chain=rlhf_movies` before an independent judge: score against KL, beside best-of-n; written to docs/benchmarks.md.
 
     python benchmarks/rlhf_movies.py outputs/rlhf_movies/<time> [PPO=<run>] [GRPO=<run>] ... [--prompts 512] [--samples 32] [--device cuda] [--dry-run]
 
@@ -117,7 +117,7 @@ def curve(runs: dict[str, Path], mean: float, deviation: float) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("chain", type=Path, help="run directory of experiment=rlhf_movies")
+    parser.add_argument("chain", type=Path, help="run directory of chain=rlhf_movies")
     parser.add_argument("policies", nargs="*", help="NAME=RUN")
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument("--samples", type=int, default=32, help="n of best-of-n goes up to it, on the first prompts")
@@ -133,7 +133,7 @@ def main() -> None:
     text = f"""
 ## A better policy in the eyes of an independent judge
 
-`experiment=rlhf_movies`: a language model of 2.6 M parameters trained on reviews, a reward model, and a judge of another seed and split that no training sees.
+`chain=rlhf_movies`: a language model of 2.6 M parameters trained on reviews, a reward model, and a judge of another seed and split that no training sees.
 {arguments.prompts} held-out prompts, {LENGTH} tokens at most, temperature 1. Rise: of the judge's mean, in standard deviations of its scores of
 SFT's responses. Best of n: {arguments.samples} samples to each of {PICKED} prompts, picked by the reward model; KL is log n - (n - 1) / n.
 {hardware(arguments.device)}, torch {torch.__version__}, {date.today()}. Made by `python benchmarks/rlhf_movies.py`.

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from measuring import EXACT_MEMORY, check_device, device_option, write_section
 
 from alignlab.cost.memory import Counts, Strategy, counts, training_memory
-from alignlab.runs.train import build
+from alignlab.runs.building import build
 
 ROOT = Path(__file__).parent.parent
 PAGE, TABLE = ROOT / "docs" / "strategies.md", ROOT / "benchmarks" / "strategies.json"

@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-import alignlab.configs.check  # noqa: F401  resolvers of the configs; and whatever imports torchvision comes after the package
+import alignlab.configs.resolvers  # noqa: F401  and whatever imports torchvision comes after the package
+from alignlab.configs.command_line import arguments
 from tiny_run import REPOSITORY
 
 
@@ -30,7 +31,7 @@ def composed() -> Callable[..., DictConfig]:
 
     def make(*overrides: str, program: str = "train") -> DictConfig:
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            return compose(program, overrides=list(overrides))
+            return compose(program, overrides=arguments(overrides))
 
     return make
 
@@ -43,7 +44,7 @@ def prepared() -> Iterator[Callable[..., DictConfig]]:
     def make(run_dir: Path, *overrides: str, program: str = "train") -> DictConfig:
         run_dir.mkdir(parents=True, exist_ok=True)
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            cfg = compose(program, overrides=list(overrides), return_hydra_config=True)
+            cfg = compose(program, overrides=arguments(overrides), return_hydra_config=True)
         with open_dict(cfg):
             cfg.hydra.runtime.output_dir = str(run_dir)
             HydraConfig.instance().cfg = cfg.copy()

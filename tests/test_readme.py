@@ -8,6 +8,7 @@ import pytest
 from omegaconf import DictConfig
 
 from alignlab.configs import check as config
+from alignlab.runs import chain, kinds
 from pages import COMMANDS
 from tiny_run import REPOSITORY
 
@@ -25,10 +26,9 @@ def test_command(composed: Callable[..., DictConfig], page: str, words: list[str
         targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         assert {word for word in rest if "=" not in word} <= set(targets)
     elif program == "python" and rest[0] == "train.py":
-        check(composed, filled(rest[1:]))
+        check(composed, filled(rest[1:]), "train")
     elif program == "python" and rest[0] == "infer.py":
-        words = config.inference_arguments(filled(rest[1:]))
-        check(composed, words, "infer", config.InferenceRoot)
+        check(composed, filled(rest[1:]), "infer")
     elif program in ("python", "pytest"):
         for word in rest:
             assert not word.endswith(".py") or (REPOSITORY / word).exists(), f"{page}: {word} is not there"
@@ -45,15 +45,18 @@ def filled(words: list[str]) -> list[str]:
     return [re.sub(r"<[^>]*>", "something", word) for word in words if not word.startswith("resume=")]
 
 
-def check(
-    composed: Callable[..., DictConfig], words: list[str], program: str = "train", root: type = config.Root
-) -> None:
+def check(composed: Callable[..., DictConfig], words: list[str], program: str) -> None:
     words = words[: words.index("--cfg")] if "--cfg" in words else words
+    kind, words = kinds.typed(program, words, REPOSITORY / "conf")
     overrides = [word for word in words if not word.startswith("-")]
     if any(word in ("-m", "--multirun") for word in words):
         overrides = [word.split(",")[0] for word in overrides]  # the first of each list
     try:
-        config.check(composed(*overrides, program=program), root=root)
+        cfg = composed(*overrides, program=kind.name)
+        if kind is kinds.CHAIN:
+            chain.checked(cfg, Path("outputs/x"), REPOSITORY / "conf")
+        else:
+            config.check(cfg, root=kind.root)
     except config.ConfigError as error:
         unexpected = [problem for problem in error.problems if "has no value yet (???)" not in problem]
         if unexpected:

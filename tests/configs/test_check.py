@@ -11,6 +11,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.configs import check as config
+from alignlab.configs.command_line import inference_arguments
+from alignlab.configs.explain import explain
+from alignlab.configs.filling import filled
+from alignlab.configs.roots import InferenceRoot
 from alignlab.configs.signatures import NotFound, _imported, part_of, signature, signature_of
 from alignlab.runs import resuming
 from tiny_run import REPOSITORY
@@ -75,7 +79,7 @@ def test_what_hydra_refuses_is_explained_whole(composed: Compose) -> None:
     overrides = ["model=clipp", "data=null", "optim.lrr=3", "modle=clip", "model/nett=x", "trainer.max_steps=many"]
     with pytest.raises((HydraException, ValueError)) as caught:
         composed(*overrides)
-    found = config.explain(caught.value, overrides, REPOSITORY / "conf")
+    found = explain(caught.value, overrides, REPOSITORY / "conf")
     assert found[0].startswith("model=clipp: no such choice; did you mean clip? (choices: ")
     assert found[1].startswith("data=null: no such choice (choices: ")
     assert "model/nett: unknown group; did you mean model/net?" in found
@@ -87,12 +91,12 @@ def test_what_hydra_refuses_is_explained_whole(composed: Compose) -> None:
 def test_an_override_that_cannot_be_read(composed: Compose) -> None:
     with pytest.raises(HydraException) as caught:
         composed("optim.lr=[1")
-    assert len(config.explain(caught.value, ["optim.lr=[1"], REPOSITORY / "conf")) == 1
+    assert len(explain(caught.value, ["optim.lr=[1"], REPOSITORY / "conf")) == 1
 
 
 def test_resumed_takes_the_saved_config(composed: Compose, tmp_path) -> None:
     saved = composed("model=clip", "optim.lr=0.5", "data.batch_size=4")
-    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(saved, resolve=True))
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(filled(saved), resolve=True))
     overrides = [f"resume={tmp_path}", "trainer=cpu", "optim.warmup_steps=7"]
     cfg = resuming.resumed(composed(*overrides), overrides)
     assert (cfg.optim.lr, cfg.data.batch_size, cfg.optim.warmup_steps, cfg.trainer.accelerator) == (0.5, 4, 7, "cpu")
@@ -102,7 +106,9 @@ def test_resumed_takes_the_saved_config(composed: Compose, tmp_path) -> None:
 
 
 def test_a_requeued_run_goes_on(composed: Compose, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(composed("model=clip", "optim.lr=0.5"), resolve=True))
+    (tmp_path / "config.yaml").write_text(
+        OmegaConf.to_yaml(filled(composed("model=clip", "optim.lr=0.5")), resolve=True)
+    )
     monkeypatch.setenv("SLURM_NTASKS", "2")
     for restarts, checkpoint, resume in (("0", True, None), ("1", False, None), ("1", True, str(tmp_path))):
         monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
@@ -158,13 +164,13 @@ def test_help_and_errors_are_fast_and_without_torch() -> None:
 
 def test_inference_has_its_own_root(composed: Compose) -> None:
     words = ["model=outputs/sft", "task=score", "batch_size=4"]
-    assert config.inference_arguments(words) == ["model_path=outputs/sft", "task=score", "batch_size=4"]
-    config.check(composed(*config.inference_arguments(words), program="infer"), root=config.InferenceRoot)
+    assert inference_arguments(words) == ["model_path=outputs/sft", "task=score", "batch_size=4"]
+    config.check(composed(*inference_arguments(words), program="infer"), root=InferenceRoot)
     wrong = composed(
         "+bach_size=3", "dtype=float16", "sampling.stop=x", "task.overlap=no", "task=score", program="infer"
     )
     with pytest.raises(config.ConfigError) as caught:
-        config.check(wrong, root=config.InferenceRoot)
+        config.check(wrong, root=InferenceRoot)
     assert [problem.split(";")[0] for problem in caught.value.problems] == [
         "model_path: has no value yet (???)",
         "dtype: expects one of float32, bfloat16, got 'float16'",
@@ -178,7 +184,7 @@ def test_mistakes_on_a_command_line_of_inference(composed: Compose) -> None:
     words = ["backend=compild", "task=scor", "model_path=x", "smapling=greedy"]
     with pytest.raises(HydraException) as caught:
         composed(*words, program="infer")
-    found = config.explain(caught.value, words, REPOSITORY / "conf", program="infer", root=config.InferenceRoot)
+    found = explain(caught.value, words, REPOSITORY / "conf", program="infer", root=InferenceRoot)
     assert found[0].startswith("backend=compild: no such choice; did you mean compiled?")
     assert found[1].startswith("task=scor: no such choice; did you mean score?")
     assert found[2] == "smapling: unknown key; did you mean sampling?"
@@ -191,7 +197,7 @@ def test_a_group_set_to_null_is_one_line(composed: Compose, word: str) -> None:
     words = ["model=sft", word] if "/" in word else [word]
     with pytest.raises((HydraException, ValueError)) as caught:
         composed(*words)
-    found = config.explain(caught.value, words, REPOSITORY / "conf")
+    found = explain(caught.value, words, REPOSITORY / "conf")
     assert len(found) == 1 and found[0].startswith(word) and "\n" not in found[0]
 
 

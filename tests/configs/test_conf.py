@@ -7,6 +7,8 @@ import pytest
 from omegaconf import DictConfig
 
 from alignlab.configs import check as config
+from alignlab.configs.roots import InferenceRoot, Root
+from alignlab.runs import chain
 from tiny_run import REPOSITORY
 
 CONF = REPOSITORY / "conf"
@@ -15,7 +17,7 @@ PROGRAMS = {"backend", "prompt", "task", "sampling"}  # groups of infer.yaml
 MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
 
 
-def problems(cfg: DictConfig, root: type = config.Root) -> list[str]:
+def problems(cfg: DictConfig, root: type = Root) -> list[str]:
     """Problems but for values that only the user can know."""
     try:
         config.check(cfg, root=root)
@@ -29,7 +31,7 @@ def related(choice: Path) -> list[str]:
     return sorted(MODELS, key=lambda model: -len(model) if choice.name.startswith(model.split("_")[0]) else 0)
 
 
-@pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] not in PROGRAMS], ids=str)
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] not in (*PROGRAMS, "chain")], ids=str)
 def test_it_composes_and_passes(composed: Callable[..., DictConfig], choice: Path) -> None:
     override = f"{choice.parent}={choice.name}"
     if choice.parent.parts[0] == "model" and len(choice.parts) > 2:  # a part of a model: at least one model takes it
@@ -52,7 +54,12 @@ def test_it_composes_and_passes(composed: Callable[..., DictConfig], choice: Pat
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] in PROGRAMS], ids=str)
 def test_it_composes_and_passes_for_inference(composed: Callable[..., DictConfig], choice: Path) -> None:
     cfg = composed(f"{choice.parent}={choice.name}", program="infer")
-    assert problems(cfg, config.InferenceRoot) == []
+    assert problems(cfg, InferenceRoot) == []
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] == "chain"], ids=str)
+def test_all_stages_of_a_chain_compose_and_pass(composed: Callable[..., DictConfig], choice: Path) -> None:
+    chain.checked(composed(f"chain={choice.name}", program="chain"), Path("outputs/x"), CONF)
 
 
 def takes(model: str, part: str) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from alignlab.runs.train import load_system
+from alignlab.runs.building import load_system
 from tiny_run import REPOSITORY
 
 SHORT = ("trainer.max_steps=3", "trainer.val_check_interval=3", "data.batch_size=8")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from alignlab.configs.check import InferenceRoot, inference_arguments
+from alignlab.configs.command_line import inference_arguments
+from alignlab.configs.roots import InferenceRoot
 from alignlab.runs import infer as serve
 from alignlab.runs.resuming import resumed
 from served_model import write_language_model

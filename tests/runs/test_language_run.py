@@ -13,6 +13,7 @@ from alignlab.models.language.loading import load_language_model
 from alignlab.models.language.paths import load_tokenizer, resolve_model
 from alignlab.models.language.reward import load_reward_model
 from alignlab.runs import train as run
+from alignlab.runs.building import load_system
 
 Prepare = Callable[..., DictConfig]
 SMALL = (
@@ -67,6 +68,6 @@ def test_a_reward_run_exports_what_it_measured(prepared: Prepare, tmp_path: Path
     )
     model = load_reward_model(tmp_path)
     assert model.std.item() == pytest.approx(found.metrics["val/reward_std"], rel=0.5) and model.scale.item() != 1.0
-    system, data = run.load_system(tmp_path)
+    system, data = load_system(tmp_path)
     batch = next(iter(data.val_dataloader()))
     torch.testing.assert_close(model(batch.ids, batch.mask), system.net(batch.ids, batch.mask))

@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig
 
 from alignlab.runs import train as run
+from alignlab.runs.building import load_system
 from alignlab.systems.method_system import MethodSystem
 from tiny_run import REPOSITORY, TINY
 
@@ -70,7 +71,7 @@ def test_a_run_its_directory_and_its_repetition(
     shown = capsys.readouterr().out
     assert "val/loss" in shown and str(first / "samples" / "curves.png") in shown.replace("\n", "")
 
-    system, datamodule = run.load_system(first)
+    system, datamodule = load_system(first)
     best = torch.load(first / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert not system.training
     assert all(torch.equal(value, best[name]) for name, value in system.state_dict().items())
@@ -80,7 +81,7 @@ def test_a_run_its_directory_and_its_repetition(
     ids = saved["model"]["vocab"]
     ids["bee"], ids["cow"] = ids["cow"], ids["bee"]  # as if tokenizers had been trained otherwise then
     (first / "tokenizer" / "tokenizer.json").write_text(json.dumps(saved))
-    assert run.load_system(first)[1].tokenizer.get_vocab() == ids
+    assert load_system(first)[1].tokenizer.get_vocab() == ids
 
 
 def test_resume_goes_on_in_the_same_directory(prepared: Prepare, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from alignlab.runs import train as run
+from alignlab.configs.filling import filled
+from alignlab.runs.building import build, load_system
 from alignlab.tasks.pictures.subject import VisionLanguage
 from tiny_run import REPOSITORY
 
@@ -25,19 +26,17 @@ def write_run(folder: Path, model: str) -> Path:
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=[f"model={model}", *data])
     torch.manual_seed(0)
-    _, system = run.build(cfg)
+    _, system = build(cfg)
     system.configure_model()
     (folder / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": system.state_dict()}, folder / "checkpoints" / "last.ckpt")
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=False)
-    text = (folder / "config.yaml").read_text().replace("${choice:model}", model)
-    (folder / "config.yaml").write_text(text)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(filled(cfg)).replace("${choice:model}", model))
     return folder
 
 
 def load_subject(folder: Path) -> VisionLanguage:
     """What the door would hand to a task."""
-    return VisionLanguage(*run.load_system(folder), folder, batch_size=5)
+    return VisionLanguage(*load_system(folder), folder, batch_size=5)
 
 
 def write_pictures(

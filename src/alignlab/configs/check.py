@@ -5,73 +5,18 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alignlab.configs.filling import provided_at
+from alignlab.configs.roots import ALLOWED, PROVIDED, Root
 from alignlab.configs.signatures import NotFound, part_of, signature, signature_of
-from alignlab.launch.environment import agreed_name
 
-# Packages whose classes and functions a config may name.
-ALLOWED = ("alignlab", "torch", "torchvision", "lightning", "transformers", "torchmetrics", "timm", "peft")
-# What alignlab.runs.train hands over when it builds these nodes; they are neither missing nor to be set.
-PROVIDED: Mapping[str, frozenset[str]] = {
-    "model": frozenset({"vocabulary", "optim"}),
-    "trainer": frozenset({"callbacks", "logger", "default_root_dir"}),
-    "logger.*": frozenset({"save_dir"}),
-}
 _CONTROL = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 _PRIMITIVES = (bool, int, float, str)
-
-
-@dataclass
-class Root:
-    """The keys of a training run's config. Their names are a promise to users."""
-
-    model: dict  # the system: net, loss, method
-    data: dict
-    optim: dict
-    trainer: dict
-    callbacks: dict | None = None  # name -> callback; null drops one
-    logger: dict | None = None  # name -> logger; null drops one
-    seed: int = 0
-    run_name: str | int = "run"
-    resume: str | None = None  # a run directory to go on with
-    ckpt_path: str | None = None  # a checkpoint to start from, with its optimizer
-    objective: str | None = None  # the metric that a sweep optimises
-    stages: dict | None = None  # name -> overrides: several trainings in a row instead of one (stages.py)
-
-
-@dataclass
-class InferenceRoot:
-    """The keys of an inference run's config, equally a promise."""
-
-    task: dict
-    backend: dict | None = None  # how a language model is run
-    prompt: dict | None = None  # how a question is asked
-    sampling: dict | None = None  # how tokens are chosen
-    model_path: str | None = None  # hub id, folder or run directory; `model=` on the command line
-    adapter: str | None = None  # folder of a PEFT adapter
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    template: Literal["auto", "chat", "plain"] = (
-        "auto"  # the model's own chat template: where it has one, always, never
-    )
-    prompt_text: str | int | float | None = None  # one prompt
-    input: str | None = None  # a file of prompts
-    output: str | None = None  # where the run directory shall be
-    batch_size: int = 8  # prompts in the backend at a time
-    seed: int = 0
-    run_name: str | int = "infer"
-    resume: str | None = None  # a run directory: what it has answered is not asked again
 
 
 class ConfigError(ValueError):
@@ -81,34 +26,6 @@ class ConfigError(ValueError):
         self.problems = list(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__("\n".join([f"{count} in the config:", *(f"  {problem}" for problem in self.problems)]))
-
-
-def _run_dir(resume: str | None, run_name: str, output: str | None = None) -> str:
-    """Where a run writes: the directory it resumes, the one it is told, else a new one."""
-    return resume or output or f"outputs/{run_name}/{agreed_name()}"
-
-
-def _choice(group: str) -> str:
-    """What was chosen for a group on this command line."""
-    return HydraConfig.get().runtime.choices.get(group, "run") if HydraConfig.initialized() else "run"
-
-
-OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)  # cached: one time stamp a process
-OmegaConf.register_new_resolver("choice", _choice, replace=True)
-
-
-def _choices(group: str) -> str:
-    """What there is to choose from for a group, for --help."""
-    folder = Path(HydraConfig.get().runtime.config_sources[1].path) / group
-    return ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-
-
-OmegaConf.register_new_resolver("choices", _choices, replace=True)
-
-
-def inference_arguments(arguments: Sequence[str]) -> list[str]:
-    """A command line of infer.py with `model=x` as `model_path=x`: in this folder of configs Hydra takes `model` for a group."""
-    return [f"model_path={word[6:]}" if word.startswith("model=") else word for word in arguments]
 
 
 def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED, root: type = Root) -> None:
@@ -136,7 +53,7 @@ def _root_problems(cfg: DictConfig, root: type) -> Iterator[str]:
     hints = typing.get_type_hints(root)
     for key in cfg:
         if key not in hints:
-            yield f"{key}: unknown key{_nearest(str(key), hints)}"
+            yield f"{key}: unknown key{nearest(str(key), hints)}"
             continue
         value, problem = _value(cfg, key, str(key))
         if problem:
@@ -181,7 +98,7 @@ class _Checker:
             yield problem
         if found is None:
             return
-        given = self.provided_at(path)
+        given = provided_at(path, self.provided)
         yield from self.arguments(node, path, found, given)
         keys = {str(key): None for key in node if key not in _CONTROL and key in found.parameters}
         if not node.get("_partial_", False):
@@ -206,7 +123,7 @@ class _Checker:
             if key in given:
                 yield f"{where}: is filled in by the run itself; leave it out"
             elif key not in named and not anything:
-                yield f"{where}: unknown key{_nearest(str(key), named)} ({node['_target_']} takes {', '.join(named)})"
+                yield f"{where}: unknown key{nearest(str(key), named)} ({node['_target_']} takes {', '.join(named)})"
             else:
                 below = list(self.node(node, key, where))
                 yield from below
@@ -214,10 +131,6 @@ class _Checker:
                 if not problem and key in named and not _accepts(named[str(key)].annotation, value):
                     if not (value is None and named[str(key)].default is None):
                         yield f"{where}: expects {_text(named[str(key)].annotation)}, got {_shown(value)}"
-
-    def provided_at(self, path: str) -> frozenset[str]:
-        parent = path.rpartition(".")[0]
-        return frozenset(self.provided.get(path, ())) | frozenset(self.provided.get(f"{parent}.*", ()))
 
 
 def _found(target: str, path: str) -> tuple[inspect.Signature | None, str | None]:
@@ -227,7 +140,7 @@ def _found(target: str, path: str) -> tuple[inspect.Signature | None, str | None
     try:
         return signature(target), None
     except NotFound as error:
-        return None, f"{path}: {target} does not exist{_nearest(target.rsplit('.')[-1], error.names)}"
+        return None, f"{path}: {target} does not exist{nearest(target.rsplit('.')[-1], error.names)}"
     except Exception as error:  # a module that can't be imported here: say so, whatever the reason
         return None, f"{path}: {target} can't be imported ({type(error).__name__}: {error})"
 
@@ -296,63 +209,7 @@ def _shown(value: object) -> str:
     return f"{value!r}" if value is None or isinstance(value, _PRIMITIVES) else str(value)[:80]
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean x?` where a name is close to one of the names, else nothing."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def explain(
-    error: Exception, overrides: Sequence[str], config_dir: Path, program: str = "train", root: type = Root
-) -> list[str]:
-    """What is wrong with a command line that Hydra refused to compose: all of it, not just the first thing."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as unreadable:
-        where = getattr(unreadable, "override", None)
-        return [f"{where}: {line}" if where else line for line in str(unreadable).splitlines()[:1]]
-    problems, kept = [], []
-    for override in parsed:
-        if (config_dir / override.key_or_group).is_dir():
-            wrong = list(_wrong_choices(override, config_dir))
-            problems += wrong
-            kept += [] if wrong or override.is_sweep_override() else [override.input_line]
-        elif "/" in override.key_or_group:
-            groups = [str(d.relative_to(config_dir)) for d in config_dir.rglob("*") if d.is_dir()]
-            problems.append(f"{override.key_or_group}: unknown group{_nearest(override.key_or_group, groups)}")
-        elif not (override.is_delete() or override.key_or_group.startswith("hydra")):
-            kept += [f"++{line.lstrip('+')}" for line in _first_of(override)]
-    try:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(config_dir), version_base="1.3"):
-            check(compose(program, overrides=kept, return_hydra_config=False), root=root)
-    except ConfigError as found:
-        groups = [d.name for d in config_dir.iterdir() if d.is_dir()]
-        problems += [
-            p + (_nearest(p.split(":")[0], groups) if "unknown key" in p and "mean" not in p else "")
-            for p in found.problems
-        ]
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as other:
-        problems += [] if problems else str(other).splitlines()[:2]
-    told = error.__cause__ if isinstance(error.__cause__, ValueError) else error  # of a launcher's constructor, say
-    return problems or [line for line in str(told).splitlines() if line.strip()][:4]
-
-
-def _first_of(override: Override) -> list[str]:
-    """The override itself, or the first one of a sweep over a list; none of a sweep over an interval."""
-    if not override.is_sweep_override():
-        return [override.input_line or ""]
-    if not override.is_discrete_sweep():
-        return []
-    return [f"{override.key_or_group}={next(iter(override.sweep_string_iterator()))}"]
-
-
-def _wrong_choices(override: Override, config_dir: Path) -> Iterator[str]:
-    group = override.key_or_group
-    choices = sorted(file.stem for file in (config_dir / group).glob("*.yaml"))
-    value = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
-    for choice in value if isinstance(value, list) else [value]:
-        if choice is None and group in ("experiment", "debug"):
-            yield f"{group}=null: leave it out to have none"
-        elif choice not in choices:
-            shown = "null" if choice is None else choice
-            yield f"{group}={shown}: no such choice{_nearest(str(shown), choices)} (choices: {', '.join(choices)})"

@@ -17,9 +17,8 @@ class Clock:
 
 def peak_memory_bytes() -> int:
     """The most that was allocated on the GPU, or the most resident memory of this process where there is none."""
-    import torch  # here, so that a config error is recorded without it
-
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")  # a chain of runs, or a config error, is recorded without it
+    if torch is not None and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

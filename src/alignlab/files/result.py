@@ -2,9 +2,9 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from alignlab.files.writing import write_text
 
@@ -28,6 +28,17 @@ class Result:
     git_revision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     world_size: int = 1
+
+    @classmethod
+    def read(cls, run_dir: Path) -> Self | None:
+        """What a run has left; None if there is no result.json or none that can be read. Numbers that weren't finite are left out."""
+        try:
+            values = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
+            known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        except (OSError, ValueError, TypeError):
+            return None
+        known["metrics"] = {name: value for name, value in known.get("metrics", {}).items() if value is not None}
+        return cls(**known)
 
     def write(self, run_dir: Path) -> None:
         """Writes result.json; numbers that aren't finite become null."""

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -73,6 +74,41 @@ def run_jobs(
                 _kill(each.process)
         if inbox.received:
             raise Interrupted(inbox.received)
+
+
+def run_in_turn(command: Sequence[str], inbox: Inbox) -> int:
+    """Runs a program to its end; its output is this one's. A signal that the inbox gets is passed on and the program waited for.
+
+    Args:
+        inbox: open, and deferring signals.
+    Returns:
+        The exit code; negative: a signal's number.
+    """
+    process = subprocess.Popen(
+        command,
+        env=of_one_process(),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C in the terminal reaches it through this program alone
+        preexec_fn=die_with_parent,
+    )
+    told = False
+    try:
+        while process.poll() is None:
+            if inbox.received and not told:
+                told = True
+                with suppress(ProcessLookupError):
+                    process.send_signal(inbox.received)
+            time.sleep(LOOK)
+        _sweep_up(process)
+    finally:  # an error of this program, or Ctrl-C twice
+        _kill(process)
+    return process.returncode
+
+
+def this_program() -> list[str]:
+    """The command that has started this process, without its arguments."""
+    spec = sys.modules["__main__"].__spec__
+    return [sys.executable, *([str(Path(sys.argv[0]).resolve())] if spec is None else ["-m", spec.name])]
 
 
 def _environment(slot: int, gpus: int | None) -> dict[str, str]:

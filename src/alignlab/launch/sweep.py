@@ -10,10 +10,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from alignlab.files.result import Result
 from alignlab.files.writing import write_text
 from alignlab.launch.rank_watch import ended_how
 
 CONSOLE = "console.log"
+
+
+def quoted(value: object) -> str:
+    """A value in Hydra's grammar of overrides."""
+    if isinstance(value, int | float):
+        return str(value)
+    return "'" + re.sub(r"(\\*)('|$)", _escaped, str(value)) + "'"
+
+
+def _escaped(found: re.Match) -> str:
+    """A backslash counts only before a quote, be it the closing one."""
+    return found[1] * 2 + ("\\'" if found[2] else "")
 
 
 @dataclass(frozen=True)
@@ -30,9 +43,7 @@ class Job:
 
     def arguments(self) -> list[str]:
         """The command line of its run, which goes on if the directory holds a checkpoint."""
-        directory = (
-            "'" + re.sub(r"(\\*)'", r"\1\1\\'", str(self.directory)) + "'"
-        )  # a backslash counts only before a quote
+        directory = quoted(self.directory)
         found = [*self.overrides, f"hydra.run.dir={directory}", f"hydra.job.num={self.number}"]
         return [*found, f"resume={directory}"] if self.checkpoint.exists() else found
 
@@ -110,20 +121,19 @@ def finished(job: Job, code: int | None, seconds: float, stopped: bool = False) 
         seconds: since it was begun, for a job that can't tell itself.
         stopped: the sweep itself has stopped it.
     """
-    try:
-        result = json.loads((job.directory / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        result = {"status": "interrupted" if stopped else "failed", "reason": ended_how(code) + _last_line(job)}
-    if result["status"] == "ok" and code not in (0, None):
-        result |= {"status": "failed", "reason": f"after result.json: {ended_how(code)}"}
+    result = Result.read(job.directory)
+    if result is None:
+        result = Result("interrupted" if stopped else "failed", ended_how(code) + _last_line(job))
+    if result.status == "ok" and code not in (0, None):
+        result.status, result.reason = "failed", f"after result.json: {ended_how(code)}"
     return Row(
         job.number,
         " ".join(job.overrides),
-        result["status"],
-        result.get("reason"),
-        result.get("objective"),
-        result.get("steps", 0),
-        round(result.get("seconds") or seconds, 1),
+        result.status,
+        result.reason,
+        result.objective,
+        result.steps,
+        round(result.seconds or seconds, 1),
         str(job.directory),
     )
 

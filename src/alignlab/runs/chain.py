@@ -1,89 +1,232 @@
-"""Several trainings in a row from one command: `python train.py experiment=rlhf_movies`.
+"""A chain: several trainings in a row from one command, `python train.py chain=rlhf_movies`.
 
 Each stage is a training of its own in its own process and in a folder of the run directory, so that it can be looked at, resumed or repeated alone.
 """
 
-import json
 import signal
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from alignlab.cost.measured import Clock, peak_memory_bytes
-from alignlab.files.result import Result
-from alignlab.runs.record import git_revision, versions
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
-CONTROL = ("experiment", "stages", "hydra", "run_name", "objective")
+from alignlab.configs.check import ConfigError, check, nearest
+from alignlab.configs.command_line import arguments
+from alignlab.configs.explain import composed
+from alignlab.configs.filling import filled
+from alignlab.configs.roots import ChainRoot
+from alignlab.files.result import Result, Status
+from alignlab.files.writing import write_text
+from alignlab.launch import run_lock
+from alignlab.launch.environment import launch
+from alignlab.launch.processes import run_in_turn, this_program
+from alignlab.launch.rank_watch import ended_how
+from alignlab.launch.signals import Inbox, Interrupted
+from alignlab.launch.sweep import quoted
+from alignlab.runs.record import git_revision, recorded, versions
+from alignlab.runs.resuming import resumed, saved_config
 
 
-def run_stages(
-    stages: Mapping[str, Sequence[str] | None],
-    run_dir: Path,
-    command_line: Sequence[str],
-    program: Path,
-    *,
-    seed: int = 0,
-    objective: str | None = None,
-) -> Result:
-    """Runs the stages in order and leaves their metrics as `<stage>/<metric>` in the result.json of the run directory.
+class StageFailed(Exception):
+    """A stage has come to another end than a good one; its own error was already printed."""
 
-    Args:
-        stages: name -> overrides of `train.py`; `{run}` in them is the run directory. A stage that is None is left out.
-        command_line: overrides that all stages get besides, but for those that choose the stages themselves.
-        program: train.py.
-    Raises:
-        ValueError: a stage failed; its own error was already printed.
-        KeyboardInterrupt: a stage was interrupted.
+    def __init__(self, message: str, status: Status, exit_code: int) -> None:
+        super().__init__(message)
+        self.status, self.exit_code = status, exit_code
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a chain.
+
+    Attributes:
+        words: its overrides, in Hydra's grammar.
     """
-    clock = Clock()
-    result = Result(seed=seed, git_revision=git_revision(), versions=versions())
-    passed_on = [o for o in command_line if o.lstrip("+~").split("=")[0].split(".")[0] not in CONTROL]
-    try:
-        for name, overrides in stages.items():
-            if overrides is None:
-                continue
-            folder = run_dir / name
-            words = [override.replace("{run}", str(run_dir)) for override in overrides]
-            print(f"== {name}: {' '.join(words)}", flush=True)
-            code = _run([sys.executable, str(program), *words, *passed_on, f"hydra.run.dir={folder}"])
-            _take_over(result, name, folder, code)
+
+    name: str
+    folder: Path
+    words: tuple[str, ...]
+
+    @property
+    def done(self) -> bool:
+        found = Result.read(self.folder)
+        return found is not None and found.status == "ok"
+
+    @property
+    def begun(self) -> bool:
+        return (self.folder / "config.yaml").exists()
+
+    def arguments(self, goes_on: bool) -> list[str]:
+        """Its command line; one that has been begun resumes where the chain does."""
+        words = [*self.words, f"hydra.run.dir={quoted(self.folder)}"]
+        return [*words, f"resume={quoted(self.folder)}"] if goes_on and self.begun else words
+
+
+def checked(cfg: DictConfig, run_dir: Path, config_dir: Path) -> DictConfig:
+    """The chain's config, that of the chain it resumes with this command line on top; all its stages composed and checked.
+
+    Raises:
+        ConfigError: every problem of every stage, with its path as one would type it.
+    """
+    cfg = _resumed(filled(cfg, ChainRoot), run_dir)
+    check(cfg, root=ChainRoot)
+    problems = list(_misdirected(cfg))
+    found: dict[str, list[str]] = {}
+    todo = stages(cfg, run_dir)
+    for stage in todo:
+        for problem in _problems(stage, cfg, run_dir, config_dir):
+            found.setdefault(problem, []).append(stage.name)
+    for problem, names in found.items():  # what is wrong for all was typed for all
+        problems += [problem] if len(names) == len(todo) > 1 else [f"stages.{name}.{problem}" for name in names]
+    if problems:
+        raise ConfigError(problems)
+    return cfg
+
+
+def shown(cfg: DictConfig, config_dir: Path) -> DictConfig:
+    """The stages' configs by name, every default written out; of a directory that doesn't exist yet."""
+    run_dir = Path("{run}")
+    return OmegaConf.create(
+        {stage.name: filled(composed(arguments(stage.words), config_dir)) for stage in stages(cfg, run_dir)}
+    )
+
+
+def stages(cfg: DictConfig, run_dir: Path) -> list[Stage]:
+    """The stages in order, with the chain's words, those of the command line for all and those for them; the last of a key counts."""
+    found = []
+    for name, own in OmegaConf.to_container(cfg.stages).items():
+        if own is None:
+            continue
+        words = [_in_run(word, run_dir) for word in own]
+        words += [word for word in cfg.overrides if not _bare(word).startswith("stages.")]
+        words += [
+            word.replace(f"stages.{name}.", "", 1)
+            for word in cfg.overrides
+            if _bare(word).startswith(f"stages.{name}.")
+        ]
+        latest = {_bare(word).partition("=")[0]: word for word in words}
+        found.append(Stage(name, run_dir / name, tuple(latest.values())))
+    return found
+
+
+def chain(cfg: DictConfig) -> Result:
+    """Runs the stages of a checked config in order and leaves their metrics as `<stage>/<metric>` in the chain's result.json.
+
+    Raises:
+        StageFailed: what its name says; what comes after it isn't begun.
+        Interrupted: a signal asked for the end; the stage that ran has got it and has ended in order.
+        ValueError: the directory is in use, or the objective was never logged.
+    """
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    result = Result(git_revision=git_revision(), versions=versions())
+    with run_lock.held(run_dir), Inbox(_say) as inbox, recorded(result, run_dir, cfg):
+        inbox.deferred = True
+        (run_dir / "result.json").unlink(missing_ok=True)
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        for stage in stages(cfg, run_dir):
+            _run(stage, result, inbox, goes_on=cfg.resume is not None)
+        if cfg.objective is not None and cfg.objective not in result.metrics:
+            raise ValueError(
+                f"objective={cfg.objective} was never logged; there are {', '.join(sorted(result.metrics))}"
+            )
+        result.objective = None if cfg.objective is None else result.metrics[cfg.objective]
         result.status = "ok"
-        if objective is not None:
-            result.objective = result.metrics[objective]
-    except (ValueError, KeyboardInterrupt) as error:
-        result.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        result.reason = str(error) or "stopped by Ctrl-C"
-        raise
-    finally:
-        result.seconds = clock.seconds()
-        result.peak_memory_bytes = max(result.peak_memory_bytes, peak_memory_bytes())
-        result.write(run_dir)
     print(f"all stages done in {result.seconds:.0f} s: {run_dir}", flush=True)
     return result
 
 
-def _run(command: list[str]) -> int:
-    """Exit code of a process that gets this one's output; Ctrl-C reaches both and is waited for."""
-    process = subprocess.Popen(command)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+def _run(stage: Stage, result: Result, inbox: Inbox, goes_on: bool) -> None:
+    """Trains a stage unless that is done, and takes its numbers over."""
+    code = 0
+    if goes_on and stage.done:
+        print(f"== {stage.name} is there already", flush=True)
+    else:
+        words = stage.arguments(goes_on)
+        print(f"== {stage.name}: {' '.join(words)}", flush=True)
+        (stage.folder / "result.json").unlink(missing_ok=True)
+        code = run_in_turn([*this_program(), *words], inbox)
+    found = Result.read(stage.folder) or Result("failed", ended_how(code))
+    result.metrics |= {f"{stage.name}/{name}": value for name, value in found.metrics.items()}
+    result.steps += found.steps
+    result.seed = found.seed
+    result.peak_memory_bytes = max(result.peak_memory_bytes, found.peak_memory_bytes)
+    if inbox.received or found.status == "interrupted":
+        result.reason = f"stage {stage.name}: {found.reason or 'done'}"
+        raise Interrupted(inbox.received or (code - 128 if code > 128 else signal.SIGINT))
+    if code or found.status != "ok":
+        status = "failed" if found.status == "ok" else found.status
+        raise StageFailed(
+            f"stage {stage.name} {status}: {found.reason or ended_how(code)}", status, code if code > 0 else 1
+        )
 
 
-def _take_over(result: Result, name: str, folder: Path, code: int) -> None:
-    file = folder / "result.json"
-    found = (
-        json.loads(file.read_text(encoding="utf-8"))
-        if file.exists()
-        else {"status": "failed", "reason": f"exit code {code}"}
-    )
-    result.metrics |= {f"{name}/{key}": value for key, value in found.get("metrics", {}).items() if value is not None}
-    result.steps += found.get("steps", 0)
-    result.peak_memory_bytes = max(result.peak_memory_bytes, found.get("peak_memory_bytes", 0))
-    if found["status"] == "interrupted":
-        raise KeyboardInterrupt
-    if code or found["status"] != "ok":
-        raise ValueError(f"stage {name} {found['status']}: {found.get('reason')}")
+def _resumed(cfg: DictConfig, run_dir: Path) -> DictConfig:
+    if cfg.resume is None and launch().restarts and (run_dir / "config.yaml").exists():
+        cfg.resume = str(run_dir)
+    if cfg.resume is None:
+        return cfg
+    try:
+        saved = filled(saved_config(cfg.resume), ChainRoot)
+    except ValueError as error:
+        raise ConfigError([f"resume: {error}"]) from error
+    left_out = [name for name, words in cfg.stages.items() if words is None]
+    saved.stages.update(dict.fromkeys(left_out))
+    more = [word for word in cfg.overrides if word not in saved.overrides]
+    saved.overrides, saved.resume = [*saved.overrides, *more], cfg.resume
+    saved.objective = cfg.objective or saved.objective
+    return saved
+
+
+def _misdirected(cfg: DictConfig) -> Iterator[str]:
+    """Words of the command line that no stage gets."""
+    for word in cfg.overrides:
+        first, _, rest = _bare(word).partition("=")[0].partition(".")
+        if first == "experiment":
+            yield f"{word}: each stage has its own; change one with stages.<name>.experiment=..."
+        if first == "stages":
+            name = rest.partition(".")[0]
+            if cfg.stages.get(name) is None:
+                what = "is left out" if name in cfg.stages else f"no such stage{nearest(name, cfg.stages)}"
+                yield f"stages.{name}: {what} (stages: {', '.join(cfg.stages)})"
+
+
+def _problems(stage: Stage, cfg: DictConfig, run_dir: Path, config_dir: Path) -> Iterator[str]:
+    """What is wrong with a stage's command line, before anything runs; what earlier stages leave is taken to be there."""
+    if cfg.resume is not None and stage.done:
+        return
+    try:
+        words = arguments(stage.arguments(goes_on=cfg.resume is not None))
+        own = resumed(composed(words, config_dir), words)
+        check(filled(own))
+    except ConfigError as error:
+        yield from error.problems
+        return
+    names = list(cfg.stages)
+    before = {name for name in names[: names.index(stage.name)] if cfg.stages[name] is not None}
+    for key, value in _texts(OmegaConf.to_container(own, resolve=True)):
+        name = value.removeprefix(f"{run_dir}/").partition("/")[0] if value.startswith(f"{run_dir}/") else None
+        if name in names and name not in before and not (run_dir / name).exists():
+            yield f"{key}: stage {name} doesn't come before; set stages.{stage.name}.{key}=..."
+
+
+def _texts(node: object, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, str) and key != "resume":
+        yield key, node
+
+
+def _in_run(word: str, run_dir: Path) -> str:
+    key, _, value = word.partition("=")
+    return f"{key}={quoted(value.replace('{run}', str(run_dir)))}" if "{run}" in value else word
+
+
+def _bare(word: str) -> str:
+    return word.lstrip("+~")
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,8 +1,6 @@
 """Runs of inference: from a composed config to a run directory with predictions.jsonl and result.json."""
 
 import logging
-import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,19 +11,24 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.cost.measured import Clock, peak_memory_bytes
+from alignlab.configs.filling import filled
+from alignlab.configs.roots import InferenceRoot
+from alignlab.cost.measured import Clock
 from alignlab.files.result import Result
 from alignlab.files.writing import write_text
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.native.resident import resident_bytes
 from alignlab.inference.sampling import check
-from alignlab.launch.signals import Inbox, Interrupted
+from alignlab.launch.processes import this_program
+from alignlab.launch.signals import Inbox
+from alignlab.launch.sweep import quoted
 from alignlab.models.language.context import path_context
 from alignlab.models.language.paths import load_tokenizer
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
 from alignlab.prompting.zero_shot import ZeroShot
-from alignlab.runs.record import git_revision, show, versions
+from alignlab.runs.errors import cause
+from alignlab.runs.record import git_revision, recorded, show, versions
 from alignlab.tasks.job import Job, Subject, Task
 from alignlab.tasks.predictions import Predictions
 
@@ -44,13 +47,13 @@ def infer(cfg: DictConfig) -> Result:
     Raises:
         ValueError: the model, the backend or the input can't be what the config asks for.
     """
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    cfg, run_dir = filled(cfg, InferenceRoot), Path(HydraConfig.get().runtime.output_dir)
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
     torch.manual_seed(cfg.seed)
     predictions = Predictions(run_dir, resumed=cfg.resume is not None)  # first: nothing of another run is touched
-    with Inbox(), _recorded(result, run_dir):
+    with Inbox(), recorded(result, run_dir, cfg, log="infer.log", unit="item"):
         for name in ("transformers", "httpx", "huggingface_hub", "torchao", "torch.utils._pytree"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # their news are no business of the user
+            logging.getLogger(name).setLevel(logging.ERROR)  # what they report doesn't concern the user
         task: Task = _instantiated(cfg, "task")
         job, before = _job(cfg, run_dir, predictions), len(predictions.rows)
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -123,7 +126,7 @@ def _subject(cfg: DictConfig, task: Task) -> Iterator[object]:
         finally:
             backend.close()
     elif task.needs == "system":
-        from alignlab.runs.train import load_system  # lightning, timm and torchvision: only here
+        from alignlab.runs.building import load_system  # lightning, timm and torchvision: only here
         from alignlab.tasks.pictures.subject import VisionLanguage
 
         if cfg.model_path is None:
@@ -148,41 +151,15 @@ def _job(cfg: DictConfig, run_dir: Path, predictions: Predictions) -> Job:
         model=cfg.model_path,
         seed=cfg.seed,
         batch_size=cfg.batch_size,
-        program=(sys.executable, str(Path(sys.argv[0]).resolve())),
-        settings=[f"{key}={_quoted(cfg[key])}" for key in _PASSED if cfg[key] is not None],
+        program=this_program(),
+        settings=[f"{key}={quoted(cfg[key])}" for key in _PASSED if cfg[key] is not None],
     )
 
 
-def _quoted(value: object) -> str:
-    """A value in Hydra's grammar of overrides."""
-    return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "\\'") + "'"
-
-
 def _instantiated(cfg: DictConfig, key: str, **settings: object) -> object:
-    """A node's object, with settings that win over its own; the ValueError of a constructor comes out as it is."""
+    """A node's object, with settings that win over its own. Raises ValueError with the key for whatever its constructor raises."""
     try:
         return instantiate(cfg[key], _convert_="all", **settings)
     except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValueError):
-            raise cause from error
-        raise ValueError(f"{key}: {cause or error}") from error
-
-
-@contextmanager
-def _recorded(result: Result, run_dir: Path) -> Iterator[None]:
-    """Writes result.json, also when something fails or a signal (Ctrl-C, SIGTERM) ends it; a failure's traceback goes to infer.log."""
-    clock = Clock()
-    try:
-        yield
-    except (KeyboardInterrupt, Interrupted):
-        result.status, result.reason = "interrupted", f"stopped after {result.steps} items"
-        raise
-    except Exception as failure:
-        result.status, result.reason = "failed", f"{type(failure).__name__}: {failure}"
-        with (run_dir / "infer.log").open("a", encoding="utf-8") as file:
-            file.write("".join(traceback.format_exception(failure)))
-        raise
-    finally:
-        result.seconds, result.peak_memory_bytes = clock.seconds(), peak_memory_bytes()
-        result.write(run_dir)
+        inner = cause(error)
+        raise inner if isinstance(inner, ValueError) else ValueError(f"{key}: {inner}") from error

@@ -11,14 +11,16 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.configs.check import ConfigError, InferenceRoot, Root
+from alignlab.configs.check import ConfigError
+from alignlab.configs.filling import filled
+from alignlab.configs.roots import LAYOUT, InferenceRoot, Root
 from alignlab.launch.environment import launch
 
-SILENT = ("resume", "run_name")
+SILENT = ("resume", "run_name", "layout")
 # Patterns of dotted keys, for fnmatch: the first that fits decides.
 REFUSED: Mapping[type, Sequence[str]] = {
     Root: (
-        "optim._target_ optim.decay optim.layer_decay optim.lr_multipliers* stages* ckpt_path model._target_ model.queue_size model.pool "
+        "optim._target_ optim.decay optim.layer_decay optim.lr_multipliers* ckpt_path model._target_ model.queue_size model.pool "
         "model.critic* model.loss._target_ data._target_"
     ).split(),
     InferenceRoot: "task._target_".split(),
@@ -33,19 +35,6 @@ TAKEN: Mapping[type, Sequence[str]] = {
 }
 
 
-def arguments(words: Sequence[str]) -> list[str]:
-    """A command line that resumes, for Hydra: values of keys that the default model or data don't have are no mistake then."""
-    if not any(word.lstrip("+").startswith("resume=") and word not in ("resume=null", "resume=") for word in words):
-        return list(words)
-    return [f"++{word.lstrip('+')}" if _is_value(word) else word for word in words]
-
-
-def _is_value(word: str) -> bool:
-    key, equals, _ = word.partition("=")
-    key = key.lstrip("+")
-    return bool(equals) and "." in key and "/" not in key and not key.startswith(("~", "-", "hydra."))
-
-
 def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = None, root: type = Root) -> DictConfig:
     """The config of the run that `resume` names, with this command line's overrides on top; `cfg` itself without `resume`.
 
@@ -58,34 +47,52 @@ def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = No
         cfg.resume = str(run_dir)
     if cfg.get("resume") is None:
         return cfg
-    saved = saved_config(str(cfg.resume))
-    if saved is None:
-        raise ConfigError([f"resume: {cfg.resume} holds no config.yaml; name a run directory"])
-    found = _with_overrides(saved.copy(), cfg, overrides)
+    try:
+        saved = filled(saved_config(cfg.resume), root)
+    except ValueError as error:
+        raise ConfigError([f"resume: {error}"]) from error
+    found = _with_overrides(saved.copy(), filled(cfg, root), overrides)
     OmegaConf.update(found, "resume", cfg.resume, force_add=True)
     if problems := list(_refused(saved, found, root, str(cfg.resume))):
         raise ConfigError(problems)
     return found
 
 
-def saved_config(run_dir: str) -> DictConfig | None:
-    """config.yaml of a run directory. Raises ConfigError for one that can't be read."""
+def saved_config(run_dir: str | Path) -> DictConfig:
+    """config.yaml of a run directory.
+
+    Raises:
+        ValueError: there is none, it can't be read, or an earlier alignlab has written it.
+    """
     file = Path(run_dir) / "config.yaml"
     if not file.exists():
-        return None
+        raise ValueError(f"{run_dir} holds no config.yaml; name a run directory")
     try:
         saved = OmegaConf.load(file)
     except Exception as error:  # of YAML's many
-        raise ConfigError([f"resume: {file} can't be read ({' '.join(str(error).split())[:200]})"]) from error
+        raise ValueError(f"{file} can't be read ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(saved, DictConfig):
-        raise ConfigError([f"resume: {file} is no config"])
+        raise ValueError(f"{file} is no config")
+    if problem := earlier(saved, run_dir):
+        raise ValueError(problem)
     return saved
 
 
-def noted(saved: DictConfig | None, cfg: DictConfig) -> list[str]:
+def earlier(saved: Mapping[str, Any], place: str | Path) -> str | None:
+    """What to say of a config of another layout than this one's; None for one that can be used."""
+    layout = saved.get("layout", 1)
+    if layout == LAYOUT:
+        return None
+    if layout > LAYOUT:
+        return f"{place} was written by a later alignlab; use that one"
+    return (
+        f"{place} was written by an earlier alignlab (its modules have moved since): go on with that version (git_revision in "
+        "result.json), or take its weights alone: `alignlab convert safetensors RUN FILE`, then ckpt_path=FILE"
+    )
+
+
+def noted(saved: DictConfig, cfg: DictConfig) -> list[str]:
     """A line for every setting that a resumed run has changed: `optim.lr: 0.001 -> 0.25`."""
-    if saved is None:
-        return []
     return [
         f"{key}: {_shown(old)} -> {_shown(new)}" for key, (old, new) in changes(saved, cfg).items() if key not in SILENT
     ]

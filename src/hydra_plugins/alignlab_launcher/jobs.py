@@ -1,6 +1,5 @@
 """From Hydra's overrides to jobs, and from their rows back to what a sweeper expects; the same for all launchers."""
 
-import sys
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,10 +14,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from alignlab.configs import check as config
+from alignlab.configs.check import ConfigError
+from alignlab.configs.command_line import without_force
 from alignlab.launch import run_lock
+from alignlab.launch.processes import this_program
 from alignlab.launch.sweep import Job, Sweep, finished, objectives, prepared
-from alignlab.runs import resuming
+from alignlab.runs import kinds
 
 
 class SweepLauncher(Launcher):
@@ -107,8 +108,7 @@ class SweepJobs:
 
     def program(self) -> list[str]:
         """What comes between the interpreter and a job's own arguments."""
-        spec = sys.modules["__main__"].__spec__
-        return [str(Path(sys.argv[0]).resolve())] if spec is None else ["-m", spec.name]
+        return this_program()[1:]
 
     def _job(self, number: int, overrides: list[str]) -> tuple[Job, DictConfig]:
         cfg = self._context.config_loader.load_sweep_config(self._config, overrides)
@@ -118,12 +118,13 @@ class SweepJobs:
         HydraConfig.instance().set_config(cfg)
         directory = self.directory / str(cfg.hydra.sweep.subdir)
         HydraConfig.instance().cfg = before
-        return Job(number, tuple(each for each in overrides if not each.startswith("hydra.")), directory), cfg
+        words = tuple(without_force(each for each in overrides if not each.startswith("hydra.")))
+        return Job(number, words, directory), cfg
 
     def _check(self) -> None:
         """Raises ConfigError with the problems of all jobs, each once, with the swept values that cause it."""
         swept = {
-            override.get_key_element()
+            override.key_or_group
             for override in OverridesParser.create().parse_overrides(list(self._config.hydra.overrides.task))
             if override.is_sweep_override()
         }
@@ -133,13 +134,13 @@ class SweepJobs:
             with open_dict(task):
                 del task["hydra"]
             try:
-                config.check(resuming.resumed(task, job.overrides))
-            except config.ConfigError as error:
-                values = " ".join(each for each in job.overrides if each.partition("=")[0] in swept)
+                kinds.of(task).checked(task, job.overrides, job.directory)
+            except ConfigError as error:
+                values = " ".join(each for each in job.overrides if each.partition("=")[0].lstrip("+") in swept)
                 for problem in error.problems:
                     causes.setdefault(problem, values)
         if causes:
-            raise config.ConfigError([f"{what} ({values})" if values else what for what, values in causes.items()])
+            raise ConfigError([f"{what} ({values})" if values else what for what, values in causes.items()])
 
     def _open(self) -> None:
         earlier = Sweep.read(self.directory)

@@ -1,0 +1,87 @@
+"""Command lines as users type them, and as Hydra takes them."""
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from alignlab.launch.sweep import quoted
+
+# Hydra takes `model` for a group in this folder of configs, so infer.py's key has another name there.
+_TYPED, _KEY = "model", "model_path"
+# Root keys of a chain; all others are the stages'.
+_OF_CHAINS = ("hydra", "chain", "overrides", "run_name", "resume", "objective")
+
+
+def arguments(words: Sequence[str]) -> list[str]:
+    """A command line for Hydra that may set values which no file lists: the check knows what each part takes, and refuses the rest."""
+    return [f"++{word.lstrip('+')}" if _is_value(word) else word for word in words]
+
+
+def without_force(words: Iterable[str]) -> list[str]:
+    """The same back, for people to read and for a program that does it again."""
+    return [word.lstrip("+") if _is_value(word) else word for word in words]
+
+
+def _is_value(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    key = key.lstrip("+")
+    return bool(equals) and "." in key and not {"/", "@"} & set(key) and not key.startswith(("~", "-", "hydra."))
+
+
+def inference_arguments(words: Sequence[str]) -> list[str]:
+    """A command line of infer.py with its `model=x` under the name that its config has for it."""
+    return [f"{_KEY}={word[len(_TYPED) + 1 :]}" if word.startswith(f"{_TYPED}=") else word for word in words]
+
+
+def as_typed(text: str) -> str:
+    """A message of infer.py in the words of its users."""
+    return text.replace(_KEY, _TYPED)
+
+
+def chosen_chain(words: Sequence[str], config_dir: Path) -> list[str] | None:
+    """The words of a command line of train.py that is about a chain; None for one that trains a single run.
+
+    It is if it names a chain, be it as `experiment=`, or resumes a chain's directory.
+    """
+    chains = {file.stem for file in (config_dir / "chain").glob("*.yaml")}
+    named = [f"chain={word[11:]}" if word[:11] == "experiment=" and word[11:] in chains else word for word in words]
+    if any(word.startswith("chain=") for word in named):
+        return named
+    resumed = next((Path(word[7:].strip("'\"")) / "config.yaml" for word in words if word.startswith("resume=")), None)
+    is_chain = resumed is not None and resumed.is_file() and "\nstages:" in "\n" + resumed.read_text(encoding="utf-8")
+    return named if is_chain else None
+
+
+def chain_arguments(words: Sequence[str]) -> list[str]:
+    """A command line for a chain's config, which takes what is meant for the stages as one list of words.
+
+    A sweep over such words becomes one over lists: `seed=0,1` is `overrides=['seed=0'],['seed=1']`.
+    """
+    own = [word for word in words if _is_chains_own(word)]
+    choices = [_swept(word) for word in words if not _is_chains_own(word)]
+    if not choices:
+        return own
+    lists = (f"[{','.join(map(quoted, combination))}]" for combination in itertools.product(*choices))
+    return [*own, f"overrides={','.join(lists)}"]
+
+
+def _is_chains_own(word: str) -> bool:
+    key = word.lstrip("+~").partition("=")[0]
+    if "=" not in word and not word.startswith("~"):  # of Hydra's options
+        return True
+    first, *rest = re.split(r"[./]", key)
+    return first in _OF_CHAINS or (first == "stages" and len(rest) < 2)
+
+
+def _swept(word: str) -> list[str]:
+    """The words that a sweep over discrete values stands for."""
+    if "," not in word and "(" not in word:
+        return [word]
+    (override,) = OverridesParser.create().parse_overrides([word])
+    if not override.is_discrete_sweep():
+        return [word]
+    key = word.partition("=")[0]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]

@@ -1,0 +1,33 @@
+"""What `${...:...}` means in the files of conf/; importing this module tells Hydra."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from alignlab.launch.environment import agreed_name
+
+
+def config_dir() -> Path:
+    """The folder of configs that the running program composes from."""
+    return Path(next(source.path for source in HydraConfig.get().runtime.config_sources if source.provider == "main"))
+
+
+def _run_dir(resume: str | None, run_name: str, output: str | None = None) -> str:
+    """Where a run writes: the directory it resumes, the one it is told, else a new one."""
+    return resume or output or f"outputs/{run_name}/{agreed_name()}"
+
+
+def _choice(group: str) -> str:
+    """What was chosen for a group on this command line."""
+    return HydraConfig.get().runtime.choices.get(group, "run") if HydraConfig.initialized() else "run"
+
+
+def _choices(group: str) -> str:
+    """What there is to choose from for a group, for --help."""
+    return ", ".join(sorted(file.stem for file in (config_dir() / group).glob("*.yaml")))
+
+
+OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)  # cached: one time stamp a process
+OmegaConf.register_new_resolver("choice", _choice, replace=True)
+OmegaConf.register_new_resolver("choices", _choices, replace=True)

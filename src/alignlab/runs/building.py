@@ -1,0 +1,80 @@
+"""From a config to the objects of a run, and from a run directory back to a trained system."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning
+from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from alignlab.callbacks.keeping.checkpoint import ConfigInCheckpoint
+from alignlab.callbacks.keeping.seeding import SeedPerRank
+from alignlab.callbacks.keeping.spike_guard import SpikeGuard
+from alignlab.files.weights import load_into, read_file, weights_of
+from alignlab.files.writing import write_folder
+from alignlab.runs.resuming import saved_config
+from alignlab.systems.choosing import system_of
+
+
+def build(
+    cfg: DictConfig, trained_in: Path | None = None
+) -> tuple[lightning.LightningDataModule, lightning.LightningModule]:
+    """The data module, set up, and the system that fits it; a run directory that weights come from gives the tokenizer that it trained."""
+    datamodule = instantiate(cfg.data, _convert_="all")
+    if trained_in is not None and hasattr(datamodule, "reuse_tokenizer"):
+        datamodule.reuse_tokenizer(trained_in / "tokenizer")
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    optim = instantiate(cfg.optim, _convert_="all")
+    model = instantiate(cfg.model, _partial_=True, _convert_="all")
+    return datamodule, system_of(model, vocabulary=datamodule.vocabulary, optim=optim)
+
+
+def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytorch.Callback] = ()) -> lightning.Trainer:
+    """The trainer with its callbacks, `more` of them besides the config's, and loggers, writing to the run directory."""
+    callbacks = [instantiate(entry, _convert_="all") for entry in (cfg.callbacks or {}).values() if entry is not None]
+    callbacks.sort(
+        key=lambda callback: not isinstance(callback, SpikeGuard)
+    )  # takes steps back before others count them
+    callbacks += [SeedPerRank(cfg.seed), ConfigInCheckpoint(OmegaConf.to_container(cfg, resolve=True)), *more]
+    loggers = [
+        instantiate(entry, save_dir=str(run_dir), _convert_="all")
+        for entry in (cfg.logger or {}).values()
+        if entry is not None
+    ]
+    if str(cfg.trainer.get("precision")) in ("16-true", "transformer-engine-float16"):
+        raise ValueError(
+            f"trainer.precision={cfg.trainer.precision} can't train: in float16 Adam's eps and the squares of small gradients are 0;"
+            " take bf16-true, bf16-mixed or 16-mixed"
+        )
+    trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    return trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
+
+
+def load_system(run_dir: str | Path) -> tuple[lightning.LightningModule, lightning.LightningDataModule]:
+    """The trained system of a run directory, in eval mode on the CPU, and its data module, set up.
+
+    The weights are those of checkpoints/best.ckpt, or of last.ckpt where there is no best one.
+
+    Raises:
+        ValueError: no run directory, one without a checkpoint, or one of an earlier alignlab.
+    """
+    run_dir = Path(run_dir)
+    found = [file for name in ("best", "last") if (file := run_dir / "checkpoints" / f"{name}.ckpt").exists()]
+    if not found or not (run_dir / "config.yaml").exists():
+        raise ValueError(f"{run_dir} is no run directory with a checkpoint (config.yaml, checkpoints/last.ckpt)")
+    datamodule, system = build(saved_config(run_dir), run_dir)
+    system.configure_model()
+    load_into(
+        system, weights_of(read_file(found[0], "run directory"), found[0], "run directory"), found[0], "run directory"
+    )
+    return system.eval(), datamodule
+
+
+def save_tokenizer(datamodule: lightning.LightningDataModule, folder: Path) -> None:
+    """Writes the tokenizer to the run directory, unless it comes from there: another rank may be reading it."""
+    tokenizer = getattr(datamodule, "tokenizer", None)
+    if rank_zero_only.rank == 0 and tokenizer is not None:
+        if Path(getattr(tokenizer, "name_or_path", "")).resolve() != folder.resolve():
+            write_folder(folder, tokenizer.save_pretrained)

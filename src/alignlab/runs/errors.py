@@ -1,0 +1,70 @@
+"""Errors in the words of the command line: the user's own inside what Hydra and Lightning wrap around it, with the config's path."""
+
+import re
+import traceback
+from collections.abc import Iterator
+
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from alignlab.configs.signatures import signature
+
+
+def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseException:
+    """What went wrong. A part speaks of its own parameter (`batch_size is 0`); here it becomes `data.batch_size is 0`.
+
+    Args:
+        failure: whatever a run has ended with.
+        cfg: the run's config, to place an error that wasn't raised while Hydra built a node.
+    """
+    if isinstance(failure, InstantiationException) and failure.__cause__ is not None:
+        inner = cause(failure.__cause__)
+        return ValueError(_below(str(failure), str(inner))) if type(inner) is ValueError else inner
+    if isinstance(failure, SystemExit):
+        frames = traceback.extract_tb(failure.__traceback__)
+        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "something"
+        return ValueError(
+            f"{where} ended the program amid the run (SystemExit: {failure.code}); raise an error instead"
+        )
+    if type(failure).__name__ == "MisconfigurationException":  # Lightning's, which infer.py doesn't import
+        return ValueError(str(failure))
+    if type(failure) is ValueError and cfg is not None:
+        return ValueError(_placed(str(failure), cfg))
+    return failure
+
+
+def _below(wrapped: str, message: str) -> str:
+    """A constructor's message with the path of its node, which Hydra tells."""
+    where = wrapped.rpartition("full_key: ")[2].strip() if "full_key: " in wrapped else ""
+    if not where or message.startswith(f"{where.partition('.')[0]}."):  # a part that knows its path
+        return message
+    target, first = re.search(r"target '([\w.]+)'", wrapped), re.match(r"\w+\b(?!:)", message)
+    try:
+        own = bool(target and first and first[0] in signature(target[1]).parameters)
+    except Exception:  # a target without a signature
+        own = False
+    return f"{where}.{message}" if own else f"{where}: {message}"
+
+
+def _placed(message: str, cfg: DictConfig) -> str:
+    """A message that begins with `name=value` or `name is value`, with the path of the one key that has that name and value."""
+    said = re.match(r"(\w+)(?:=| is )('[^']*'|[^\s;,:]+)", message)
+    if said is None or said[1] in cfg:
+        return message
+    found = [
+        path for path, value in _leaves(cfg) if path.endswith(f".{said[1]}") and said[2] in (str(value), repr(value))
+    ]
+    return message if len(found) != 1 else found[0].removesuffix(said[1]) + message
+
+
+def _leaves(cfg: DictConfig) -> Iterator[tuple[str, object]]:
+    """Dotted path and value of all that is no node, interpolations resolved."""
+
+    def walk(node: object, path: str) -> Iterator[tuple[str, object]]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield from walk(value, f"{path}.{key}" if path else str(key))
+        else:
+            yield path, node
+
+    yield from walk(OmegaConf.to_container(cfg, resolve=True), "")

@@ -1,0 +1,82 @@
+"""The kinds of runs: what each composes from, what its config may hold, what does it."""
+
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from alignlab.configs.check import check
+from alignlab.configs.command_line import arguments, chain_arguments, chosen_chain, inference_arguments
+from alignlab.configs.filling import filled
+from alignlab.configs.resolvers import config_dir
+from alignlab.configs.roots import ChainRoot, InferenceRoot, Root
+from alignlab.files.result import Result
+from alignlab.runs import chain
+from alignlab.runs.resuming import resumed
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of run.
+
+    Attributes:
+        name: of its file in conf/.
+        root: dataclass of its config's root keys.
+        does: dotted name of what runs a checked config; imported when it is wanted, since it needs torch.
+        log: the file in the run directory that a traceback goes to.
+    """
+
+    name: str
+    root: type
+    does: str
+    log: str = "train.log"
+
+    def arguments(self, words: Sequence[str]) -> list[str]:
+        """A command line as typed, for Hydra."""
+        words = inference_arguments(words) if self.root is InferenceRoot else words
+        return arguments(chain_arguments(words) if self.root is ChainRoot else words)
+
+    def checked(self, cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> DictConfig:
+        """The composed config with the run that it resumes taken in, every default written out and nothing wrong with it.
+
+        Raises:
+            ConfigError: all that is wrong.
+        """
+        if self.root is ChainRoot:
+            return chain.checked(cfg, run_dir, config_dir())
+        cfg = filled(resumed(cfg, overrides, run_dir, self.root), self.root)
+        check(cfg, root=self.root)
+        return cfg
+
+    def shown(self, cfg: DictConfig) -> DictConfig:
+        """The composed config for `--cfg job`: every default written out, the stages of a chain as their configs."""
+        if self.root is ChainRoot:
+            return chain.shown(cfg, config_dir())
+        return filled(cfg, self.root)
+
+    def run(self, cfg: DictConfig) -> Result:
+        return pkgutil.resolve_name(self.does)(cfg)
+
+
+TRAIN = Kind("train", Root, "alignlab.runs.train:train")
+INFER = Kind("infer", InferenceRoot, "alignlab.runs.infer:infer", log="infer.log")
+CHAIN = Kind("chain", ChainRoot, "alignlab.runs.chain:chain")
+
+
+def typed(program: str, words: Sequence[str], configs: Path) -> tuple[Kind, list[str]]:
+    """What kind of run a command line asks for, and the line for Hydra.
+
+    Args:
+        program: train or infer.
+        configs: the folder conf/.
+    """
+    kind = {"train": TRAIN, "infer": INFER}[program]
+    chains = chosen_chain(words, configs) if kind is TRAIN else None
+    return (kind, kind.arguments(words)) if chains is None else (CHAIN, CHAIN.arguments(chains))
+
+
+def of(cfg: DictConfig) -> Kind:
+    """The kind of a composed config."""
+    return CHAIN if "stages" in cfg else INFER if "task" in cfg else TRAIN

@@ -1,0 +1,65 @@
+"""Which checkpoint a run begins from: the newest readable one of the run it resumes, another's with its optimizer, or bare weights."""
+
+import logging
+from pathlib import Path
+
+import lightning
+from omegaconf import DictConfig
+
+from alignlab.callbacks.keeping.checkpoint_folder import newest_readable
+from alignlab.callbacks.meters.metrics_csv import MetricsCsv
+from alignlab.files.result import Result
+from alignlab.files.weights import load_into, read_file, weights_of
+from alignlab.runs.resuming import earlier
+
+log = logging.getLogger(__name__)
+
+
+def checkpoint(
+    cfg: DictConfig, system: lightning.LightningModule, trainer: lightning.Trainer, result: Result
+) -> Path | None:
+    """The checkpoint that the trainer restores; bare weights are loaded here and leave it nothing to restore."""
+    if cfg.resume is None and cfg.ckpt_path is None:
+        return None
+    if cfg.resume is not None:
+        file = _resumed(Path(cfg.resume), trainer, result)
+        if file is not None or cfg.ckpt_path is None:  # else the run begins anew from where it began
+            return file
+    file = Path(cfg.ckpt_path)
+    if not file.exists():
+        raise ValueError(f"ckpt_path: there is no checkpoint {file}")
+    if file.is_dir():  # of a sharding strategy
+        return file
+    content = read_file(file, "ckpt_path")
+    if isinstance(content.get("config"), dict) and (problem := earlier(content["config"], file)):
+        raise ValueError(f"ckpt_path: {problem}")
+    weights = weights_of(content, file, "ckpt_path")
+    system.configure_model()
+    before = {name: value.shape for name, value in system.state_dict().items()}
+    load_into(system, weights, file, "ckpt_path")
+    if not (
+        isinstance(content.get("config"), dict) and content.get("optimizer_states")
+    ):  # none of ours, or weights alone
+        return None
+    saved, target = content["config"].get("optim", {}).get("_target_"), cfg.optim.get("_target_")
+    other = [name for name, value in weights.items() if name in before and value.shape != before[name]]
+    why = f"{', '.join(other)} had another shape" if other else f"it was {saved}" if saved != target else None
+    if why is None:
+        return file
+    result.notes.append(f"ckpt_path: the weights of {file} alone are taken, the optimizer begins anew: {why}")
+    log.warning(result.notes[-1])
+    return None
+
+
+def _resumed(run_dir: Path, trainer: lightning.Trainer, result: Result) -> Path | None:
+    """The newest readable checkpoint of a run directory; without any, the run begins anew. What was wrong with others is noted."""
+    file, complaints = newest_readable(run_dir / "checkpoints")
+    if file is None:
+        complaints = ["no checkpoint yet"]
+    if complaints:
+        result.notes.append(f"resume: {'; '.join(complaints)}: going on from {file.name if file else 'the beginning'}")
+        log.warning(result.notes[-1])
+        for logger in trainer.loggers:
+            if file is None and isinstance(logger, MetricsCsv):
+                logger.forget_after(0)
+    return file
