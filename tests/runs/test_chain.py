@@ -1,70 +1,191 @@
-"""Stages in a row: their order, what they get, what is left when one fails; every stage of an experiment composes."""
+"""Chains: whom a word of the command line reaches, what is refused before the first stage, signals, resuming, one result."""
 
 import json
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from alignlab.configs import check as config
-from alignlab.runs.chain import run_stages
-from tiny_run import REPOSITORY
+from alignlab.configs.check import ConfigError
+from alignlab.files.result import Result
+from alignlab.launch import run_lock
+from alignlab.runs import chain, kinds
+from running import alive, end, result_of, until
+from tiny_run import REPOSITORY, TINY
 
-# A program in the place of train.py: notes its command line and leaves the result that its first override asks for.
-PROGRAM = """
-import json, pathlib, sys
-words = sys.argv[1:]
-folder = pathlib.Path(next(w for w in words if w.startswith("hydra.run.dir=")).partition("=")[2])
-folder.mkdir(parents=True)
-(folder / "words.json").write_text(json.dumps(words))
-status = words[0].partition("=")[2]
-(folder / "result.json").write_text(json.dumps({"status": status, "reason": "why", "metrics": {"val/loss": 1.5, "nan": None}, "steps": 3}))
-sys.exit(0 if status == "ok" else 2)
+CONF = REPOSITORY / "conf"
+# A program in the place of train.py's runs, with a chain's parent in front: notes its words, waits where `do=wait` says so.
+STAGE = """
+import json, os, pathlib, signal, sys, time
+words = dict(w.lstrip("+").split("=", 1) for w in sys.argv[1:])
+folder = pathlib.Path(words["hydra.run.dir"].strip("'"))
+folder.mkdir(parents=True, exist_ok=True)
+result = {"status": "ok", "reason": None, "metrics": {"val/loss": 1.5, "nan": None}, "steps": 3, "seed": 7}
+def stop(number, _):
+    left(dict(result, status="interrupted", reason=f"{signal.Signals(number).name} at step 3"), 128 + number)
+def left(result, code):
+    (folder / "result.json").write_text(json.dumps(result))
+    os._exit(code)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, stop)
+(folder / "config.yaml").write_text("")
+(folder / "words.json").write_text(json.dumps([os.getpid(), *sys.argv[1:]]))
+if words.get("do") == "wait" and "resume" not in words:
+    time.sleep(120)
+if words.get("do") == "fail":
+    left(dict(result, status="failed", reason="why"), 2)
+left(result, 0)
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from alignlab.runs import chain, kinds, program
+chain.this_program = lambda: [sys.executable, sys.argv[0] + ".stage"]
+chain._problems = lambda *_: ()  # its stages are none of ours
+program.main("train", Path({conf!r}))
 """
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    file = tmp_path / "program.py"
-    file.write_text(PROGRAM)
-    return file
+def checked(composed: Callable[..., DictConfig], *words: str) -> dict[str, tuple[str, ...]]:
+    """The words of each stage of a command line of train.py."""
+    kind, words = kinds.typed("train", words, CONF)
+    assert kind is kinds.CHAIN
+    cfg = chain.checked(composed(*words, program="chain"), Path("outputs/x"), CONF)
+    return {stage.name: stage.words for stage in chain.stages(cfg, Path("outputs/x"))}
 
 
-def test_stages_run_in_order_with_the_command_line_and_leave_one_result(program: Path, tmp_path: Path) -> None:
-    stages = {"one": ["status=ok"], "none": None, "two": ["status=ok", "from={run}/one"]}
-    line = ["experiment=x", "seed=3", "+data.a=1", "stages.none=null", "run_name=z", "hydra.run.dir=here"]
-    result = run_stages(stages, tmp_path / "run", line, program, objective="two/val/loss")
-    words = json.loads((tmp_path / "run" / "two" / "words.json").read_text())
+def test_words_for_all_for_one_and_a_stage_left_out(composed: Callable[..., DictConfig]) -> None:
+    line = ("experiment=rlhf_movies", "seed=3", "trainer=cpu", "stages.judge=null", "run_name=z", "hydra.run.dir=here")
+    found = checked(
+        composed, *line, "stages.ppo.model.kl.coefficient=0.1", "stages.ppo.trainer=ddp", "stages.ppo.model.judge=null"
+    )
+    assert list(found) == ["sft", "reward", "dpo", "ppo"]
+    assert found["sft"] == ("experiment=rlhf_movies_sft", "seed=3", "trainer=cpu")
+    assert found["dpo"][1] == "model.net.path='outputs/x/sft'"
+    assert {"trainer=ddp", "model.kl.coefficient=0.1", "model.judge=null"} <= set(found["ppo"])
+    assert "trainer=cpu" not in found["ppo"], "the last word of a key counts"
+
+
+def test_all_problems_of_all_stages_at_once(composed: Callable[..., DictConfig]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        checked(composed, "chain=rlhf_movies", "stages.ppo.model.kl.coeficient=1", "stages.dpo.model.betta=1", "trainer.max_steps=many",
+                "stages.pppo.seed=1", "stages.reward=null", "stages.sft.trainer=dpd")  # fmt: skip
+    found = refused.value.problems
+    assert any(p.startswith("stages.ppo.model.kl.coeficient: unknown key; did you mean coefficient?") for p in found)
+    assert any(p.startswith("stages.dpo.model.betta: unknown key; did you mean beta?") for p in found)
+    assert "trainer.max_steps: expects int, got 'many'" in found, "what was typed for all is said once"
+    assert any(p.startswith("stages.pppo: no such stage; did you mean ppo?") for p in found)
+    assert any(p.startswith("stages.sft.trainer=dpd: no such choice; did you mean ddp?") for p in found)
+    assert "stages.ppo.model.reward: stage reward doesn't come before; set stages.ppo.model.reward=..." in found
+
+
+def test_a_sweep_over_what_stages_get() -> None:
+    _, words = kinds.typed("train", ["-m", "chain=rlhf_movies", "seed=0,1", "stages.ppo.trainer=cpu"], CONF)
     assert words == [
-        "status=ok",
-        f"from={tmp_path}/run/one",
-        "seed=3",
-        "+data.a=1",
-        f"hydra.run.dir={tmp_path}/run/two",
+        *("-m", "chain=rlhf_movies"),
+        "overrides=['seed=0','stages.ppo.trainer=cpu'],['seed=1','stages.ppo.trainer=cpu']",
     ]
-    written = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert written["status"] == "ok" and written["metrics"] == {"one/val/loss": 1.5, "two/val/loss": 1.5}
-    assert written["steps"] == 6 and result.objective == 1.5 and not (tmp_path / "run" / "none").exists()
 
 
-def test_a_failed_stage_ends_the_run_and_is_named(program: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stage one failed: why"):
-        run_stages({"one": ["status=failed"], "two": ["status=ok"]}, tmp_path / "run", [], program)
-    written = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert written["status"] == "failed" and written["reason"] == "stage one failed: why"
-    assert not (tmp_path / "run" / "two").exists()
-    with pytest.raises(KeyboardInterrupt):
-        run_stages({"one": ["status=interrupted"]}, tmp_path / "again", [], program)
-    assert json.loads((tmp_path / "again" / "result.json").read_text())["status"] == "interrupted"
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """`start(*words)`: a chain of two stages in a process, told what each of them shall do."""
+    (tmp_path / "parent.py").write_text(PARENT.format(conf=str(CONF)))
+    (tmp_path / "parent.py.stage").write_text(STAGE)
+    begun: list[subprocess.Popen] = []
+
+    def run(*words: str) -> subprocess.Popen:
+        first = ["chain=rlhf_movies", f"hydra.run.dir={tmp_path}/run"] if not any("resume=" in w for w in words) else []
+        left_out = [f"stages.{name}=null" for name in ("judge", "dpo", "ppo")] if first else []
+        with (tmp_path / "console.log").open("ab") as console:
+            begun.append(
+                subprocess.Popen(
+                    [sys.executable, str(tmp_path / "parent.py"), *first, *left_out, *words],
+                    cwd=tmp_path,
+                    stdout=console,
+                    stderr=console,
+                    start_new_session=True,
+                )  # fmt: skip
+            )
+        return begun[-1]
+
+    yield run
+    end(*begun)
 
 
-def chained() -> list[Path]:
-    files = sorted((REPOSITORY / "conf" / "experiment").glob("*.yaml"))
-    return [file for file in files if "stages" in OmegaConf.load(file)]
+def words_of(folder: Path) -> list:
+    return json.loads((folder / "words.json").read_text())
 
 
-@pytest.mark.parametrize("file", chained(), ids=lambda file: file.stem)
-def test_every_stage_composes(composed: Callable[..., DictConfig], file: Path) -> None:
-    for overrides in OmegaConf.load(file).stages.values():
-        config.check(composed(*(word.replace("{run}", "outputs/x") for word in overrides)))
+@pytest.mark.distributed
+def test_stages_run_in_order_and_leave_one_result(start: Callable[..., subprocess.Popen], tmp_path: Path) -> None:
+    assert start("seed=3", "objective=reward/val/loss", "stages.sft.data.a=1").wait(300) == 0
+    run = tmp_path / "run"
+    assert words_of(run / "sft")[1:] == [
+        *("experiment=rlhf_movies_sft", "seed=3", "data.a=1", f"hydra.run.dir='{run}/sft'"),
+    ]
+    written = result_of(run)
+    assert written["status"] == "ok" and written["metrics"] == {"sft/val/loss": 1.5, "reward/val/loss": 1.5}
+    assert (written["steps"], written["objective"], written["seed"]) == (6, 1.5, 7)
+    assert not (run / "ppo").exists() and not (run / run_lock.FILE).exists()
+
+
+@pytest.mark.distributed
+def test_a_failed_stage_ends_the_chain_with_its_code(start: Callable[..., subprocess.Popen], tmp_path: Path) -> None:
+    assert start("+stages.sft.do=fail").wait(300) == 2
+    written = Result.read(tmp_path / "run")
+    assert (written.status, written.reason) == ("failed", "StageFailed: stage sft failed: why")
+    assert not (tmp_path / "run" / "reward").exists()
+    assert "error: stage sft failed: why" in (tmp_path / "console.log").read_text()
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_reaches_the_stage_and_the_chain_goes_on_there(
+    start: Callable[..., subprocess.Popen], tmp_path: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    parent = start("+stages.reward.do=wait")
+    until(lambda: (run / "reward" / "words.json").exists(), parent)
+    child = words_of(run / "reward")[0]
+    os.kill(parent.pid, number)
+    assert parent.wait(60) == 128 + number and not alive(child)
+    written = result_of(run)
+    assert (written["status"], written["reason"]) == ("interrupted", f"stage reward: {number.name} at step 3")
+    assert written["metrics"] == {"sft/val/loss": 1.5, "reward/val/loss": 1.5}
+    before = words_of(run / "sft")
+    assert start(f"resume={run}").wait(300) == 0
+    assert words_of(run / "sft") == before, "what is done isn't done again"
+    assert words_of(run / "reward")[-1] == f"resume='{run}/reward'" and result_of(run)["status"] == "ok"
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_a_chain_of_real_trainings(tmp_path: Path) -> None:
+    stages = "stages={one: [model=clip], two: ['ckpt_path={run}/one/checkpoints/last.ckpt']}"
+    words = [
+        "chain=rlhf_movies",
+        "stages.sft=null",
+        "stages.reward=null",
+        "stages.judge=null",
+        "stages.dpo=null",
+        "stages.ppo=null",
+    ]
+    words += [
+        f"+{stages}",
+        *TINY,
+        "trainer.max_steps=2",
+        "stages.two.trainer.max_steps=3",
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+    done = subprocess.run(
+        [sys.executable, "train.py", *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    assert result_of(tmp_path / "run" / "two")["steps"] == 3
+    assert result_of(tmp_path / "run")["metrics"]["two/val/loss"] > 0
