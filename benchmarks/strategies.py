@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from measuring import EXACT_MEMORY, check_device, device_option, write_section
 
 from alignlab.cost.memory import Counts, Strategy, counts, training_memory
+from alignlab.files.result import Result
 from alignlab.runs.building import build
 
 ROOT = Path(__file__).parent.parent
@@ -68,12 +69,12 @@ def run(case: str, precision: str, device: str) -> dict[str, float]:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{case}: {done.stderr.strip().splitlines()[-1]}")
-        result = json.loads((Path(folder) / "result.json").read_text())
-    metrics = result["metrics"]
+        result = Result.read(Path(folder))
+    metrics = result.metrics
     return {
         "tensors": metrics["memory/tensor_bytes"],
         "peak": metrics["memory/peak_bytes"],
-        "seconds": JOINT_BATCH / result["samples_per_second"],
+        "seconds": JOINT_BATCH / result.samples_per_second,
     }
 
 

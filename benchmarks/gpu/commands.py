@@ -1,7 +1,6 @@
 """Runs of train.py, several at once, each with a log and a directory of its own."""
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from alignlab.files.result import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = float(os.environ.get("ALIGNLAB_GPU_PATIENCE", "1"))  # factor of all limits; set by run.py
@@ -35,9 +36,8 @@ class Done:
     folder: Path
 
     @property
-    def result(self) -> dict:
-        """Of result.json."""
-        return json.loads((self.folder / "result.json").read_text())
+    def result(self) -> Result:
+        return Result.read(self.folder)
 
     def losses(self) -> list[float]:
         """Training losses by step, of metrics.csv."""

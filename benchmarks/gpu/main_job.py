@@ -29,10 +29,10 @@ def main() -> None:
         rows.add("main job", error=done.error)
         raise SystemExit(1)
     result = done.result
-    rows.add("main job, seconds", done.seconds, "s", training=result["seconds"])
-    rows.add("main job, steps a second", result["steps"] / result["seconds"], "1/s")
+    rows.add("main job, seconds", done.seconds, "s", training=result.seconds)
+    rows.add("main job, steps a second", result.steps / result.seconds, "1/s")
     for name, key in METRICS.items():
-        rows.add(name, result["metrics"].get(key), "")
+        rows.add(name, result.metrics.get(key), "")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """What a run of `make gpu` leaves: gpu.json and table.md, rewritten after every change; targets beside the numbers, met or not."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from schedule import Outcome
+
+from alignlab.files.writing import write_text
 
 # name of a row -> (comparison, number): what one H100 or H200 is to reach
 TARGETS: dict[str, tuple[str, float]] = {
@@ -66,6 +67,4 @@ def write(folder: Path, outcomes: Sequence[Outcome], machine: dict, judge: bool)
         "table.md": table(outcomes, head, judge),
     }
     for name, text in content.items():
-        temporary = folder / f".{name}.tmp"
-        temporary.write_text(text)
-        os.replace(temporary, folder / name)
+        write_text(folder / name, text)

@@ -46,9 +46,9 @@ def resumed(rows: Rows, first: dict[str, Done], folder: Path, full: bool) -> Non
         rows.add("resume", error=done.error)
         return
     result = done.result
-    rows.add("resume, steps in all", result["steps"], "steps", kept=done.losses()[: len(before)] == before)
-    if result["steps"] != steps or done.losses()[: len(before)] != before:
-        rows.add("resume", error=f"{result['steps']} steps instead of {steps}, or other losses before")
+    rows.add("resume, steps in all", result.steps, "steps", kept=done.losses()[: len(before)] == before)
+    if result.steps != steps or done.losses()[: len(before)] != before:
+        rows.add("resume", error=f"{result.steps} steps instead of {steps}, or other losses before")
 
 
 def equal(rows: Rows, name: str, more: tuple[str, ...], trainer: str, folder: Path) -> float | None:
@@ -121,7 +121,7 @@ def said(rows: Rows, name: str, found: Done) -> None:
     if found.error:
         rows.add(f"{name} as typed", error=found.error)
     else:
-        rows.add(f"{name} as typed", found.result["status"], seconds=found.seconds, steps=found.result["steps"])
+        rows.add(f"{name} as typed", found.result.status, seconds=found.seconds, steps=found.result.steps)
 
 
 if __name__ == "__main__":

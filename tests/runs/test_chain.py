@@ -110,7 +110,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
                     stdout=console,
                     stderr=console,
                     start_new_session=True,
-                )  # fmt: skip
+                )
             )
         return begun[-1]
 

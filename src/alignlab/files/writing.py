@@ -2,20 +2,33 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_text(file: Path, text: str) -> None:
-    """Writes under a temporary name and renames: nobody ever sees half a file."""
+@contextmanager
+def replaced(file: Path, durable: bool = False) -> Iterator[Path]:
+    """A temporary name beside a file; what the block has written there takes the file's place if it ends well.
+
+    Args:
+        durable: on disk before it has its name, so that a power cut leaves the old file or the new one.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary = file.with_name(f".{file.name.removeprefix('.').removesuffix('.tmp')}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
+        if durable:
+            sync(temporary)
         os.replace(temporary, file)
-    except OSError:  # a full disk
+    finally:  # a full disk needs the space; links to one file aren't renamed
         temporary.unlink(missing_ok=True)
-        raise
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a file: nobody ever sees half of it."""
+    with replaced(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
@@ -29,3 +42,14 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
         os.replace(folder, old)
     os.replace(temporary, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path, only_names: bool = False) -> None:
+    """Has a file, or a folder with all in it, on disk when it returns; a folder's names alone with `only_names`."""
+    inside = path.rglob("*") if path.is_dir() and not only_names else ()
+    for part in (*inside, path):
+        handle = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

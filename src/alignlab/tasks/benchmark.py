@@ -1,6 +1,5 @@
 """The same prompts over a list of backends, each in a process of its own, as a table, a CSV file and a plot."""
 
-import json
 import re
 import shlex
 import signal
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignlab.cost.roofline import read_bandwidth
+from alignlab.files.result import Result
 from alignlab.tasks.benchmark_report import plot, print_tables, write_csv
 from alignlab.tasks.job import Job
 
@@ -114,13 +114,12 @@ def _result(folder: Path, code: int | None, minutes: float) -> tuple[str, str | 
     """Status, reason and numbers of a measurement that has ended."""
     if code is None:
         return "failed", f"took longer than minutes={minutes:g}", {}
-    file = folder / "result.json"
-    result = json.loads(file.read_text()) if file.exists() else {}
-    if code == 0 and result.get("status") == "ok":
-        return "ok", None, result["metrics"]
+    result = Result.read(folder)
+    if code == 0 and result is not None and result.status == "ok":
+        return "ok", None, result.metrics
     if code < 0:
         return "failed", f"killed by {signal.Signals(-code).name}; see {folder / 'output.txt'}", {}
-    reason = (result.get("reason") or _last_line(folder / "output.txt") or f"ended with code {code}").strip()
+    reason = ((result and result.reason) or _last_line(folder / "output.txt") or f"ended with code {code}").strip()
     kind, _, text = reason.partition(": ")
     text = text if kind in ("ValueError", "Unavailable") else reason
     skipped = kind == "Unavailable" or "pip install 'alignlab[" in text

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignlab.files.writing import write_text
+from alignlab.files.writing import replaced, write_text
 from alignlab.tasks.job import Job
 from alignlab.tasks.predictions import Prediction
 
@@ -105,11 +105,9 @@ def plot(rows: Sequence[Prediction], batch_sizes: Sequence[int], bandwidth: floa
     right.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2)
     for axes in (left, right):
         axes.invert_yaxis()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
-    figure.savefig(temporary, format="png", dpi=130)
+    with replaced(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
     plt.close(figure)
-    temporary.replace(file)
 
 
 def _mega(value: float | None) -> float | None:

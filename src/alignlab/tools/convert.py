@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
 
 from alignlab.files.weights import read_file, weights_of
+from alignlab.files.writing import replaced
 from alignlab.models.albef_checkpoint import AlbefState, from_official, to_official
 from alignlab.strategies.optimizer_state import numbered
 
@@ -84,7 +85,5 @@ def to_albef(source: Path, target: Path) -> int:
 
 
 def _write(target: Path, save: Callable[[Path], Any]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}")
-    save(temporary)
-    temporary.replace(target)
+    with replaced(target) as temporary:
+        save(temporary)

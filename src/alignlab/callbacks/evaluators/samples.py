@@ -19,6 +19,7 @@ from alignlab.evaluation.reranking import nearest, score_pairs
 from alignlab.evaluation.retrieval import Candidates, lift, similarity
 from alignlab.evaluation.sheets import NEUTRAL, RIGHT, WRONG, SheetRow, Tile, draw_sheet, overlay
 from alignlab.evaluation.words import content_words, tokens_of
+from alignlab.files.writing import replaced, write_text
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +130,7 @@ class SampleSheets(Callback):
         best = max(len(answer.pictures) for answer in found)
         _save(draw_sheet(f"Captions and the {best} best of {total} pictures", legend, rows), folder / "retrieval.png")
         lines = [json.dumps(answer._asdict(), ensure_ascii=False) + "\n" for answer in found]
-        temporary = folder / ".retrieval.jsonl"
-        temporary.write_text("".join(lines), encoding="utf-8")
-        temporary.replace(folder / "retrieval.jsonl")
+        write_text(folder / "retrieval.jsonl", "".join(lines))
 
     def _look(self, net: torch.nn.Module, encoded: EncodedSet, datamodule: Any) -> list[SheetRow]:
         """Heat of single words on some of this rank's pictures."""
@@ -194,6 +193,5 @@ def _spread(total: int, number: int) -> list[int]:
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    temporary = path.with_name("." + path.name)
-    image.save(temporary, format="PNG")
-    temporary.replace(path)
+    with replaced(path) as temporary:
+        image.save(temporary, format="PNG")

@@ -12,10 +12,11 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
-from alignlab.callbacks.keeping.checkpoint_folder import CheckpointFolder, Mode, sync
+from alignlab.callbacks.keeping.checkpoint_folder import CheckpointFolder, Mode
 from alignlab.callbacks.keeping.host_copies import floats, host_copies
 from alignlab.callbacks.keeping.position import Moment, take_down, within_step, write_down
 from alignlab.callbacks.keeping.seeding import SeedPerRank
+from alignlab.files.writing import replaced
 
 FIRST_STEP = 10  # of the first checkpoint, which shows what one costs
 
@@ -207,16 +208,8 @@ class StreamedIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name.removeprefix('.').removesuffix('.tmp')}.part.tmp")
-        try:
+        with replaced(Path(path), durable=True) as temporary:
             torch.save(host_copies(checkpoint), temporary)
-            sync(temporary)
-        except BaseException:
-            temporary.unlink(missing_ok=True)  # a full disk needs the space
-            raise
-        temporary.replace(path)
 
 
 class _Clock:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from alignlab.files.writing import write_text
+from alignlab.files.writing import replaced, sync, write_text
 
 Mode = Literal["min", "max"]
 
@@ -151,29 +151,16 @@ def size(path: Path) -> int:
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
 
 
-def sync(path: Path, only_names: bool = False) -> None:
-    """Has a file, or a folder with all in it, on disk when it returns; a folder's names alone with `only_names`."""
-    inside = path.rglob("*") if path.is_dir() and not only_names else ()
-    for part in (*inside, path):
-        handle = os.open(part, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _link(target: Path, name: Path) -> None:
-    temporary = name.with_name(f".{name.name}.tmp")
-    _remove(temporary)
-    if target.is_dir():
-        temporary.symlink_to(target.name)
-    else:
-        try:
-            os.link(target, temporary)
-        except OSError:  # a file system without hard links
+    with replaced(name) as temporary:
+        temporary.unlink(missing_ok=True)
+        if target.is_dir():
             temporary.symlink_to(target.name)
-    os.replace(temporary, name)
-    _remove(temporary)  # still there if both were links to one file already: renaming does nothing then
+        else:
+            try:
+                os.link(target, temporary)
+            except OSError:  # a file system without hard links
+                temporary.symlink_to(target.name)
 
 
 def _remove(path: Path) -> None:

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from alignlab.callbacks.meters.metrics_csv import LoggedRow, MetricsCsv
+from alignlab.files.writing import replaced
 
 Curve = tuple[list[float], list[float]]  # steps, values
 
@@ -59,7 +60,5 @@ def draw(rows: list[LoggedRow], file: Path) -> None:
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name("." + file.name)
-    figure.savefig(temporary, dpi=110, format="png")
-    temporary.replace(file)
+    with replaced(file) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

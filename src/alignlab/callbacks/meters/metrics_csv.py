@@ -1,11 +1,12 @@
 """metrics.csv in the run directory: one row a step, training and validation together."""
 
 import csv
-import os
 from pathlib import Path
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from alignlab.files.writing import replaced
 
 LoggedRow = dict[str, float]
 
@@ -74,13 +75,10 @@ class MetricsCsv(Logger):
         self._num_written = len(self.rows)
 
     def _rewrite(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_name(".metrics.csv.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with replaced(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(temporary, self.file)
 
     def _read(self) -> None:
         text = self.file.read_bytes().decode("utf-8", errors="replace")

@@ -5,7 +5,6 @@ Legend: M pictures, D joint embedding, Q queries, k results.
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from alignlab.evaluation.reranking import nearest
 from alignlab.evaluation.retrieval import Candidates
+from alignlab.files.writing import replaced
 from alignlab.tasks.pictures.subject import VisionLanguage
 
 log = logging.getLogger(__name__)
@@ -104,8 +104,6 @@ def _load(file: Path) -> dict[str, tuple[tuple[int, int], Tensor]]:
 
 
 def _save(known: dict[str, tuple[tuple[int, int], Tensor]], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     stamps, features = [stamp for stamp, _ in known.values()], [feature for _, feature in known.values()]
-    torch.save({"paths": list(known), "stamps": stamps, "features": torch.stack(features)}, temporary)
-    temporary.replace(file)
+    with replaced(file) as temporary:
+        torch.save({"paths": list(known), "stamps": stamps, "features": torch.stack(features)}, temporary)

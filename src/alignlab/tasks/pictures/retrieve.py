@@ -8,6 +8,7 @@ from PIL import Image
 from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.evaluation.retrieval import Candidates
 from alignlab.evaluation.sheets import NEUTRAL, SheetRow, Tile, draw_sheet
+from alignlab.files.writing import replaced
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job
 from alignlab.tasks.pictures.index import PictureIndex, Search, find_nearest, index_pictures
@@ -97,11 +98,9 @@ def _reranked(subject: VisionLanguage, text: str, index: PictureIndex, found: Ca
 
 
 def save_picture(picture: Image.Image, file: Path) -> None:
-    """Writes a PNG under a temporary name and renames it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
-    picture.save(temporary, format="PNG")
-    temporary.replace(file)
+    """Writes a PNG."""
+    with replaced(file) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def _picture(path: str) -> Image.Image:

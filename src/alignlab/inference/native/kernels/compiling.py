@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from alignlab.files.writing import replaced
+
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC")
 SOURCES = ("decode_step.c", "small_matmul.c")  # the first includes the others
 log = logging.getLogger(__name__)
@@ -106,15 +108,14 @@ def _compiled(compiler: str) -> Path:
     if file.exists():
         return file
     folder.mkdir(parents=True, exist_ok=True)
-    object_file, temporary = (folder / f".{key}.{os.getpid()}{end}" for end in (".o", ".so"))
+    object_file = folder / f".{key}.{os.getpid()}.o"
     run = functools.partial(subprocess.run, check=True, capture_output=True, text=True, timeout=120)
     try:
         run([compiler, *FLAGS, "-c", str(sources[0]), "-o", str(object_file)])
-        run([compiler, "-shared", *([] if openmp else ["-fopenmp"]), str(object_file), "-lm", "-o", str(temporary)])
-        os.replace(temporary, file)
+        with replaced(file) as library:
+            run([compiler, "-shared", *([] if openmp else ["-fopenmp"]), str(object_file), "-lm", "-o", str(library)])
     finally:
         object_file.unlink(missing_ok=True)
-        temporary.unlink(missing_ok=True)
     return file
 
 
