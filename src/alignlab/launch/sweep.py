@@ -45,7 +45,8 @@ class Job:
         """The command line of its run, which goes on if the directory holds a checkpoint."""
         directory = quoted(self.directory)
         found = [*self.overrides, f"hydra.run.dir={directory}", f"hydra.job.num={self.number}"]
-        return [*found, f"resume={directory}"] if self.checkpoint.exists() else found
+        goes_on = self.checkpoint.exists() or any(self.directory.glob("*/checkpoints/last.ckpt"))  # of a chain's stage
+        return [*found, f"resume={directory}"] if goes_on else found
 
 
 @dataclass

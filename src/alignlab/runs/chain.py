@@ -199,13 +199,16 @@ def _problems(stage: Stage, cfg: DictConfig, run_dir: Path, config_dir: Path) ->
     try:
         words = arguments(stage.arguments(goes_on=cfg.resume is not None))
         own = resumed(composed(words, config_dir), words)
-        check(filled(own))
     except ConfigError as error:
         yield from error.problems
         return
+    try:
+        check(filled(own))
+    except ConfigError as error:
+        yield from error.problems
     names = list(cfg.stages)
     before = {name for name in names[: names.index(stage.name)] if cfg.stages[name] is not None}
-    for key, value in _texts(OmegaConf.to_container(own, resolve=True)):
+    for key, value in _texts(OmegaConf.to_container(own)):
         name = value.removeprefix(f"{run_dir}/").partition("/")[0] if value.startswith(f"{run_dir}/") else None
         if name in names and name not in before and not (run_dir / name).exists():
             yield f"{key}: stage {name} doesn't come before; set stages.{stage.name}.{key}=..."

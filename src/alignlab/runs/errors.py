@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.configs.signatures import signature
-
 
 def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseException:
     """What went wrong. A part speaks of its own parameter (`batch_size is 0`); here it becomes `data.batch_size is 0`.
@@ -19,7 +17,7 @@ def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseExceptio
     """
     if isinstance(failure, InstantiationException) and failure.__cause__ is not None:
         inner = cause(failure.__cause__)
-        return ValueError(_below(str(failure), str(inner))) if type(inner) is ValueError else inner
+        return ValueError(_below(str(failure), str(inner), cfg)) if type(inner) is ValueError else inner
     if isinstance(failure, SystemExit):
         frames = traceback.extract_tb(failure.__traceback__)
         where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "something"
@@ -33,16 +31,13 @@ def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseExceptio
     return failure
 
 
-def _below(wrapped: str, message: str) -> str:
-    """A constructor's message with the path of its node, which Hydra tells."""
+def _below(wrapped: str, message: str, cfg: DictConfig | None) -> str:
+    """A constructor's message with the path of its node, which Hydra tells; a dot stands between if it begins with a key of the node."""
     where = wrapped.rpartition("full_key: ")[2].strip() if "full_key: " in wrapped else ""
     if not where or message.startswith(f"{where.partition('.')[0]}."):  # a part that knows its path
         return message
-    target, first = re.search(r"target '([\w.]+)'", wrapped), re.match(r"\w+\b(?!:)", message)
-    try:
-        own = bool(target and first and first[0] in signature(target[1]).parameters)
-    except Exception:  # a target without a signature
-        own = False
+    first, node = re.match(r"\w+\b(?!:)", message), None if cfg is None else OmegaConf.select(cfg, where)
+    own = first is not None and isinstance(node, DictConfig) and first[0] in node
     return f"{where}.{message}" if own else f"{where}: {message}"
 
 

@@ -161,5 +161,5 @@ def _instantiated(cfg: DictConfig, key: str, **settings: object) -> object:
     try:
         return instantiate(cfg[key], _convert_="all", **settings)
     except InstantiationException as error:
-        inner = cause(error)
+        inner = cause(error, cfg)
         raise inner if isinstance(inner, ValueError) else ValueError(f"{key}: {inner}") from error
