@@ -127,7 +127,7 @@ def test_checkpoints(tmp_path: Path) -> None:
 def test_adapters(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     from alignlab.inference.native.adapters import read_adapter
-    from alignlab.inference.native.architecture import describe
+    from alignlab.inference.native.families import describe
     from alignlab.models.language.lora import put_on
     from tiny_language import NET, WORDS
 

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from alignlab.files.weights import load_into, read_file, safetensors_header, weights_of
+from alignlab.files.safetensors import safetensors_header
+from alignlab.files.weights import load_into, read_file, weights_of
 
 
 class Tiny(nn.Module):

@@ -3,12 +3,9 @@
 Nothing in a file is ever run: pickles are read with torch's `weights_only`, and classes it doesn't know become empty placeholders.
 """
 
-import json
 import logging
-import math
 import pickle
 import re
-import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,29 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignlab.files.kinds import few, is_of_torch, kind_of_file, line_of
+from alignlab.files.safetensors import read_safetensors
+
 log = logging.getLogger(__name__)
 
-_BYTES = {
-    "F64": 8,
-    "I64": 8,
-    "F32": 4,
-    "I32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
-}  # an element of safetensors' types
 _TORCH_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch's files before 1.6 begin with
-_OTHERS = (
-    (b"\x89HDF", "an HDF5 file, as Keras writes it; save the weights with torch.save or as safetensors"),
-    (b"GGUF", "a GGUF file; language models read it by its path"),
-    (b"\x93NUMPY", "a NumPy array; save the weights with torch.save or as safetensors"),
-    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
-    (b"version https://git-lfs", "a Git LFS pointer and not the file itself; fetch it with `git lfs pull`"),
-    (b"<", "a web page and not weights: a download that went wrong"),
-    (b"{", "a text file and not weights"),
-)
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.")
 _NAMES = (
     "state_dict",
@@ -74,12 +54,12 @@ def read_file(path: Path, what: str) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{what}: {path} can't be read ({error.strerror})") from error
     if zipfile.is_zipfile(path):
-        return _unpickled(path, what, mapped=_is_of_torch(path, what))
+        return _unpickled(path, what, mapped=is_of_torch(path, what))
     if head.startswith(_TORCH_PICKLE):
         return _unpickled(path, what, mapped=False)
     if head[8:9] == b"{":
-        return {"state_dict": _safetensors(path, what)}
-    raise ValueError(f"{what}: {path} {_kind(path, head)}")
+        return {"state_dict": read_safetensors(path, what)}
+    raise ValueError(f"{what}: {path} {kind_of_file(path, head)}")
 
 
 def weights_of(content: Any, path: Path, what: str) -> dict[str, Tensor]:
@@ -129,7 +109,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path, what: 
         module.load_state_dict(chosen)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"{what}: {path} doesn't fit the model: {difference(chosen, wanted) or _line(error)}"
+            f"{what}: {path} doesn't fit the model: {difference(chosen, wanted) or line_of(error)}"
         ) from error
 
 
@@ -152,16 +132,6 @@ def difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str
         if any(part in f".{name}" or name.startswith(part) for name in parts["unexpected"])
     ][:1]
     return "; ".join(said)
-
-
-def few(names: list[str]) -> str:
-    """The first three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _line(error: BaseException) -> str:
-    """An exception's text in one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _dotted(place: tuple[str, ...]) -> str:
@@ -189,24 +159,6 @@ def _candidates(content: Mapping, place: tuple[str, ...]) -> Iterator[tuple[tupl
         yield place, tensors
 
 
-def _is_of_torch(path: Path, what: str) -> bool:
-    """True for torch's zip files, whole ones. Raises ValueError for other ones."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names, broken = archive.namelist(), archive.testzip()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, zipfile.zlib.error) as error:
-        raise ValueError(f"{what}: {path} is damaged ({_line(error)}); fetch or write it again") from error
-    if broken:
-        raise ValueError(f"{what}: {path} is damaged in {broken}; fetch or write it again")
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise ValueError(
-            f"{what}: {path} is a TorchScript archive, a program with weights; save torch.jit.load(FILE).state_dict() where you trust it"
-        )
-    if not any(name.endswith("data.pkl") for name in names):
-        raise ValueError(f"{what}: {path} is a zip archive that torch didn't write ({few(names)}); unpack it first")
-    return True
-
-
 class _Unknown:
     """What an object of a class that isn't torch's becomes: nothing of it is kept."""
 
@@ -230,78 +182,11 @@ def _unpickled(path: Path, what: str, *, mapped: bool) -> Any:
             if refused is None or refused[1] in unknown:
                 reason = re.search(r"WeightsUnpickler error: (.*)", str(error))
                 blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
-                why = f"it wants {blocked[1]} to be called" if blocked else (reason[1] if reason else _line(error))
+                why = f"it wants {blocked[1]} to be called" if blocked else (reason[1] if reason else line_of(error))
                 raise ValueError(
                     f"{what}: {path} can't be read without running code that is in it ({why}); save its state_dict() where you trust it"
                 ) from error
             unknown[refused[1]] = type(refused[1].rpartition(".")[2], (_Unknown,), {"__module__": refused[1]})
         except Exception as error:  # whatever a damaged pickle leads to
-            raise ValueError(f"{what}: {path} is damaged ({_line(error)}); fetch or write it again") from error
+            raise ValueError(f"{what}: {path} is damaged ({line_of(error)}); fetch or write it again") from error
     raise ValueError(f"{what}: {path} names more than 200 unknown classes; save its state_dict() where you trust it")
-
-
-def _safetensors(path: Path, what: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{what}: {path} is a damaged safetensors file ({_line(error)}); fetch or write it again"
-        ) from error
-
-
-def _kind(path: Path, head: bytes) -> str:
-    """What a file is that holds no weights, or none that are read here."""
-    if not head:
-        return "is empty"
-    if head.startswith(b"PK"):
-        return "is cut off: the end of a zip archive, and so of a torch file, is missing; fetch or write it again"
-    if head[257:262] == b"ustar" or _is_tar(path):
-        with tarfile.open(path) as archive:
-            names = archive.getnames()
-        if {"pickle", "storages", "tensors"} <= set(names):
-            return "is a tar file of torch before 0.1.10, which can't be read without running code that is in it; save it again with torch.save"
-        return f"is a tar archive ({few(names)}); unpack it first"
-    for start, kind in _OTHERS:
-        if head.lstrip()[: len(start)] == start:
-            return f"is {kind}"
-    if head[:1] == b"\x80":
-        return "is a pickle that torch.save didn't write; reading it could run code: save the weights with torch.save or as safetensors"
-    return "is neither a torch file nor safetensors: it is damaged, or something else"
-
-
-def _is_tar(path: Path) -> bool:
-    try:
-        return tarfile.is_tarfile(path)
-    except Exception:  # tarfile takes many things for tar files before it fails
-        return False
-
-
-def safetensors_header(path: Path) -> tuple[int, dict[str, dict]]:
-    """Where the tensors of a safetensors file begin, and name -> {dtype, shape, data_offsets}, checked against the file's size.
-
-    Raises ValueError, one line, for a damaged file.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= size - 8:
-                raise ValueError("its header is longer than the file")
-            entries = json.loads(file.read(length))
-        entries.pop("__metadata__", None)
-        for name, entry in entries.items():
-            first, last = entry["data_offsets"]
-            if not (isinstance(entry["shape"], list) and all(isinstance(n, int) and n >= 0 for n in entry["shape"])):
-                raise ValueError(f"{name} has no shape")
-            if last - first != math.prod(entry["shape"]) * _BYTES.get(
-                entry["dtype"], (last - first) / max(1, math.prod(entry["shape"]))
-            ):
-                raise ValueError(f"{name} has {last - first} bytes, which isn't {entry['shape']} of {entry['dtype']}")
-            if not 0 <= first <= last <= size - 8 - length:
-                raise ValueError(f"{name} lies outside of it: it was not copied completely")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is a damaged safetensors file ({_line(error)}); fetch or write it again") from error
-    return 8 + length, entries

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from alignlab.inference.backend import Completion, Request
 from alignlab.inference.constraints import allowed_tokens
-from alignlab.inference.native.source import OpenSource
 from alignlab.inference.rows import OnDone, OnToken, Rows, refused
 from alignlab.inference.sampling import AllowedTokens
+from alignlab.inference.source import OpenSource
 
 Run = Callable[[Rows, "list[AllowedTokens | None] | None"], None]  # one batch, to its end
 

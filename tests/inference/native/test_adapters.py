@@ -12,7 +12,7 @@ from alignlab.inference.backend import ModelSource
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.inference.native.adapters import live_adapters, read_adapter
-from alignlab.inference.native.architecture import describe
+from alignlab.inference.native.families import describe
 from alignlab.models.language.lora import put_on
 from alignlab.models.language.new import llama
 from alignlab.types.language import LanguageVocabulary

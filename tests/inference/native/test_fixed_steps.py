@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.native import fixed_decoding, fixed_steps
-from alignlab.inference.native.architecture import describe
 from alignlab.inference.native.cuda_graphs import Recorder
+from alignlab.inference.native.families import describe
 from alignlab.inference.native.fixed_steps import FixedBatch, FixedSteps, column_count, row_count
 from alignlab.inference.native.loading import DecoderReader
 from alignlab.inference.native.weights import LiveWeights

@@ -10,7 +10,7 @@ from alignlab.inference.backend import ModelSource
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.offload import OffloadBackend
 from alignlab.inference.backends.transformers import TransformersBackend
-from alignlab.inference.native.architecture import describe
+from alignlab.inference.native.families import describe
 from alignlab.inference.native.loading import DecoderReader
 from alignlab.inference.native.streaming import StreamedLayers
 from alignlab.inference.native.weights import WeightFiles

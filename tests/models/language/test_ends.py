@@ -17,7 +17,7 @@ from alignlab.data.language.tokenizer import built_in_tokenizer
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
-from alignlab.inference.native.source import open_source
+from alignlab.inference.source import open_source
 from alignlab.methods.grpo import GrpoMethod
 from alignlab.methods.sft import SftMethod
 from alignlab.models.language.ends import described, ends_of

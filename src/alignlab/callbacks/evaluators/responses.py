@@ -10,7 +10,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from alignlab.callbacks.evaluators.evaluator import read_by, untouched
-from alignlab.callbacks.meters.metrics_csv import MetricsCsv, Row
+from alignlab.callbacks.meters.metrics_csv import LoggedRow, MetricsCsv
 from alignlab.files.text import json_lines
 from alignlab.files.writing import write_text
 
@@ -76,7 +76,7 @@ class ResponseTable(Callback):
         ]
 
 
-def draw_reward_against_kl(rows: Sequence[Row], best: Sequence[dict[str, Any]], file: Path) -> bool:
+def draw_reward_against_kl(rows: Sequence[LoggedRow], best: Sequence[dict[str, Any]], file: Path) -> bool:
     """Score and judge over the KL to the reference, training and validation, beside best-of-n. False: nothing to draw."""
     from matplotlib.figure import Figure  # half a second, and needed once
 

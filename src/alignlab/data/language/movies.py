@@ -21,7 +21,7 @@ from alignlab.data.loaders import whole_batches
 class _Movies:
     """Movie reviews, divided by a hash of the text; see `RatedTexts.part`."""
 
-    def __init__(self, split_seed: int = 0, val_share: float = 0.1) -> None:
+    def __init__(self, split_seed: int, val_share: float) -> None:
         self.split_seed, self.val_share = split_seed, val_share
 
     def rated_texts(self, split: Split) -> RatedTexts:

@@ -37,8 +37,8 @@ class OwnRows:
         split: str = "train",
         config: str | None = None,
         pack: bool = False,
-        split_seed: int = 0,
-        val_share: float = 0.05,
+        split_seed: int,
+        val_share: float,
     ) -> None:
         self._path, self._kind, self._source, self._val_path = path, kind, source, val_path
         self._split, self._config, self._pack = split, config, pack

@@ -12,8 +12,8 @@ import torch
 
 from alignlab.inference.backend import Availability
 from alignlab.inference.backends.transformers import TransformersBackend
-from alignlab.inference.native.source import OpenSource
 from alignlab.inference.processes.process_backend import ProcessBackend, Served
+from alignlab.inference.source import OpenSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

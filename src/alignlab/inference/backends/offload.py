@@ -8,8 +8,8 @@ from alignlab.distributed.devices import default_device
 from alignlab.inference.native.adapters import remove
 from alignlab.inference.native.architecture import Architecture
 from alignlab.inference.native.backend import NativeBackend
-from alignlab.inference.native.decoder import Decoder, Layer
-from alignlab.inference.native.linears import FastLinear
+from alignlab.inference.native.decoder import Decoder
+from alignlab.inference.native.linears import FastLinear, Layer
 from alignlab.inference.native.loading import DecoderReader
 from alignlab.inference.native.streaming import StreamedLayers
 

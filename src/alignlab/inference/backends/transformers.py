@@ -15,9 +15,9 @@ from alignlab.inference.backend import Availability, Completion, LoadReport, Mod
 from alignlab.inference.batches import run_batches
 from alignlab.inference.native.backend import ADAPTER, decoding
 from alignlab.inference.native.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
-from alignlab.inference.native.source import OpenSource, open_source
 from alignlab.inference.rows import Rows, check_lengths
 from alignlab.inference.sampling import AllowedTokens, Sampler, told
+from alignlab.inference.source import OpenSource, open_source
 from alignlab.models.language.context import context_length
 from alignlab.models.language.loading import load_language_model
 

@@ -11,8 +11,8 @@ import torch
 
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
 from alignlab.inference.native.resident import peak_bytes, resident_bytes
-from alignlab.inference.native.source import OpenSource, open_source
 from alignlab.inference.rows import refused
+from alignlab.inference.source import OpenSource, open_source
 from alignlab.models.language.context import context_length
 
 

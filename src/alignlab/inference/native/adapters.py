@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignlab.files.weights import safetensors_header
+from alignlab.files.safetensors import safetensors_header
 from alignlab.inference.native.architecture import Architecture, Piece, Shard, joined
-from alignlab.inference.native.decoder import Layer
-from alignlab.inference.native.linears import LowRank, SideBySide
+from alignlab.inference.native.linears import Layer, LowRank, SideBySide
 from alignlab.inference.native.weights import WeightFiles, plain_name
 
 # Settings of PEFT's LoRA that change what it computes, beside rank, alpha and rsLoRA.

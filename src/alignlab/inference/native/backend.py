@@ -12,15 +12,15 @@ from alignlab.inference.backend import Availability, Completion, LoadReport, Mod
 from alignlab.inference.batches import run_batches
 from alignlab.inference.native import decoding, fixed_decoding
 from alignlab.inference.native.adapters import Adapter, live_adapters, read_adapter, remove
-from alignlab.inference.native.architecture import describe
 from alignlab.inference.native.decoder import Decoder
+from alignlab.inference.native.families import describe
 from alignlab.inference.native.fixed_steps import FixedSteps
 from alignlab.inference.native.kernels.fused_step import FusedStep
 from alignlab.inference.native.loading import DecoderReader
 from alignlab.inference.native.resident import peak_bytes, reset_peak, resident_bytes, storage_bytes
-from alignlab.inference.native.source import OpenSource, open_source
 from alignlab.inference.rows import Rows, check_lengths
 from alignlab.inference.sampling import AllowedTokens
+from alignlab.inference.source import OpenSource, open_source
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ADAPTER = "default"  # the source's own

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alignlab.distributed.devices import sent
 from alignlab.inference.native.architecture import Architecture, Shard, alibi_slopes, group_map
-from alignlab.inference.native.linears import Embedding, Linear
+from alignlab.inference.native.linears import Embedding, Layer, Linear, Norm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -24,44 +24,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "relu": F.relu,
 }
-
-
-class Norm:
-    """LayerNorm, or RMSNorm without a bias."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, eps: float) -> None:
-        self.weight, self.bias, self.eps = weight, bias, eps
-
-    def __call__(self, x: Tensor) -> Tensor:
-        shape = (x.shape[-1],)
-        if self.bias is None:
-            return F.rms_norm(x, shape, self.weight, self.eps)
-        return F.layer_norm(x, shape, self.weight, self.bias, self.eps)
-
-    def tensors(self) -> list[Tensor]:
-        """What it keeps in memory."""
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
-
-
-@dataclass
-class Layer:
-    """One block's weights."""
-
-    norm1: Norm
-    norm2: Norm
-    qkv: Linear
-    out: Linear
-    up: Linear
-    down: Linear
-
-    def linears(self) -> dict[str, Linear]:
-        """The four maps by their part's name."""
-        return {"qkv": self.qkv, "out": self.out, "up": self.up, "down": self.down}
-
-    def tensors(self) -> list[Tensor]:
-        """What it keeps in memory."""
-        parts = (self.norm1, self.norm2, self.qkv, self.out, self.up, self.down)
-        return [tensor for part in parts for tensor in part.tensors()]
 
 
 class Cache:

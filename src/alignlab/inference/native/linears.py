@@ -1,4 +1,4 @@
-"""Linear maps of a decoder: dense ones, several side by side, and the low-rank update that an adapter adds.
+"""The parts of a decoder: linear maps, dense or several side by side or with an adapter's low-rank update, norms, and the block they make up.
 
 Legend: R rows, I input width, O output width, r rank of an adapter.
 """
@@ -6,6 +6,7 @@ Legend: R rows, I input width, O output width, r rank of an adapter.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -88,3 +89,41 @@ class SideBySide(Linear):
 
     def tensors(self) -> list[Tensor]:
         return [tensor for part in self.parts for tensor in part.tensors()]
+
+
+class Norm:
+    """LayerNorm, or RMSNorm without a bias."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, eps: float) -> None:
+        self.weight, self.bias, self.eps = weight, bias, eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shape = (x.shape[-1],)
+        if self.bias is None:
+            return F.rms_norm(x, shape, self.weight, self.eps)
+        return F.layer_norm(x, shape, self.weight, self.bias, self.eps)
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps in memory."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+@dataclass
+class Layer:
+    """One block's weights."""
+
+    norm1: Norm
+    norm2: Norm
+    qkv: Linear
+    out: Linear
+    up: Linear
+    down: Linear
+
+    def linears(self) -> dict[str, Linear]:
+        """The four maps by their part's name."""
+        return {"qkv": self.qkv, "out": self.out, "up": self.up, "down": self.down}
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps in memory."""
+        parts = (self.norm1, self.norm2, self.qkv, self.out, self.up, self.down)
+        return [tensor for part in parts for tensor in part.tensors()]

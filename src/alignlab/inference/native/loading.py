@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from alignlab.inference.native.architecture import Architecture, Piece, Shard, joined
-from alignlab.inference.native.decoder import Decoder, Layer, LayerSource, Norm
-from alignlab.inference.native.linears import Embedding, Linear, SideBySide
+from alignlab.inference.native.decoder import Decoder, LayerSource
+from alignlab.inference.native.linears import Embedding, Layer, Linear, Norm, SideBySide
 from alignlab.inference.native.quantization import Int8Linear
 from alignlab.inference.native.weights import LiveWeights, StoredRows, Weights
 

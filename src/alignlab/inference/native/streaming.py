@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from alignlab.inference.native.architecture import joined
-from alignlab.inference.native.decoder import Layer, Norm
-from alignlab.inference.native.linears import FastLinear
+from alignlab.inference.native.linears import FastLinear, Layer, Norm
 from alignlab.inference.native.loading import DecoderReader, Part
 from alignlab.inference.native.resident import storage_bytes
 

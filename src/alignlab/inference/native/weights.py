@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from alignlab.files.weights import safetensors_header
+from alignlab.files.safetensors import safetensors_header
 
 DTYPES = {
     "F64": torch.float64,

@@ -10,7 +10,7 @@ from alignlab.inference.backend import Backend
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.inference.native.adapters import live_adapters
-from alignlab.inference.native.architecture import describe
+from alignlab.inference.native.families import describe
 from alignlab.losses.chunked_head import token_statistics
 from alignlab.methods.rlhf.rollout import Trajectory
 from alignlab.models.language.actor_critic import ActorCritic

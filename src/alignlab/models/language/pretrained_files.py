@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from alignlab.files.weights import few
+from alignlab.files.kinds import few
 
 
 def from_folder(kind: Any, folder: str, *, trunk: bool = False, **settings: Any) -> Any:

@@ -10,12 +10,12 @@ import ctypes
 import torch
 from torch import Tensor
 
-from alignlab.inference.native.decoder import Cache, Decoder, Layer, Norm, rotations
+from alignlab.inference.native.decoder import Cache, Decoder, rotations
 from alignlab.inference.native.decoding import last_logits
 from alignlab.inference.native.kernels.compiling import Layer as CLayer
 from alignlab.inference.native.kernels.compiling import Matrix, Step, address, library
 from alignlab.inference.native.kernels.small_matmul import MOST_ROWS, SmallMatmul
-from alignlab.inference.native.linears import Linear, SideBySide
+from alignlab.inference.native.linears import Layer, Linear, Norm, SideBySide
 
 HALF = {torch.float32: False, torch.bfloat16: True}  # types of a cache that decode_step.c knows
 ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "relu")  # in the order of decode_step.c
