@@ -40,7 +40,7 @@ def again(composed: Compose, folder: Path, *overrides: str) -> DictConfig:
         ("data.image_size=96", "data.image_size: a resumed run can't change it (48 -> 96)"),
         ("model.net.embed_dim=64", "model.net.embed_dim: a resumed run can't change it"),
         ("model=siglip", "model.loss._target_: "),
-        ("data=emoji", "data._target_: "),
+        ("data=emoji", "data.source: "),
         ("data.num_train=99", "data.num_train: "),
         ("optim=muon", "optim._target_: "),
         ("optim.layer_decay=0.5", "optim.layer_decay: "),
