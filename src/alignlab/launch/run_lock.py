@@ -1,4 +1,8 @@
-"""One run a directory: a lock file with the process that writes there, and a judgement whether that process still lives."""
+"""One run a directory: a lock file with the process that writes there, and a judgement whether that process still lives.
+
+`filelock` isn't as good here: the kernel's lock is inherited by data loading workers, which hold it for seconds after their run was killed, and network
+file systems may not have it; and who holds the directory, a heartbeat and Slurm's job number need a file of their own anyway.
+"""
 
 import fcntl
 import json
