@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alignlab.methods.dpo import DpoMethod
-from alignlab.methods.language import response_log_probs
+from alignlab.methods.language_models.responses import response_log_probs
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.trunk import hidden_states
 from alignlab.systems.choosing import system_of

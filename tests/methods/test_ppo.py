@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from alignlab.methods.ppo import PpoMethod
 from alignlab.methods.rlhf.kl_controller import KlController
-from alignlab.methods.rlhf.objective import Objective
+from alignlab.methods.rlhf.objective import Objective, Statistics
 from alignlab.methods.rlhf.update import Update, clip
 from alignlab.models.language.loading import pretrained
 from alignlab.models.language.lora import add_lora
@@ -159,6 +159,30 @@ def test_validation_answers_the_same_each_time(path: str, tmp_path: Path) -> Non
     first = one.validate(found, datamodule=Prompts(8), verbose=False)
     torch.rand(3)
     assert one.validate(found, datamodule=Prompts(8), verbose=False) == first
+
+
+def test_a_loop_without_a_trainer_takes_the_same_step(path: str, tmp_path: Path) -> None:
+    settings = {"update": Update(epochs=2, num_minibatches=2, micro_batch_size=3), "response_length": 8}
+    method = PpoMethod(partial(pretrained, path=path), count_good, vocabulary=VOCABULARY, **settings)
+    prompts, optim = Prompts(8), constant_rate(1e-3)
+    method.prepare(prompts.tokenizer)
+    optimizer = optim(method.net, total_steps=1)["optimizer"]
+    responses, t = method.roll_out(prompts.batch(0), 0)
+    experience, metrics = method.experience(t, method.score(method.reward, responses))
+    for parts in method.minibatches(t, experience, 0):
+        statistics = Statistics()
+        for part in parts:
+            method.objective(method.net, part, statistics).backward()
+        clip(list(method.net.parameters()), method.update.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    method.learn_from({name: float(v) for name, v in metrics.items()} | {"objective/response_length": 1.0}, 8)
+    trained = system_of(
+        partial(PpoMethod, partial(pretrained, path=path), count_good, **settings), vocabulary=VOCABULARY, optim=optim
+    )
+    fit(trained, tmp_path, 1)
+    for name, p in trained.net.named_parameters():
+        assert torch.equal(p, dict(method.net.named_parameters())[name]), name
 
 
 def test_every_update_and_epoch_has_an_order_of_its_own() -> None:

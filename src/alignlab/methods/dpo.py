@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from alignlab.distributed.collectives import all_gather, reduce_min, world_size
 from alignlab.losses.preference import DpoKind, DpoTerms, dpo
-from alignlab.methods.language import LanguageMethod, response_lengths, response_log_probs
+from alignlab.methods.language_models.language_method import LanguageMethod
+from alignlab.methods.language_models.responses import response_lengths, response_log_probs
 from alignlab.methods.method import WHOLE
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.language.lora import has_adapters, reference

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from alignlab.distributed.collectives import all_gather
 from alignlab.evaluation.preference import fitted_scale, pair_metrics
 from alignlab.losses.preference import bradley_terry
-from alignlab.methods.export import export_model
-from alignlab.methods.language import LanguageMethod
+from alignlab.methods.language_models.export import export_model
+from alignlab.methods.language_models.language_method import LanguageMethod
 from alignlab.methods.method import WHOLE
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.language.reward import RewardModel

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from alignlab.distributed.collectives import all_gather
 from alignlab.losses.language_modelling import next_token_loss, token_log_probs
-from alignlab.methods.language import LanguageMethod
+from alignlab.methods.language_models.language_method import LanguageMethod
 from alignlab.methods.method import WHOLE
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.language.trunk import head_of, hidden_states

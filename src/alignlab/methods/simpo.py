@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alignlab.distributed.collectives import all_gather
-from alignlab.methods.language import LanguageMethod, response_lengths, response_log_probs
+from alignlab.methods.language_models.language_method import LanguageMethod
+from alignlab.methods.language_models.responses import response_lengths, response_log_probs
 from alignlab.methods.method import WHOLE
 from alignlab.methods.step import Step, StepOutput
 from alignlab.types.language import PreferenceBatch

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from alignlab.methods.export import build_net, export_model
+from alignlab.methods.language_models.export import build_net, export_model
 from alignlab.methods.rlhf.reward import AdapterReward, ModelReward, Scored, as_reward
 from alignlab.models.language.actor_critic import ActorCritic
 from alignlab.models.language.loading import pretrained

@@ -12,7 +12,7 @@ from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import built_in_tokenizer
-from alignlab.methods.export import export_model
+from alignlab.methods.language_models.export import export_model
 from alignlab.methods.ppo import PpoMethod
 from alignlab.methods.rlhf.reward import ModelReward
 from alignlab.methods.rlhf.reward_text import RewardText, Scored

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
-from alignlab.methods.export import build_net
+from alignlab.methods.language_models.export import build_net
 from alignlab.models.language.int8_linear import FrozenInt8Linear, quantize_blocks
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.trunk import hidden_states

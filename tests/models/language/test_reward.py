@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from alignlab.methods.export import build_net, export_model
+from alignlab.methods.language_models.export import build_net, export_model
 from alignlab.models.language.loading import pretrained
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.new import encoder

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from alignlab.distributed.collectives import rank
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.losses.ppo import ScorePosition
-from alignlab.methods.export import build_net, export_model, quantised
+from alignlab.methods.language_models.export import build_net, export_model, quantised
 from alignlab.methods.method import Method
 from alignlab.methods.rlhf.answers import Answer, texts, to_be_scored
 from alignlab.methods.rlhf.minibatch import Experience, Minibatch, Totals
