@@ -94,7 +94,7 @@ def test_poison_without_end_ends_the_run(prepared: Prepare, tmp_path: Path) -> N
     poison = ("+data.poisoned=[20,21,22,23]", "+data.poison=pixels")
     result = run.train(prepared(tmp_path, *CLIP, *RUN, *GUARD, *poison, "+callbacks.spike_guard.max_skips=3"))
     assert (result.status, result.steps) == ("diverged", 20)
-    assert result.reason == "spike at step 20 (loss None) and callbacks.spike_guard: max_skips=3 are used up"
+    assert result.reason == "spike at step 20 (loss None) and the spike guard: max_skips=3 are used up"
     assert [event["batch"] for event in events(tmp_path)] == [20, 21, 22, 23]
 
 
