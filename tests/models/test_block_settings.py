@@ -14,9 +14,8 @@ from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
-from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
 from recorder import fit
-from tiny_training import WORDS, clip_system, pairs
+from tiny_training import albef_system, clip_system, pairs
 
 VISION = partial(vision_transformer, image_size=16, patch_size=4, width=16, depth=3, heads=2)
 TEXT = partial(TextTower, context_length=7, width=16, depth=3, heads=2)
@@ -30,7 +29,7 @@ def make_system(kind: str, dropout: float = 0.1, **settings):
     if kind == "clip":
         return clip_system(partial(Clip, VISION, TEXT, embed_dim=8), InfoNce(), OPTIM, **settings)
     net = partial(Albef, partial(ENCODER, dropout=dropout, attention_dropout=dropout))
-    return AlbefPretrainingSystem(net, vocabulary=WORDS, optim=OPTIM, queue_size=8, **settings)
+    return albef_system(net, OPTIM, queue_size=8, **settings)
 
 
 def trained(kind: str, **settings) -> tuple[list[float], dict[str, torch.Tensor]]:

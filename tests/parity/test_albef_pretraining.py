@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from albef_pair import TINY, fixed_chances, load, make_reference, make_system, random_batch
 from albef_reference import AlbefReference, Losses, adamw
 from alignlab.models.albef_checkpoint import AlbefState, to_official
-from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
+from alignlab.systems.method_system import MethodSystem
 
 TOLERANCE = 2e-6
 LR = 1e-5  # where the published schedule begins
@@ -36,15 +36,15 @@ class Recorder(pl.Callback):
     def __init__(self, chances: list) -> None:
         self.chances, self.losses, self.gradients, self.steps = iter(chances), {}, {}, []
 
-    def attach(self, system: AlbefPretrainingSystem) -> None:
-        plain = system.forward_losses
+    def attach(self, system: MethodSystem) -> None:
+        plain = system.method.losses
 
-        def forward_losses(batch, alpha, _, **how):
+        def losses(batch, alpha, _, **how):
             output = plain(batch, alpha, next(self.chances), **how)
             self.losses = {name: float(output.losses[f"{name}_loss"].detach()) for name in ("itc", "itm", "mlm")}
             return output
 
-        system.forward_losses = forward_losses
+        system.method.losses = losses
 
     def on_after_backward(self, trainer: pl.Trainer, system: pl.LightningModule) -> None:
         state = AlbefState.from_system(system.state_dict())
@@ -56,7 +56,7 @@ class Recorder(pl.Callback):
         self.steps.append(Step(self.losses, self.gradients, state))
 
 
-def run_ours(system: AlbefPretrainingSystem, batches: list, chances: list) -> list[Step]:
+def run_ours(system: MethodSystem, batches: list, chances: list) -> list[Step]:
     recorder = Recorder(chances)
     recorder.attach(system)
     trainer = pl.Trainer(
@@ -169,7 +169,7 @@ def test_teacher_drops_out_in_reference_mode_only(reference_mode: bool):
     load(system, make_reference(sizes))
 
     def teacher_text() -> Tensor:
-        return system.forward_losses(batch, 0.4, chances).keys[1]
+        return system.method.losses(batch, 0.4, chances).keys[1]
 
     assert torch.equal(teacher_text(), teacher_text()) is not reference_mode
     assert {m.training for m in system.twin.modules() if isinstance(m, nn.Dropout)} == {reference_mode}
@@ -186,5 +186,5 @@ def test_joint_batch_of_distinct_pairs_makes_both_modes_equal():
     for reference_mode in (True, False):
         system = make_system(reference=reference_mode)
         load(system, make_reference())
-        losses.append({k: float(v.detach()) for k, v in system.forward_losses(batch, 0.4, chances).losses.items()})
+        losses.append({k: float(v.detach()) for k, v in system.method.losses(batch, 0.4, chances).losses.items()})
     assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)

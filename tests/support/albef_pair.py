@@ -9,12 +9,14 @@ from albef_reference import AlbefReference
 from albef_reference_encoders import Sizes
 from alignlab.losses.albef import HardNegatives
 from alignlab.losses.language import MaskedTokens
+from alignlab.methods.chances import Chances
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.albef_checkpoint import from_official
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
-from alignlab.systems.albef.pretraining import AlbefPretrainingSystem, Chances
+from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch, Vocabulary
+from tiny_training import albef_system
 
 TINY = Sizes(
     image_size=24,
@@ -57,7 +59,7 @@ def make_reference(
 
 def make_system(
     sizes: Sizes = TINY, *, lr: float = 1e-4, weight_decay: float = 0.02, **settings: object
-) -> AlbefPretrainingSystem:
+) -> MethodSystem:
     """Our system at the oracle's sizes, built and in training mode."""
     z = sizes
     vision = partial(
@@ -80,10 +82,10 @@ def make_system(
         dropout=z.dropout,
         attention_dropout=z.dropout,
     )
-    system = AlbefPretrainingSystem(
+    system = albef_system(
         partial(Albef, encoder),
-        vocabulary=Vocabulary(z.vocab_size, z.pad_id, z.cls_id, z.cls_id + 1, z.mask_id),
-        optim=partial(adamw, lr=lr, weight_decay=weight_decay, schedule="constant"),
+        partial(adamw, lr=lr, weight_decay=weight_decay, schedule="constant"),
+        Vocabulary(z.vocab_size, z.pad_id, z.cls_id, z.cls_id + 1, z.mask_id),
         queue_size=z.queue_size,
         momentum=z.momentum,
         mask_probability=z.mlm_probability,
@@ -93,7 +95,7 @@ def make_system(
     return system.train()
 
 
-def load(system: AlbefPretrainingSystem, reference: AlbefReference) -> None:
+def load(system: MethodSystem, reference: AlbefReference) -> None:
     """Copy the oracle's whole state, ids of the queue included, into our system."""
     system.load_state_dict(from_official(reference.state_dict()).of_system())
     system.queue.image_id.copy_(reference.image_id_queue)

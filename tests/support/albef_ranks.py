@@ -7,10 +7,9 @@ import torch
 import torch.distributed as dist
 
 from alignlab.distributed.collectives import reduce_mean
+from alignlab.methods.albef import AlbefMethod, Kept
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
-from alignlab.optim.adamw import adamw
-from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
 from alignlab.types.pairs import PairBatch, Vocabulary
 
 PAIRS = 8
@@ -23,23 +22,19 @@ def contrast(ranks: int, rank: int) -> dict[str, torch.Tensor]:
     sizes = {"text_width": 16, "heads": 2, "text_layers": 1, "fusion_layers": 1, "max_positions": 8, "embed_dim": 8}
     encoder = partial(AlbefEncoder, vision, dropout=0.0, attention_dropout=0.0, **sizes)
     words = Vocabulary(size=20, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
-    system = AlbefPretrainingSystem(
-        partial(Albef, encoder), vocabulary=words, optim=partial(adamw, lr=1e-3), queue_size=20
-    )
-    system.configure_model()
+    method = AlbefMethod(partial(Albef, encoder), vocabulary=words, queue_size=20)
     with torch.no_grad():  # a teacher of its own
-        for parameter in system.twin.parameters():
+        for parameter in method.twin.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     image, ids = torch.randn(PAIRS, 3, 16, 16), torch.randint(4, 20, (PAIRS, 5))
     image_id = torch.tensor([0, 1, 2, 3, 0, 4, 5, 6])  # the same picture on both ranks
     whole = PairBatch(image, ids, torch.ones(PAIRS, 5, dtype=torch.bool), image_id, torch.arange(PAIRS))
     part = slice(rank * PAIRS // ranks, (rank + 1) * PAIRS // ranks)
-    output = system.forward_losses(PairBatch(*(x[part] for x in whole)), 0.4, fuse=False)
+    output = method.losses(PairBatch(*(x[part] for x in whole)), 0.4, fuse=False)
     output.losses["loss"].backward()
-    system._keys = output.keys
-    system.on_after_backward()
-    found = {name: reduce_mean(p.grad) for name, p in system.net.named_parameters() if p.grad is not None}
-    return {"loss": reduce_mean(output.losses["loss"].detach()), **found, **dict(system.queue.named_buffers())}
+    method.after_backward(Kept(output.keys, fused=False))
+    found = {name: reduce_mean(p.grad) for name, p in method.net.named_parameters() if p.grad is not None}
+    return {"loss": reduce_mean(output.losses["loss"].detach()), **found, **dict(method.queue.named_buffers())}
 
 
 def start(rank: int, ranks: int, folder: Path) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from alignlab.methods.albef import AlbefMethod
 from alignlab.methods.clip import ClipMethod
 from alignlab.systems.choosing import system_of
 from alignlab.systems.method_system import MethodSystem
@@ -21,6 +22,11 @@ def pairs(size: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32) -> P
     ids = torch.randint(4, WORDS.size, (size, 7), generator=g).masked_fill(~mask, WORDS.pad_id)
     index = torch.arange(size) + 100 * seed
     return PairBatch(torch.randn(size, 3, 16, 16, generator=g).to(dtype), ids, mask, index, index)
+
+
+def albef_system(net: Callable, optim: Callable | None, vocabulary: Vocabulary = WORDS, **settings) -> MethodSystem:
+    """A system that runs ALBEF."""
+    return system_of(partial(AlbefMethod, net, **settings), vocabulary=vocabulary, optim=optim)
 
 
 def clip_system(

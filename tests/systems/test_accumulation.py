@@ -18,13 +18,12 @@ from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
-from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
 from alignlab.systems.choosing import system_of
 from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch
 from tiny_language import NET, preference_batch, token_batch
 from tiny_language import WORDS as LANGUAGE
-from tiny_training import WORDS, clip_system, pairs
+from tiny_training import albef_system, clip_system, pairs
 
 LENGTHS = (5, 6, 7, 60, 9, 4, 30, 12)  # of which all but 4 tokens are predicted: 1, 2, 3, 56, ...
 
@@ -93,14 +92,14 @@ def scenes(rows: Sequence[int]) -> PairBatch:
     return PairBatch(*(x[list(rows)] for x in batch._replace(image_id=ids)))
 
 
-def albef() -> AlbefPretrainingSystem:
+def albef() -> MethodSystem:
     vision = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=1, heads=2)
     encoder = partial(
         AlbefEncoder, vision, text_width=16, heads=2, text_layers=1, fusion_layers=2, max_positions=12, embed_dim=8,
         dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
     settings = {"queue_size": 16, "negative_pool": 2, "mask_probability": 0.3}
-    return AlbefPretrainingSystem(partial(Albef, encoder), vocabulary=WORDS, optim=sgd, **settings)
+    return albef_system(partial(Albef, encoder), sgd, **settings)
 
 
 def clip(loss: torch.nn.Module, **settings) -> MethodSystem:
@@ -185,7 +184,7 @@ def test_several_steps_and_a_clipped_gradient(name: str) -> None:
     [
         (partial(clip, InfoNce()), "with micro_batch_size"),
         (partial(clip, SigLip(), micro_batch_size=2), "with micro_batch_size"),
-        (albef, "model.micro_batch_size"),
+        (albef, "micro_batch_size is for"),
     ],
 )
 def test_a_contrast_says_once_that_it_compares_within_a_batch(make: Callable, names: str, caplog) -> None:

@@ -11,9 +11,8 @@ from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
-from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
 from recorder import fit
-from tiny_training import WORDS, clip_system, pairs
+from tiny_training import albef_system, clip_system, pairs
 
 VISION = partial(vision_transformer, image_size=16, patch_size=8, width=32, depth=2, heads=2)
 TEXT = partial(TextTower, context_length=7, width=32, depth=2, heads=2)
@@ -23,10 +22,10 @@ KINDS = ("clip", "siglip", "albef")
 
 def make_system(kind: str, **settings):
     torch.manual_seed(0)
-    settings |= {"vocabulary": WORDS, "optim": partial(adamw, lr=3e-3)}
+    settings["optim"] = partial(adamw, lr=3e-3)
     if kind == "albef":
         encoder = partial(AlbefEncoder, VISION, dropout=0.0, attention_dropout=0.0, **SIZES)
-        return AlbefPretrainingSystem(partial(Albef, encoder), queue_size=8, alpha=0.0, **settings)
+        return albef_system(partial(Albef, encoder), queue_size=8, alpha=0.0, **settings)
     bias = -10.0 if kind == "siglip" else None
     net = partial(Clip, VISION, TEXT, embed_dim=16, logit_bias=bias)
     return clip_system(net, SigLip() if bias else InfoNce(), **settings)

@@ -28,13 +28,13 @@ class AlbefState(NamedTuple):
     queue: dict[str, Tensor]
 
     def of_system(self) -> dict[str, Tensor]:
-        """As one state dict of `AlbefPretrainingSystem`."""
+        """As one state dict of ALBEF's method."""
         prefixed = {"net.": self.net, "twin.teacher.": self.teacher, "queue.": self.queue}
         return {prefix + name: x for prefix, state in prefixed.items() for name, x in state.items()}
 
     @classmethod
     def from_system(cls, state: Mapping[str, Tensor]) -> "AlbefState":
-        """Split a state dict of `AlbefPretrainingSystem`; an entry of anything else raises ValueError."""
+        """Split a state dict of ALBEF's method; an entry of anything else raises ValueError."""
         parts: dict[str, dict[str, Tensor]] = {"net.": {}, "twin.teacher.": {}, "queue.": {}}
         for name, x in state.items():
             prefix = next((p for p in parts if name.startswith(p)), None)

@@ -28,7 +28,7 @@ def build(
     datamodule.setup("fit")
     optim = instantiate(cfg.optim, _convert_="all")
     model = instantiate(cfg.model, _partial_=True, _convert_="all")
-    return datamodule, system_of(model, vocabulary=datamodule.vocabulary, optim=optim)
+    return datamodule, system_of(model, vocabulary=datamodule.vocabulary, optim=optim, key="model")
 
 
 def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytorch.Callback] = ()) -> lightning.Trainer:

@@ -4,22 +4,27 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import lightning.pytorch as pl
-
+from alignlab.methods.method import Method
 from alignlab.systems.method_system import MethodSystem
 
 
-def system_of(model: partial, *, vocabulary: Any, optim: Callable[..., dict]) -> pl.LightningModule:
-    """The system that a model's config names, or the one that runs the method it names.
+def system_of(model: partial, *, vocabulary: Any, optim: Callable[..., dict], key: str = "") -> MethodSystem:
+    """The system that runs a method.
 
     Args:
-        model: a partial of a LightningModule's class, or of a `Method`'s.
+        model: a partial of the method's class.
         vocabulary: of the data.
         optim: `optim(net, total_steps=...)` gives optimizer and schedule.
+        key: the config's path of the model, which errors of the method's constructor begin with.
     """
-    if issubclass(model.func, pl.LightningModule):
-        return model(vocabulary=vocabulary, optim=optim)
     runs = MethodSystem
     if model.func.rolls_out:
         from alignlab.systems.rlhf.on_policy import OnPolicySystem as runs
-    return runs(partial(model, vocabulary=vocabulary), optim)
+
+    def make() -> Method:
+        try:
+            return model(vocabulary=vocabulary)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}" if key else str(error)) from error
+
+    return runs(make, optim)

@@ -25,8 +25,7 @@ from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
-from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
-from tiny_training import clip_system
+from tiny_training import albef_system, clip_system
 
 SIZE = 24  # a 3 x 3 grid
 RECALLS = {f"{way}_recall_at_{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)}
@@ -56,7 +55,7 @@ def albef(data, dropout=0.1):
         dropout=dropout,
     )
     optim = partial(adamw, lr=1e-3, warmup_steps=1)
-    return AlbefPretrainingSystem(partial(Albef, encoder), vocabulary=data.vocabulary, optim=optim, queue_size=8)
+    return albef_system(partial(Albef, encoder), optim, data.vocabulary, queue_size=8)
 
 
 class Counter(Evaluator):

@@ -43,7 +43,7 @@ def break_module(monkeypatch: pytest.MonkeyPatch, kind: type[nn.Module], step: i
 
     broken.on = False
     monkeypatch.setattr(kind, "forward", broken)
-    from alignlab.systems.albef.pretraining import AlbefPretrainingSystem as System
+    from alignlab.systems.method_system import MethodSystem as System
 
     training_step = System.training_step
 

@@ -1,13 +1,11 @@
 """ALBEF pre-training: ITC, ITM and MLM with a momentum teacher (arXiv:2107.07651, sec. 3).
 
-Legend: B batch of this process, T tokens, D joint embedding, K queue.
+Legend: B batch of this process, T tokens, D joint embedding, K queue, M masked positions, V vocabulary, R ranks.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
@@ -23,15 +21,13 @@ from alignlab.losses.albef import (
     sameness,
 )
 from alignlab.losses.language import MaskedTokens, distilled_cross_entropy, mask_tokens
+from alignlab.methods.chances import DRAW, Chances, Draws, joint_draws
+from alignlab.methods.method import WHOLE
+from alignlab.methods.pairs import PairMethod
+from alignlab.methods.step import Step, StepOutput
 from alignlab.models.albef import Albef, AlbefEncoder
-from alignlab.models.block_settings import set_blocks
 from alignlab.models.momentum import FeatureQueue, MomentumTwin
-from alignlab.systems.accumulation import Place, StepSums, batches_of_step, for_backward, place_of, say_what_differs
-from alignlab.systems.albef.chances import DRAW, Chances, Draws, joint_draws
-from alignlab.systems.averages import logged_means
-from alignlab.types.pairs import ImageEncoding, PairBatch, PairIds, TextEncoding, Vocabulary
-
-ALONE = Place(0, 1)  # a batch that is a whole step
+from alignlab.types.pairs import PairBatch, PairIds
 
 
 class Teaching(NamedTuple):
@@ -42,37 +38,49 @@ class Teaching(NamedTuple):
     logits: Tensor | None  # (M, V) at the masked positions
 
 
-class StepOutput(NamedTuple):
-    """Losses of a step, and what the queue takes after it."""
+class Losses(NamedTuple):
+    """Losses of a batch, and what the queues take after it."""
 
     losses: dict[str, Tensor]  # scalars: loss, itc_loss, itm_loss, mlm_loss, itm_accuracy
     keys: tuple[Tensor, Tensor, Tensor, Tensor]  # of all ranks: teacher features 2 x (R * B, D), ids 2 x (R * B,)
 
 
-class AlbefPretrainingSystem(pl.LightningModule):
+class Kept(NamedTuple):
+    """For `after_backward`."""
+
+    keys: tuple[Tensor, ...]
+    fused: bool
+
+
+class AlbefMethod(PairMethod):
     """Trains `Albef`; the momentum twin and the feature queues are part of its state.
 
-    `reference=True` reproduces the published code: dropout stays on in the teacher, ids are ignored (another caption of
-    the same picture counts as a negative), other ranks' pictures are negatives only once they are in the queue, and
-    `optim` decays temperature and embeddings. Choose alpha_ramp_steps as one epoch to follow its schedule.
+    R processes with B pairs each learn what one process with R * B pairs and `negative_pool=B` learns: all random choices are drawn for the
+    joint batch from (seed, step).
 
-    Two settings are ours, for short runs from nothing. Before `fuse_from_step` the towers are aligned by ITC alone, at about
-    a third of the cost. During `momentum_ramp_steps` the momentum rises from 0: a teacher that lags behind fast students
-    gives keys whose age, not whose content, tells them apart.
-
-    R processes with B pairs each learn what one process with R * B pairs and `negative_pool=B` learns: hard negatives come from
-    groups of that many pairs (None: from the process's batch), and all random choices are drawn for the joint batch from (seed, step).
-
-    gradient_checkpointing: towers and fusion compute activations again in the backward pass. compile: True or
-    arguments of `torch.compile`, for their blocks.
+    Args:
+        net: builds an `Albef`; see `PairMethod` for the rest.
+        queue_size: features of each kind that a batch is compared with besides its own.
+        momentum: of the teacher; 0: the student is its own teacher.
+        momentum_ramp_steps: ours, for short runs from nothing. The momentum rises from 0, since a teacher that lags behind fast students
+            gives keys whose age, not whose content, tells them apart.
+        alpha: weight of the teacher's opinion in ITC and MLM.
+        alpha_ramp_steps: in which alpha rises from 0; one epoch in the published schedule.
+        fuse_from_step: ours. Before it the towers are aligned by ITC alone, at about a third of the cost.
+        mask_probability: of a token, for MLM.
+        negative_pool: pairs among which hard negatives are drawn. None: those of the process.
+        seed: of all random choices.
+        itm_weight, mlm_weight: beside ITC's 1.
+        reference: as in the published code: dropout stays on in the teacher, ids are ignored (another caption of the same picture counts
+            as a negative), other ranks' pictures are negatives only once they are in the queue, temperature and embeddings are decayed.
     """
+
+    within_batch = "ITM and MLM are those of the whole step; earlier batches are in the queues, and micro_batch_size is for CLIP and SigLIP only"
 
     def __init__(
         self,
         net: Callable[..., Albef],
         *,
-        vocabulary: Vocabulary,
-        optim: Callable[..., dict],
         queue_size: int = 65536,
         momentum: float = 0.995,
         momentum_ramp_steps: int = 0,
@@ -85,52 +93,55 @@ class AlbefPretrainingSystem(pl.LightningModule):
         itm_weight: float = 1.0,
         mlm_weight: float = 1.0,
         reference: bool = False,
-        gradient_checkpointing: bool = False,
-        compile: bool | dict[str, Any] = False,
+        **settings,
     ) -> None:
-        super().__init__()
         if not 0.0 <= alpha <= 1.0 or not 0.0 <= momentum <= 1.0 or not 0.0 < mask_probability < 1.0:
             raise ValueError(
-                f"model.alpha={alpha} and model.momentum={momentum} lie in [0, 1], model.mask_probability={mask_probability} in (0, 1)"
+                f"alpha={alpha} and momentum={momentum} lie in [0, 1], mask_probability={mask_probability} in (0, 1)"
             )
-        self.build, self.vocabulary, self.optim = net, vocabulary, optim
-        self.queue_size, self.fuse_from_step = queue_size, fuse_from_step
+        super().__init__(net, **settings)
+        self.twin = MomentumTwin(self.net.encoder)
+        self.queue = FeatureQueue(queue_size, self.net.encoder.image_projection.out_features)
         self.momentum, self.momentum_ramp_steps = momentum, momentum_ramp_steps
         self.alpha, self.alpha_ramp_steps = alpha, alpha_ramp_steps
-        self.mask_probability, self.reference = mask_probability, reference
-        self.itm_weight, self.mlm_weight = itm_weight, mlm_weight
-        self.blocks = {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
+        self.fuse_from_step, self.mask_probability = fuse_from_step, mask_probability
         self.negative_pool, self.seed = negative_pool, seed
-        self.net: Albef | None = None
-        self._keys: tuple[Tensor, ...] | None = None
-        self._sums = StepSums()
+        self.itm_weight, self.mlm_weight, self.reference = itm_weight, mlm_weight, reference
+        self.optimizer_settings = {"decay": "reference"} if reference else {}
         self._counts: Tensor | None = None  # of the present step
 
-    def configure_model(self) -> None:
-        """Build student, teacher and queues, once."""
-        if self.net is None:
-            self.net = self.build(vocab_size=self.vocabulary.size)
-            set_blocks(self.net, **self.blocks)
-            self.twin = MomentumTwin(self.net.encoder)
-            self.queue = FeatureQueue(self.queue_size, self.net.encoder.image_projection.out_features)
+    def before_step(self, step: Step) -> None:
+        """Moves the teacher, while sharded parameters are what is stored."""
+        self.net.clamp_temperature()
+        self.twin.update(self.net.encoder, _ramped(self.momentum, self.momentum_ramp_steps, step))
 
-    def setup(self, stage: str) -> None:
-        """Say what accumulated batches change."""
-        if stage == "fit":
-            queues = (
-                "earlier batches are in the queues, and model.micro_batch_size is for model=clip and model=siglip only"
-            )
-            say_what_differs(self.trainer, f"ITM and MLM are those of the whole step; {queues}")
+    def forward(self, batch: PairBatch, step: Step = WHOLE) -> StepOutput:
+        """The losses of a batch of training; the queues take its features after the backward pass."""
+        fuse, chances = step.number >= self.fuse_from_step, self._chances(batch, step.number, step)
+        counts = self._counts_of_step(batch, step) if fuse and step.total > 1 else None
+        alpha = _ramped(self.alpha, self.alpha_ramp_steps, step)
+        found = self.losses(batch, alpha, chances, fuse=fuse, counts=counts, share=1 / step.total)
+        loss = found.losses.pop("loss")
+        state = {"temperature": self.net.temperature.detach().squeeze()}
+        return StepOutput(loss if fuse else loss + self._no_gradient(), found.losses, state, Kept(found.keys, fuse))
 
-    def encode_image(self, image: Tensor) -> ImageEncoding:
-        """(B, 3, H, W) -> features (B, D) and tokens."""
-        return self.net.encode_image(image)
+    def after_backward(self, kept: Kept) -> None:
+        """Pushes the teacher's features of all ranks; not earlier, since the backward pass still reads the queues."""
+        if not kept.fused:
+            for parameter in self._idle():  # whole ones got their zeros from `_no_gradient`, ZeRO-3 makes its own
+                if parameter.grad is None and hasattr(parameter, "to_local"):
+                    parameter.grad = torch.zeros_like(parameter)
+        self.queue.push(*kept.keys)
 
-    def encode_text(self, ids: Tensor, mask: Tensor) -> TextEncoding:
-        """(N, T), (N, T) -> features (N, D) and tokens."""
-        return self.net.encode_text(ids, mask)
+    def validate(self, batch: PairBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
+        """The same losses on held-out pairs, with the same random choices at every validation."""
+        if len(batch.image) < 2:
+            return {}
+        return self.losses(
+            batch, _ramped(self.alpha, self.alpha_ramp_steps, step), self._chances(batch, -1 - index)
+        ).losses
 
-    def forward_losses(
+    def losses(
         self,
         batch: PairBatch,
         alpha: float,
@@ -139,19 +150,19 @@ class AlbefPretrainingSystem(pl.LightningModule):
         fuse: bool = True,
         counts: Tensor | None = None,
         share: float = 1.0,
-    ) -> StepOutput:
+    ) -> Losses:
         """All losses of one batch, or ITC alone where `fuse` is False; changes neither teacher nor queues.
 
         counts (2,): what ITM and MLM are divided by instead of what this batch counts; share: of ITC. A batch's losses are then its parts of a step's.
         """
         if len(batch.image) < 2:
-            raise ValueError("data.batch_size=1 leaves ALBEF without a hard negative: use at least 2 pairs a process")
+            raise ValueError("a batch of 1 pair has no hard negative: batch_size must be at least 2")
         student = self.net.encoder
         image = student.encode_image(batch.image)
         if not fuse:
             text = student.encode_text(batch.ids, batch.mask).features
             itc, _, keys = self._contrast(image.features, text, self._teach(batch, None, alpha), batch, alpha)
-            return StepOutput({"loss": itc.loss * share, "itc_loss": itc.loss * share}, keys)
+            return Losses({"loss": itc.loss * share, "itc_loss": itc.loss * share}, keys)
         masked, size = chances.masked or self._mask(batch, chances.draws), len(batch.image)
         # Masked and plain texts in one call.
         ids, mask = torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask])
@@ -178,7 +189,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
         mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher_logits, alpha, counts[1])
         losses = {"itc_loss": itc.loss * share, "itm_loss": itm.loss, "mlm_loss": mlm, "itm_accuracy": itm.accuracy}
         total = losses["itc_loss"] + self.itm_weight * itm.loss + self.mlm_weight * mlm
-        return StepOutput({"loss": total, **losses}, keys)
+        return Losses({"loss": total, **losses}, keys)
 
     def _contrast(
         self, image: Tensor, text: Tensor, teacher: Teaching | None, batch: PairBatch, alpha: float
@@ -223,59 +234,17 @@ class AlbefPretrainingSystem(pl.LightningModule):
         ).masked
         return Teaching(image.features, teacher.text_features(tokens[size:]), teacher.language_logits(hidden))
 
-    def on_train_batch_start(self, batch: PairBatch, batch_index: int) -> None:
-        """The teacher moves before the step, while sharded parameters are what is stored."""
-        self.net.clamp_temperature()
-        if batch_index % self.trainer.accumulate_grad_batches == 0:
-            self.twin.update(self.net.encoder, self._ramped(self.momentum, self.momentum_ramp_steps))
-
-    def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
-        """The losses; the queues take the new features after the backward pass."""
-        fuse, place = self.global_step >= self.fuse_from_step, place_of(self, batch_index)
-        chances, alpha = self._chances(batch, self.global_step, place), self._ramped(self.alpha, self.alpha_ramp_steps)
-        counts = self._counts_of_step(batch, place) if fuse and place.total > 1 else None
-        output = self.forward_losses(batch, alpha, chances, fuse=fuse, counts=counts, share=1 / place.total)
-        self._keys = output.keys
-        sums = self._sums.add(place, {f"train/{name}": value for name, value in output.losses.items()})
-        self.log_dict(logged_means(self, sums), batch_size=len(batch.image))
-        self.log("train/temperature", self.net.temperature.detach().squeeze())
-        loss = for_backward(self, output.losses["loss"])
-        return loss if fuse else loss + self._no_gradient()
-
-    def on_after_backward(self) -> None:
-        """Push the teacher's features of all ranks; not earlier, since the backward pass still reads the queues."""
-        if self.global_step < self.fuse_from_step:
-            for parameter in self._idle():  # whole ones got their zeros from `_no_gradient`, ZeRO-3 makes its own
-                if parameter.grad is None and hasattr(parameter, "to_local"):
-                    parameter.grad = torch.zeros_like(parameter)
-        if self._keys is not None:
-            self.queue.push(*self._keys)
-            self._keys = None
-
-    def validation_step(self, batch: PairBatch, batch_index: int) -> None:
-        """The same losses on held-out pairs, without a change of teacher or queues."""
-        if len(batch.image) < 2:
-            return
-        chances = self._chances(batch, -1 - batch_index)  # the same at every validation
-        losses = self.forward_losses(batch, self._ramped(self.alpha, self.alpha_ramp_steps), chances).losses
-        self.log_dict({f"val/{n}": x for n, x in losses.items()}, batch_size=len(batch.image), sync_dist=True)
-
-    def configure_optimizers(self) -> dict:
-        """AdamW over the student; the teacher asks for no gradient."""
-        optim = partial(self.optim, decay="reference") if self.reference else self.optim
-        return optim(self.net, total_steps=int(self.trainer.estimated_stepping_batches))
-
     @torch.no_grad()
-    def _counts_of_step(self, batch: PairBatch, place: Place) -> Tensor:
+    def _counts_of_step(self, batch: PairBatch, step: Step) -> Tensor:
         """(2,) rows of ITM and masked tokens of all batches of the present step, as a mean over ranks; the device isn't waited for."""
-        if place.index == 0 or self._counts is None:
+        if step.index == 0 or self._counts is None:
             found = []
-            for index, each in enumerate(batches_of_step(self, batch)):
+            for index, each in enumerate(step.batches(batch)):
                 each = each._replace(
                     image=batch.image,
-                    **{name: getattr(each, name).to(self.device, non_blocking=True) for name in each._fields[1:]},
+                    **{name: getattr(each, name).to(batch.ids.device, non_blocking=True) for name in each._fields[1:]},
                 )
-                draws = self._chances(each, self.global_step, place._replace(index=index)).draws
+                draws = self._chances(each, step.number, step._replace(index=index)).draws
                 valid = partners(each.image_id, each.text_id, draws.negatives.shape[2], ignore_ids=self.reference)
                 found.append(torch.stack([len(each.ids) + 2.0 * valid.sum(), self._mask(each, draws).weight.sum()]))
             self._counts = self._joint(torch.stack(found).sum(0))
@@ -285,12 +254,12 @@ class AlbefPretrainingSystem(pl.LightningModule):
         """For a mean over the joint batch; the reference has a mean of ranks' means."""
         return counts if self.reference else reduce_mean(counts)
 
-    def _ramped(self, value: float, steps: int) -> float:
-        return value if steps <= 0 else value * min(1.0, self.global_step / steps)
-
     def _no_gradient(self) -> Tensor:
         """Zero that every whole parameter of the fusion has a part in: DDP waits for a gradient of each."""
-        return sum((0.0 * p.sum() for p in self._idle() if not is_sharded(p)), torch.zeros((), device=self.device))
+        return sum(
+            (0.0 * p.sum() for p in self._idle() if not is_sharded(p)),
+            torch.zeros((), device=self.net.temperature.device),
+        )
 
     def _idle(self) -> list[Tensor]:
         """Parameters that only fusion uses."""
@@ -298,20 +267,20 @@ class AlbefPretrainingSystem(pl.LightningModule):
         parts = (encoder.fusion, encoder.language_head, self.net.matching_head)
         return [p for part in parts for p in part.parameters()]
 
-    def _chances(self, batch: PairBatch, step: int, place: Place = ALONE) -> Chances:
+    def _chances(self, batch: PairBatch, number: int, step: Step = WHOLE) -> Chances:
         pairs = len(batch.ids)
         pool = self.negative_pool if self.training and self.negative_pool else pairs
         if pairs % pool:
-            raise ValueError(f"model.negative_pool={pool} must divide data.batch_size={pairs}")
+            raise ValueError(f"negative_pool={pool} must divide batch_size={pairs}")
         draws = joint_draws(
             self.seed,
-            step,
+            number,
             pairs,
             width=self.net.encoder.embeddings.position.num_embeddings,
             pool=pool,
             vocab_size=self.vocabulary.size,
             device=batch.ids.device,
-            part=place,
+            part=(step.index, step.total),
         )
         return Chances(draws=draws)
 
@@ -327,3 +296,7 @@ class AlbefPretrainingSystem(pl.LightningModule):
             draw=None if draws is None else draws.hidden[:, :length],
             words=None if draws is None else draws.words[:, :length],
         )
+
+
+def _ramped(value: float, steps: int, step: Step) -> float:
+    return value if steps <= 0 else value * min(1.0, step.number / steps)

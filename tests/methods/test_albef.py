@@ -1,4 +1,4 @@
-"""AlbefPretrainingSystem: state, gradients, alpha 0, bad input, learning."""
+"""ALBEF: state, gradients, alpha 0, bad input, learning."""
 
 from functools import partial
 
@@ -10,13 +10,14 @@ from torch.utils.data import DataLoader
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
-from alignlab.systems.albef.pretraining import AlbefPretrainingSystem
+from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch, Vocabulary
+from tiny_training import albef_system
 
 WORDS = Vocabulary(size=40, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
 
 
-def make_system(**settings) -> AlbefPretrainingSystem:
+def make_system(**settings) -> MethodSystem:
     torch.manual_seed(0)
     vision = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=2, heads=2)
     encoder = partial(
@@ -25,7 +26,7 @@ def make_system(**settings) -> AlbefPretrainingSystem:
         gradient_checkpointing=settings.pop("gradient_checkpointing", False),
     )  # fmt: skip
     optim = partial(adamw, lr=settings.pop("lr", 1e-3))
-    system = AlbefPretrainingSystem(partial(Albef, encoder), vocabulary=WORDS, optim=optim, queue_size=12, **settings)
+    system = albef_system(partial(Albef, encoder), optim, WORDS, queue_size=12, **settings)
     system.configure_model()
     return system
 
@@ -41,7 +42,7 @@ def make_batch(size: int = 6, seed: int = 0) -> PairBatch:
     )
 
 
-def fit(system: AlbefPretrainingSystem, batches: list[PairBatch], steps: int, **settings) -> pl.Trainer:
+def fit(system: MethodSystem, batches: list[PairBatch], steps: int, **settings) -> pl.Trainer:
     trainer = pl.Trainer(
         max_steps=steps, max_epochs=-1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
@@ -57,7 +58,7 @@ def state_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def test_every_parameter_gets_a_gradient_and_the_teacher_none():
     system = make_system(alpha=0.4)
-    system.forward_losses(make_batch(), 0.4).losses["loss"].backward()
+    system.method.losses(make_batch(), 0.4).losses["loss"].backward()
     missing = [name for name, p in system.net.named_parameters() if p.grad is None]
     assert missing == []
     zero = [name for name, p in system.net.named_parameters() if not p.grad.abs().sum() > 0]
@@ -110,13 +111,13 @@ def test_teacher_is_the_running_mean_of_the_students_before_each_step():
 def test_alpha_zero_does_not_depend_on_the_teachers_opinion_on_words():
     system, batch = make_system(), make_batch()
     torch.manual_seed(1)
-    plain = system.forward_losses(batch, 0.0).losses
+    plain = system.method.losses(batch, 0.0).losses
     with torch.no_grad():
         system.twin.teacher.language_head.bias.normal_()
     torch.manual_seed(1)
-    again = system.forward_losses(batch, 0.0).losses
+    again = system.method.losses(batch, 0.0).losses
     torch.manual_seed(1)
-    distilled = system.forward_losses(batch, 0.4).losses
+    distilled = system.method.losses(batch, 0.4).losses
     assert torch.equal(plain["mlm_loss"], again["mlm_loss"])
     assert not torch.equal(plain["mlm_loss"], distilled["mlm_loss"])
 
@@ -124,10 +125,10 @@ def test_alpha_zero_does_not_depend_on_the_teachers_opinion_on_words():
 def test_ids_matter_except_in_the_reference():
     system, batch = make_system(), make_batch()
     twice = batch._replace(image_id=torch.zeros(6, dtype=torch.int64))
-    apart, together = (system.forward_losses(b, 0.0).losses for b in (batch, twice))
+    apart, together = (system.method.losses(b, 0.0).losses for b in (batch, twice))
     assert torch.isfinite(together["loss"]) and not torch.equal(apart["itc_loss"], together["itc_loss"])
-    system.reference = True
-    apart, together = (system.forward_losses(b, 0.0).losses for b in (batch, twice))
+    system.method.reference = True
+    apart, together = (system.method.losses(b, 0.0).losses for b in (batch, twice))
     assert torch.equal(apart["itc_loss"], together["itc_loss"])
 
 
@@ -135,13 +136,13 @@ def test_the_teacher_has_dropout_only_as_the_reference_has_it():
     for reference in (False, True):
         system = make_system(reference=reference, dropout=0.5)
         system.train()
-        system.forward_losses(make_batch(), 0.4)
+        system.method.losses(make_batch(), 0.4)
         assert system.twin.teacher.training is reference
 
 
 def test_batch_of_one_is_a_clear_error():
-    with pytest.raises(ValueError, match=r"batch_size=1"):
-        make_system().forward_losses(make_batch(1), 0.4)
+    with pytest.raises(ValueError, match="batch_size must be at least 2"):
+        make_system().method.losses(make_batch(1), 0.4)
 
 
 @pytest.mark.parametrize("fuse", [True, False])
@@ -150,7 +151,7 @@ def test_without_momentum_the_student_is_its_own_teacher(fuse):
     for momentum in (0.0, 0.5):  # a new twin equals its student
         system = make_system(momentum=momentum)
         torch.manual_seed(3)
-        loss = system.forward_losses(make_batch(), 0.4, fuse=fuse).losses["loss"]
+        loss = system.method.losses(make_batch(), 0.4, fuse=fuse).losses["loss"]
         loss.backward()
         runs.append((loss, system.net.encoder.image_projection.weight.grad))
     torch.testing.assert_close(*(loss for loss, _ in runs), atol=1e-6, rtol=0)
@@ -166,13 +167,13 @@ def test_before_fusion_starts_only_the_towers_learn():
     assert any("vision" in name for name in moved) and any("text_projection" in name for name in moved)
     fusion = "encoder.fusion.0.cross_attention.out.bias"
     assert not {"matching_head.bias", "encoder.language_head.bias", fusion} & moved
-    itc = system.forward_losses(make_batch(), 0.4, fuse=False).losses["itc_loss"]
-    torch.testing.assert_close(itc, system.forward_losses(make_batch(), 0.4).losses["itc_loss"], atol=1e-6, rtol=0)
+    itc = system.method.losses(make_batch(), 0.4, fuse=False).losses["itc_loss"]
+    torch.testing.assert_close(itc, system.method.losses(make_batch(), 0.4).losses["itc_loss"], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("wrong", [{"alpha": 1.5}, {"momentum": -0.1}, {"mask_probability": 0.0}])
 def test_impossible_settings_name_their_key(wrong):
-    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}="):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
         make_system(**wrong)
 
 
@@ -181,7 +182,7 @@ def test_same_seed_same_losses_bit_for_bit_and_gradient_checkpointing_changes_no
     for checkpointing in (False, False, True):
         system = make_system(gradient_checkpointing=checkpointing)
         torch.manual_seed(3)
-        loss = system.forward_losses(make_batch(), 0.4).losses["loss"]
+        loss = system.method.losses(make_batch(), 0.4).losses["loss"]
         loss.backward()
         runs.append((loss.detach(), system.net.encoder.text_projection.weight.grad))
     assert torch.equal(runs[0][0], runs[1][0]) and torch.equal(runs[0][1], runs[1][1])
@@ -191,10 +192,10 @@ def test_same_seed_same_losses_bit_for_bit_and_gradient_checkpointing_changes_no
 def test_overfits_one_batch():
     system, batch = make_system(lr=5e-3, alpha=0.0, momentum=0.5), make_batch()
     torch.manual_seed(0)
-    first = system.forward_losses(batch, 0.0).losses
+    first = system.method.losses(batch, 0.0).losses
     fit(system, [batch] * 400, 400)
-    system.eval()
-    last = system.forward_losses(batch, 0.0).losses
+    system.method.eval()
+    last = system.method.losses(batch, 0.0).losses
     assert last["itm_loss"] < 0.1 < first["itm_loss"]
     assert last["mlm_loss"] < 0.5 * first["mlm_loss"]
     assert last["itm_accuracy"] == 1.0
