@@ -32,7 +32,10 @@ class FusedRows(NamedTuple):
 
 
 class AlbefEncoder(nn.Module):
-    """Everything of ALBEF that has a momentum twin: towers, fusion layers, projections and language head."""
+    """Everything of ALBEF that has a momentum twin: towers, fusion layers, projections and language head.
+
+    causal: a token of text sees only what stands before it, in the text and in the fusion layers, so that the head can learn to write.
+    """
 
     layer_lists = ("text", "fusion")  # one tower to `optim.layer_decay`, as the layers of BERT that they start from
 
@@ -51,6 +54,7 @@ class AlbefEncoder(nn.Module):
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
         gradient_checkpointing: bool = False,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         if fusion_layers < 1:
@@ -66,7 +70,7 @@ class AlbefEncoder(nn.Module):
         self.image_projection = nn.Linear(self.vision.width, embed_dim)
         self.text_projection = nn.Linear(text_width, embed_dim)
         self.language_head = MaskedLanguageHead(text_width, vocab_size, eps=eps)
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing, self.causal = gradient_checkpointing, causal
         for part in (self.embeddings, self.text, self.fusion, self.language_head):
             part.apply(partial(_initialise_bert, deviation=0.02 * (768 / text_width) ** 0.5))
 
@@ -78,7 +82,7 @@ class AlbefEncoder(nn.Module):
     def text_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unimodal text layers: (R, T), (R, T) -> (R, T, W)."""
         x = self.embeddings(ids)
-        bias = attention_bias(mask, x.dtype)
+        bias = attention_bias(mask, x.dtype, self.causal)
         for layer in self.text:
             x = self._run(layer, x, bias)
         return x
@@ -112,7 +116,7 @@ class AlbefEncoder(nn.Module):
         only; rows in `masked_rows` attend in full but only `masked_position` (M,), an index into them flattened, goes
         through the feed-forward.
         """
-        bias = attention_bias(mask, tokens.dtype)
+        bias = attention_bias(mask, tokens.dtype, self.causal)
         x = tokens
         for layer, state in zip(self.fusion[:-1], states[:-1], strict=True):
             x = self._run(layer, x, bias, state, picture)

@@ -19,10 +19,16 @@ class ImageState(NamedTuple):
     value: Tensor  # (P, H, S, E)
 
 
-def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive form of a padding mask: (R, T) bool -> (R, 1, 1, T), 0 where kept and the lowest number where not."""
-    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return bias.masked_fill_(~mask, torch.finfo(dtype).min)[:, None, None, :]
+def attention_bias(mask: Tensor, dtype: torch.dtype, causal: bool = False) -> Tensor:
+    """Additive form of a padding mask: (R, T) bool -> (R, 1, 1, T), 0 where kept and the lowest number where not.
+
+    causal: (R, 1, T, T), where a token sees only itself and what stands before it.
+    """
+    kept = mask[:, None, :]
+    if causal:
+        kept = kept & torch.ones(2 * mask.shape[1:], dtype=torch.bool, device=mask.device).tril()
+    bias = torch.zeros(kept.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill_(~kept, torch.finfo(dtype).min)[:, None]
 
 
 class TextEmbeddings(nn.Module):
@@ -59,7 +65,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor, bias: Tensor, num_queries: int | None = None) -> Tensor:
-        """(R, T, W), (R, 1, 1, T) -> (R, T, W), or (R, num_queries, W) where only the first tokens ask."""
+        """(R, T, W), (R, 1, 1 or T, T) -> (R, T, W), or (R, num_queries, W) where only the first tokens ask."""
         rows, length, width = x.shape
         if num_queries is None:
             # unbind rather than permute: the gradient of the joint matrix then needs no copy.
@@ -71,7 +77,7 @@ class SelfAttention(nn.Module):
             query = query.view(rows, num_queries, self.heads, -1).transpose(1, 2)
             joint = F.linear(x, weight[width:], offset[width:]).view(rows, length, 2, self.heads, -1).unbind(2)
             key, value = (part.transpose(1, 2) for part in joint)
-            x = x[:, :num_queries]
+            x, bias = x[:, :num_queries], bias[:, :, :num_queries]
         dropout = self.attention_dropout if self.training else 0.0
         mixed = attend(query, key, value, mask=bias.to(query.dtype), dropout=dropout)
         return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2))))
