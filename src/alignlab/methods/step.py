@@ -29,20 +29,23 @@ class Step(NamedTuple):
         """All batches of this process in the step of `batch`."""
         return (batch,) if self.ahead is None else self.ahead()
 
-    def share(self, batch: Any, count: Callable[[Any], int], *, equal_on_ranks: bool = False) -> Tensor | float:
+    def share(
+        self, batch: Any, count: Callable[[Any], int | Tensor], *, equal_on_ranks: bool = False
+    ) -> Tensor | float:
         """This batch's part in a mean over the whole step: what it counts over what the step counts, the latter a mean over ranks.
 
         The sum of share x mean over the batches of a step is then, averaged over ranks, the mean over all.
 
         Args:
             batch: a NamedTuple that begins with a tensor.
-            count: a batch -> how many the mean runs over, from sizes alone.
+            count: a batch -> how many the mean runs over: from sizes alone, or a tensor () that nobody waits for.
             equal_on_ranks: nothing needs to be exchanged.
         """
         own, step = count(batch), sum(count(each) for each in self.batches(batch))
         if equal_on_ranks:
             return own / max(step, 1)
-        return own / reduce_mean(torch.full((), float(step), device=batch[0].device)).clamp_min(1.0)
+        step = step.to(batch[0].device, torch.float32, non_blocking=True) if isinstance(step, Tensor) else float(step)
+        return own / reduce_mean(torch.full((), 1.0, device=batch[0].device) * step).clamp_min(1.0)
 
 
 class StepOutput(NamedTuple):

@@ -55,6 +55,12 @@ class MethodSystem(pl.LightningModule):
             for name, part in method.named_children():
                 setattr(self, name, part)
 
+    def train(self, mode: bool = True) -> "MethodSystem":
+        """Sets the mode of the method too, which is no part of this module."""
+        if self.method is not None:
+            self.method.training = mode
+        return super().train(mode)
+
     def on_fit_start(self) -> None:
         """Refuses what can't work, says what isn't the same."""
         if self.method.backward_within and isinstance(self.trainer.strategy, DeepSpeedStrategy):
