@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from alignlab.distributed.collectives import reduce_mean
-from alignlab.methods.albef import AlbefMethod, Kept
+from alignlab.methods.albef import AlbefMethod
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
 from alignlab.types.pairs import PairBatch, Vocabulary
@@ -32,7 +32,7 @@ def contrast(ranks: int, rank: int) -> dict[str, torch.Tensor]:
     part = slice(rank * PAIRS // ranks, (rank + 1) * PAIRS // ranks)
     output = method.losses(PairBatch(*(x[part] for x in whole)), 0.4, fuse=False)
     output.losses["loss"].backward()
-    method.after_backward(Kept(output.keys, fused=False))
+    method.after_backward((output.keys, False))
     found = {name: reduce_mean(p.grad) for name, p in method.net.named_parameters() if p.grad is not None}
     return {"loss": reduce_mean(output.losses["loss"].detach()), **found, **dict(method.queue.named_buffers())}
 

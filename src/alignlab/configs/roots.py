@@ -30,6 +30,7 @@ class Root:
     run_name: str | int = "run"
     resume: str | None = None  # a run directory to go on with
     ckpt_path: str | None = None  # a checkpoint to start from, with its optimizer
+    init_from: str | None = None  # a run directory or a file whose weights to start from, as far as they fit
     objective: str | None = None  # the metric that a sweep optimises
     layout: Literal[2] = LAYOUT  # written by the run
 

@@ -3,7 +3,7 @@
 Legend: B batch of this process, T tokens, D joint embedding, K queue, M masked positions, V vocabulary, R ranks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import torch
@@ -45,13 +45,6 @@ class Losses(NamedTuple):
     keys: tuple[Tensor, Tensor, Tensor, Tensor]  # of all ranks: teacher features 2 x (R * B, D), ids 2 x (R * B,)
 
 
-class Kept(NamedTuple):
-    """For `after_backward`."""
-
-    keys: tuple[Tensor, ...]
-    fused: bool
-
-
 class AlbefMethod(PairMethod):
     """Trains `Albef`; the momentum twin and the feature queues are part of its state.
 
@@ -76,6 +69,8 @@ class AlbefMethod(PairMethod):
     """
 
     within_batch = "ITM and MLM are those of the whole step; earlier batches are in the queues, and micro_batch_size is for CLIP and SigLIP only"
+
+    renames = {"net.vision.": "net.encoder.vision.", "net.": "net.encoder."}  # noqa: RUF012 - of CLIP, of CoCa
 
     def __init__(
         self,
@@ -110,35 +105,41 @@ class AlbefMethod(PairMethod):
         self.optimizer_settings = {"decay": "reference"} if reference else {}
         self._counts: Tensor | None = None  # of the present step
 
+    def settle(self, loaded: Collection[str]) -> None:
+        """A teacher that wasn't loaded begins as the student."""
+        if not any(name.startswith("twin.") for name in loaded):
+            self.twin.update(self.net.encoder, momentum=0.0)
+
     def before_step(self, step: Step) -> None:
         """Moves the teacher, while sharded parameters are what is stored."""
         self.net.clamp_temperature()
-        self.twin.update(self.net.encoder, _ramped(self.momentum, self.momentum_ramp_steps, step))
+        self.twin.update(self.net.encoder, step.ramped(self.momentum, self.momentum_ramp_steps))
 
     def forward(self, batch: PairBatch, step: Step = WHOLE) -> StepOutput:
         """The losses of a batch of training; the queues take its features after the backward pass."""
         fuse, chances = step.number >= self.fuse_from_step, self._chances(batch, step.number, step)
         counts = self._counts_of_step(batch, step) if fuse and step.total > 1 else None
-        alpha = _ramped(self.alpha, self.alpha_ramp_steps, step)
+        alpha = step.ramped(self.alpha, self.alpha_ramp_steps)
         found = self.losses(batch, alpha, chances, fuse=fuse, counts=counts, share=1 / step.total)
         loss = found.losses.pop("loss")
         state = {"temperature": self.net.temperature.detach().squeeze()}
-        return StepOutput(loss if fuse else loss + self._no_gradient(), found.losses, state, Kept(found.keys, fuse))
+        return StepOutput(loss if fuse else loss + self._no_gradient(), found.losses, state, (found.keys, fuse))
 
-    def after_backward(self, kept: Kept) -> None:
+    def after_backward(self, kept: tuple[tuple[Tensor, ...], bool]) -> None:
         """Pushes the teacher's features of all ranks; not earlier, since the backward pass still reads the queues."""
-        if not kept.fused:
+        keys, fused = kept
+        if not fused:
             for parameter in self._idle():  # whole ones got their zeros from `_no_gradient`, ZeRO-3 makes its own
                 if parameter.grad is None and hasattr(parameter, "to_local"):
                     parameter.grad = torch.zeros_like(parameter)
-        self.queue.push(*kept.keys)
+        self.queue.push(*keys)
 
     def validate(self, batch: PairBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """The same losses on held-out pairs, with the same random choices at every validation."""
         if len(batch.image) < 2:
             return {}
         return self.losses(
-            batch, _ramped(self.alpha, self.alpha_ramp_steps, step), self._chances(batch, -1 - index)
+            batch, step.ramped(self.alpha, self.alpha_ramp_steps), self._chances(batch, -1 - index)
         ).losses
 
     def losses(
@@ -296,7 +297,3 @@ class AlbefMethod(PairMethod):
             draw=None if draws is None else draws.hidden[:, :length],
             words=None if draws is None else draws.words[:, :length],
         )
-
-
-def _ramped(value: float, steps: int, step: Step) -> float:
-    return value if steps <= 0 else value * min(1.0, step.number / steps)

@@ -9,13 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from alignlab.losses.contrastive import PairIds
 from alignlab.methods.cached_gradient import cached_gradient_loss, check_rows_are_independent
 from alignlab.methods.method import WHOLE
 from alignlab.methods.pairs import PairMethod
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.clip import Clip, PairEmbeddings
-from alignlab.types.pairs import ImageEncoding, PairBatch, TextEncoding
+from alignlab.types.pairs import ImageEncoding, PairBatch, PairIds, TextEncoding
 
 
 class ClipMethod(PairMethod):
@@ -31,6 +30,8 @@ class ClipMethod(PairMethod):
     within_batch = (
         "a batch_size k times as large with micro_batch_size is the exact way to the gradient of a larger batch"
     )
+
+    renames = {"net.encoder.vision.": "net.vision."}  # noqa: RUF012 - of ALBEF
 
     def __init__(
         self, net: Callable[..., Clip], loss: nn.Module, *, micro_batch_size: int | None = None, **settings

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alignlab.distributed.shards import clamp_parameter
-from alignlab.losses.contrastive import InfoNce, PairIds
+from alignlab.losses.contrastive import InfoNce
 from alignlab.methods.method import WHOLE
 from alignlab.methods.pairs import PairMethod
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.albef import AlbefEncoder
 from alignlab.models.attention import take_token
-from alignlab.types.pairs import PairBatch, TextEncoding
+from alignlab.types.pairs import PairBatch, PairIds, TextEncoding
 
 
 class Coca(AlbefEncoder):

@@ -13,7 +13,7 @@ A loop without a trainer (docs/methods.md):
         method.after_step(step)
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class Method(nn.Module):
         within_batch: what is compared within a batch only, so that accumulated batches differ from a large one, and what to do about it.
         optimizer_settings: arguments that the optimizer's factory gets besides the net.
         rolls_out: whether a batch is prompts, which the method answers itself before it learns (`OnPolicyMethod`).
+        renames: how weights of other methods that may start this one (`init_from`) are called here: prefix there -> prefix here.
     """
 
     net: nn.Module
@@ -42,6 +43,10 @@ class Method(nn.Module):
     within_batch: str | None = None
     optimizer_settings: Mapping[str, Any] = {}
     rolls_out: bool = False
+    renames: Mapping[str, str] = {}
+
+    def settle(self, loaded: Collection[str]) -> None:
+        """Changes due when weights of these names were loaded to start from, and others weren't."""
 
     def before_step(self, step: Step) -> None:
         """Changes due before the first batch of a step; parameters may be sharded."""

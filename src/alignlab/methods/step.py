@@ -25,6 +25,10 @@ class Step(NamedTuple):
         """Whether the optimizer steps after this batch."""
         return self.index == self.total - 1
 
+    def ramped(self, value: float, steps: int) -> float:
+        """A value that rises from 0 in so many steps."""
+        return value if steps <= 0 else value * min(1.0, self.number / steps)
+
     def batches(self, batch: Any) -> Sequence[Any]:
         """All batches of this process in the step of `batch`."""
         return (batch,) if self.ahead is None else self.ahead()

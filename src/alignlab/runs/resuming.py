@@ -20,7 +20,7 @@ SILENT = ("resume", "run_name", "layout")
 # Patterns of dotted keys, for fnmatch: the first that fits decides.
 REFUSED: Mapping[type, Sequence[str]] = {
     Root: (
-        "optim._target_ optim.decay optim.layer_decay optim.lr_multipliers* ckpt_path model._target_ model.queue_size model.pool "
+        "optim._target_ optim.decay optim.layer_decay optim.lr_multipliers* ckpt_path init_from model._target_ model.queue_size model.pool "
         "model.critic* model.loss._target_ data._target_"
     ).split(),
     InferenceRoot: "task._target_".split(),

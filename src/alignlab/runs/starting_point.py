@@ -10,6 +10,7 @@ from alignlab.callbacks.keeping.checkpoint_folder import newest_readable
 from alignlab.callbacks.meters.metrics_csv import MetricsCsv
 from alignlab.files.result import Result
 from alignlab.files.weights import load_into, read_file, weights_of
+from alignlab.runs.init_from import start_from
 from alignlab.runs.resuming import earlier
 
 log = logging.getLogger(__name__)
@@ -19,12 +20,19 @@ def checkpoint(
     cfg: DictConfig, system: lightning.LightningModule, trainer: lightning.Trainer, result: Result
 ) -> Path | None:
     """The checkpoint that the trainer restores; bare weights are loaded here and leave it nothing to restore."""
-    if cfg.resume is None and cfg.ckpt_path is None:
-        return None
     if cfg.resume is not None:
         file = _resumed(Path(cfg.resume), trainer, result)
-        if file is not None or cfg.ckpt_path is None:  # else the run begins anew from where it began
+        if file is not None:  # else the run begins anew from where it began
             return file
+    if cfg.get("init_from") is not None:
+        if cfg.ckpt_path is not None:
+            raise ValueError("init_from and ckpt_path both say where weights come from; take one of them")
+        notes = start_from(cfg.init_from, system)
+        result.notes += notes
+        for note in notes:
+            log.info(note)
+    if cfg.ckpt_path is None:
+        return None
     file = Path(cfg.ckpt_path)
     if not file.exists():
         raise ValueError(f"ckpt_path: there is no checkpoint {file}")

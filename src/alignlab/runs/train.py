@@ -60,7 +60,8 @@ def train(cfg: DictConfig) -> Result:
     with _alone(run_dir), Inbox(_say, unheard) as inbox, ExitStack() as written, record:
         changed = _changed(cfg, result)
         _prepare(cfg, run_dir)
-        datamodule, system = build(cfg, None if cfg.resume is None else Path(cfg.resume))
+        trained_in = cfg.resume or cfg.get("init_from")
+        datamodule, system = build(cfg, None if trained_in is None else Path(trained_in))
         ranks = RankDeath(lambda cause: _last_words(cause, result, trainer.global_step, run_dir))
         written.callback(ranks.leave)
         trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks, *changed])

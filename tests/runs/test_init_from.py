@@ -1,0 +1,47 @@
+"""`init_from`: weights of another method's run are taken where they fit, the rest is said, and nothing that fits is an error."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from alignlab.runs import train as run
+from tiny_run import TINY, TINY_ALBEF
+
+Prepare = Callable[..., DictConfig]
+COCA = [
+    *(f"model.net.{key}" for key in ("vision.width=32", "vision.depth=1", "text_width=32", "text_layers=1")),
+    "model.net.fusion_layers=1",
+]
+REST = [*TINY[1:], "trainer.max_steps=1", "data.image_size=32"]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_albef_starts_coca(prepared: Prepare, tmp_path: Path) -> None:
+    albef = [word for word in TINY_ALBEF if not word.startswith("callbacks.")]
+    run.train(prepared(tmp_path / "a", "model=albef", *REST, *albef))
+    run.train(prepared(tmp_path / "b", "model=coca", *REST, *COCA, f"init_from={tmp_path}/a", "optim.lr=0.0"))
+    before, after = weights(tmp_path / "a"), weights(tmp_path / "b")
+    for name in ("vision.trunk.patch_embed.proj.weight", "embeddings.word.weight", "fusion.0.cross_attention.out.bias"):
+        match = [key for key in before if key.startswith("net.encoder.") and key.endswith(name)]
+        assert all(torch.allclose(before[key], after[key.replace("net.encoder.", "net.")]) for key in match)
+    assert all(
+        torch.allclose(x, before[n.replace("net.", "net.encoder.", 1)]) for n, x in after.items() if n != "net.temperature"
+    )
+    notes = json.loads((tmp_path / "b" / "result.json").read_text())["notes"]
+    assert any("taken" in note for note in notes) and any("left out: net.matching_head" in note for note in notes)
+    assert not any("begins anew" in note for note in notes)
+
+
+def test_nothing_that_fits_is_an_error(prepared: Prepare, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"other.weight": torch.zeros(3)}}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="init_from: nothing in"):
+        run.train(prepared(tmp_path / "a", *TINY, f"init_from={tmp_path}/other.pt"))
+    with pytest.raises(ValueError, match=r"init_from: .* is neither"):
+        run.train(prepared(tmp_path / "b", *TINY, f"init_from={tmp_path}/nowhere"))
