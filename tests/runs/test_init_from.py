@@ -26,7 +26,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_albef_starts_coca(prepared: Prepare, tmp_path: Path) -> None:
     albef = [word for word in TINY_ALBEF if not word.startswith("callbacks.")]
     run.train(prepared(tmp_path / "a", "model=albef", *REST, *albef))
-    run.train(prepared(tmp_path / "b", "model=coca", *REST, *COCA, f"init_from={tmp_path}/a", "optim.lr=0.0"))
+    run.train(prepared(tmp_path / "b", "model=coca", *REST, *COCA, f"init_from={tmp_path}/a", "optim.lr=1e-12"))
     before, after = weights(tmp_path / "a"), weights(tmp_path / "b")
     for name in ("vision.trunk.patch_embed.proj.weight", "embeddings.word.weight", "fusion.0.cross_attention.out.bias"):
         match = [key for key in before if key.startswith("net.encoder.") and key.endswith(name)]
