@@ -32,7 +32,9 @@ def test_albef_starts_coca(prepared: Prepare, tmp_path: Path) -> None:
         match = [key for key in before if key.startswith("net.encoder.") and key.endswith(name)]
         assert all(torch.allclose(before[key], after[key.replace("net.encoder.", "net.")]) for key in match)
     assert all(
-        torch.allclose(x, before[n.replace("net.", "net.encoder.", 1)]) for n, x in after.items() if n != "net.temperature"
+        torch.allclose(x, before[n.replace("net.", "net.encoder.", 1)])
+        for n, x in after.items()
+        if n != "net.temperature"
     )
     notes = json.loads((tmp_path / "b" / "result.json").read_text())["notes"]
     assert any("taken" in note for note in notes) and any("left out: net.matching_head" in note for note in notes)
