@@ -37,7 +37,7 @@ Step = Callable[[], object]
 def alignlab_step(net: nn.Module, size: Size, micro: int, device: str) -> Step:
     """As `ClipMethod.forward` and the optimizer's step."""
     from alignlab.losses.contrastive import InfoNce
-    from alignlab.methods.cached_gradient import cached_gradient_loss
+    from alignlab.methods.parts.cached_gradient import cached_gradient_loss
     from alignlab.optim.adamw import adamw
 
     loss = InfoNce()

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from alignlab.losses.contrastive import InfoNce, PairIds, SigLip
-from alignlab.methods.cached_gradient import cached_gradient_loss, check_rows_are_independent
 from alignlab.methods.clip import ClipMethod
+from alignlab.methods.parts.cached_gradient import cached_gradient_loss, check_rows_are_independent
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer

@@ -9,7 +9,7 @@ from albef_reference import AlbefReference
 from albef_reference_encoders import Sizes
 from alignlab.losses.albef import HardNegatives
 from alignlab.losses.language import MaskedTokens
-from alignlab.methods.chances import Chances
+from alignlab.methods.parts.chances import Chances
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.albef_checkpoint import from_official
 from alignlab.models.vision import vision_transformer

@@ -21,9 +21,9 @@ from alignlab.losses.albef import (
     sameness,
 )
 from alignlab.losses.language import MaskedTokens, distilled_cross_entropy, mask_tokens
-from alignlab.methods.chances import DRAW, Chances, Draws, joint_draws
 from alignlab.methods.method import WHOLE
 from alignlab.methods.pairs import PairMethod
+from alignlab.methods.parts.chances import DRAW, Chances, Draws, joint_draws
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.momentum import FeatureQueue, MomentumTwin

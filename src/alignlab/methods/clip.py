@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from alignlab.methods.cached_gradient import cached_gradient_loss, check_rows_are_independent
 from alignlab.methods.method import WHOLE
 from alignlab.methods.pairs import PairMethod
+from alignlab.methods.parts.cached_gradient import cached_gradient_loss, check_rows_are_independent
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.clip import Clip, PairEmbeddings
 from alignlab.types.pairs import ImageEncoding, PairBatch, PairIds, TextEncoding
