@@ -24,6 +24,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 
+from albef_pair import TINY, make_system, random_batch
+from albef_reference import AlbefReference, adamw
+from albef_reference_encoders import Sizes
+from alignlab.optim.adamw import adamw as our_adamw
+from alignlab.types.pairs import PairBatch
+
 import torch
 from measuring import (
     check_device,
@@ -38,12 +44,6 @@ from measuring import (
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-
-from albef_pair import TINY, make_system, random_batch
-from albef_reference import AlbefReference, adamw
-from albef_reference_encoders import Sizes
-from alignlab.optim.adamw import adamw as our_adamw
-from alignlab.types.pairs import PairBatch
 
 PEERS = ("plain", "alignlab")
 PUBLISHED_GFLOPS = 300.1  # per sample, three times the student's forward pass and once the teacher's

@@ -17,16 +17,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from alignlab.configs.command_line import arguments
+
 from hydra import compose, initialize_config_dir
 
 from alignlab.runs import train as run  # isort: skip  (before lightning)
+from alignlab.callbacks.keeping.checkpoint import Checkpoints, StreamedIO
+from alignlab.callbacks.keeping.checkpoint_folder import sync
+
 import lightning
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from measuring import check_device, device_option, hardware
-
-from alignlab.callbacks.keeping.checkpoint import Checkpoints, StreamedIO
-from alignlab.callbacks.keeping.checkpoint_folder import sync
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 CASES = {
@@ -58,7 +60,7 @@ def trained(case: str, folder: Path, steps: int, trainer: str) -> tuple[lightnin
     """A trainer whose run of so many steps is over, still attached to its state."""
     overrides = [*CASES[case], "callbacks=default", f"trainer.max_steps={steps}", f"trainer={trainer}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides=[*overrides, "trainer.val_check_interval=1000000"])
+        cfg = compose("train", overrides=arguments([*overrides, "trainer.val_check_interval=1000000"]))
     cfg.run_name = case
     datamodule, system = run.build(cfg)
     trainer, times = run.build_trainer(cfg, folder), StepTimes()

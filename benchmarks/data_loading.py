@@ -10,13 +10,13 @@ compute instead.
 import argparse
 import time
 
-import torch
-from lightning.fabric.utilities import move_data_to_device
-from measuring import check_device, device_option, wait
-
 from alignlab.data.emoji.scene_pairs import EmojiScenePairs
 from alignlab.data.emoji.scenes import EmojiScenes
 from alignlab.data.image_text.modules import PairDataModule
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from measuring import check_device, device_option, wait
 
 
 def milliseconds_per_scene(image_size: int, number: int) -> tuple[float, float]:

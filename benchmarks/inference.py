@@ -19,9 +19,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from measuring import check_device, device_option, hardware, section_name, smollm2, wait
-
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.deepspeed import DeepSpeedBackend
@@ -29,6 +26,9 @@ from alignlab.inference.backends.int8 import Int8Backend
 from alignlab.inference.backends.offload import OffloadBackend
 from alignlab.inference.backends.tensor_parallel import TensorParallelBackend
 from alignlab.inference.backends.transformers import TransformersBackend
+
+import torch
+from measuring import check_device, device_option, hardware, section_name, smollm2, wait
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "inference.md"

@@ -14,6 +14,12 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from alignlab.configs.command_line import arguments
+from alignlab.cost.model_sizes import sizes
+from alignlab.cost.plan import Plan, Training, plan
+from alignlab.runs import train as run
+from alignlab.types.language import PreferenceBatch, PromptBatch, TokenBatch
+
 import lightning
 import torch
 from hydra import compose, initialize_config_dir
@@ -30,11 +36,6 @@ from measuring import (
     write_section,
 )
 from torch.utils.data import DataLoader
-
-from alignlab.cost.model_sizes import sizes
-from alignlab.cost.plan import Plan, Training, plan
-from alignlab.runs import train as run
-from alignlab.types.language import PreferenceBatch, PromptBatch, TokenBatch
 
 PROMPT, RESPONSE, ROWS, ROLLOUT = 64, 64, 8, 16
 LENGTH = PROMPT + RESPONSE
@@ -130,7 +131,7 @@ def work(case: str, device: str) -> None:
         ]
     model += [f"data.batch_size={ROLLOUT if job.stage == 'ppo' else ROWS}"]
     with initialize_config_dir(str(PAGE.parent.parent / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=model)
+        cfg = compose("train", overrides=arguments(model))
     datamodule, system = run.build(cfg)
     if job.stage == "ppo":
         system.sampling = system.sampling._replace(ignore_eos=True)

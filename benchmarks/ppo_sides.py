@@ -203,10 +203,6 @@ class SequenceScore:
 
 def work_alignlab(turns: Turns, job: Job) -> None:
     """`PpoMethod` under Lightning's trainer, as `python train.py model=ppo` runs it."""
-    import lightning
-    from torch.utils.data import DataLoader
-    from transformers import LlamaForCausalLM
-
     from alignlab.methods.grpo import GrpoMethod
     from alignlab.methods.ppo import PpoMethod
     from alignlab.methods.rlhf import on_policy
@@ -214,6 +210,10 @@ def work_alignlab(turns: Turns, job: Job) -> None:
     from alignlab.optim.adamw import adamw
     from alignlab.systems.choosing import system_of
     from alignlab.types.language import LanguageVocabulary, PromptBatch
+
+    import lightning
+    from torch.utils.data import DataLoader
+    from transformers import LlamaForCausalLM
 
     size = job.setting
 

@@ -15,11 +15,6 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from itertools import cycle
 
-import torch
-from lightning.fabric.utilities import move_data_to_device
-from measuring import check_device, device_option, hardware, section_name, wait, write_section
-from torch import nn
-
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.movies import MoviePreferences, MovieReviews
 from alignlab.losses.language_modelling import next_token_loss
@@ -28,6 +23,11 @@ from alignlab.methods.sft import SftMethod
 from alignlab.models.language.new import llama
 from alignlab.models.language.reward import RewardModel
 from alignlab.optim.adamw import adamw
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from measuring import check_device, device_option, hardware, section_name, wait, write_section
+from torch import nn
 
 ROWS = 32  # texts of an SFT batch, pairs of a reward batch
 Turn = Callable[[int], None]

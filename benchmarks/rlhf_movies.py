@@ -14,9 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import torch
-from measuring import check_device, device_option, hardware, section_name, write_section
-
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.movies import MoviePrompts
 from alignlab.evaluation.best_of_n import best_of_n
@@ -25,6 +22,9 @@ from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.methods.rlhf.reward import ModelReward, Scored
 from alignlab.models.language.paths import load_tokenizer
+
+import torch
+from measuring import check_device, device_option, hardware, section_name, write_section
 
 LENGTH = 32  # tokens of a response, as in the experiment
 PICKED = 128  # prompts of best-of-n

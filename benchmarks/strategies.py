@@ -15,13 +15,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-from hydra import compose, initialize_config_dir
-from measuring import EXACT_MEMORY, check_device, device_option, write_section
-
+from alignlab.configs.command_line import arguments
 from alignlab.cost.memory import Counts, Strategy, counts, training_memory
 from alignlab.files.result import Result
 from alignlab.runs.building import build
+
+import torch
+from hydra import compose, initialize_config_dir
+from measuring import EXACT_MEMORY, check_device, device_option, write_section
 
 ROOT = Path(__file__).parent.parent
 PAGE, TABLE = ROOT / "docs" / "strategies.md", ROOT / "benchmarks" / "strategies.json"
@@ -47,7 +48,7 @@ CASES: dict[str, tuple[Strategy, int, tuple[str, ...]]] = {
 
 def model_counts() -> Counts:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=list(MODEL))
+        cfg = compose("train", overrides=arguments(MODEL))
     _, system = build(cfg)
     system.configure_model()
     return counts(system)

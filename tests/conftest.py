@@ -8,14 +8,14 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import alignlab.configs.resolvers  # noqa: F401  and whatever imports torchvision comes after the package
+from alignlab.configs.command_line import arguments
+from tiny_run import REPOSITORY
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
-
-import alignlab.configs.resolvers  # noqa: F401  and whatever imports torchvision comes after the package
-from alignlab.configs.command_line import arguments
-from tiny_run import REPOSITORY
 
 
 @pytest.fixture(autouse=True, scope="session")

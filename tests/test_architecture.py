@@ -4,9 +4,9 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 from tiny_run import REPOSITORY
+
+import pytest
 
 SOURCE = REPOSITORY / "src" / "alignlab"
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from alignlab import cli
+
 import pytest
 import torch
-
-from alignlab import cli
 
 
 def test_convert_refuses_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

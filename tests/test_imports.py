@@ -2,9 +2,9 @@
 
 import importlib
 
-import pytest
-
 from tiny_run import REPOSITORY
+
+import pytest
 
 SOURCE = REPOSITORY / "src"
 MODULES = sorted(

@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-import torch
-from PIL import Image
-
 from pages import COMMANDS
 from served_model import write_language_model
 from tiny_run import REPOSITORY
+
+import pytest
+import torch
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 SECONDS = 900  # for one command beside another test process

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
-from omegaconf import DictConfig
-
 from alignlab.runs import train as run
 from small_data import shrink
 from tiny_run import TINY_ALBEF, TINY_LANGUAGE, TINY_LLAMA, TINY_SCENES, TINY_TOWERS
+
+import pytest
+import torch
+from omegaconf import DictConfig
 
 Prepare = Callable[..., DictConfig]
 SHORT = (

@@ -1,9 +1,9 @@
 """The pretend CUDA device notices what a real one would wait for or refuse, and computes what a CPU does."""
 
-import pytest
-
 from pretend_cuda.log import BLOCKING, COLLECTIVE, COPY, DTYPES, EARLY, MIXED, TO_HOST, WAIT
 from pretend_cuda.process import Found, Job, results
+
+import pytest
 
 KINDS = {
     "nothing": [],

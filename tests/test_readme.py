@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from omegaconf import DictConfig
-
 from alignlab.configs import check as config
 from alignlab.runs import chain, kinds
 from pages import COMMANDS
 from tiny_run import REPOSITORY
+
+import pytest
+from omegaconf import DictConfig
 
 
 @pytest.mark.parametrize(

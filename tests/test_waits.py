@@ -1,10 +1,10 @@
 """No unlisted wait, no mixed device: every model's training, validation, checkpoint and export on the pretend CUDA device."""
 
-import pytest
-
 from pretend_cuda.allowed import ALLOWED, Allowed
 from pretend_cuda.process import Found, Job, none, results
 from tiny_run import TINY_ALBEF, TINY_LANGUAGE, TINY_LLAMA, TINY_SCENES, TINY_TOWERS
+
+import pytest
 
 SHORT = (
     "trainer=gpu",

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from alignlab.inference.backend import ModelSource, Request, Sampling
+from alignlab.inference.backends.compiled import CompiledBackend
+
 import torch
 from measuring import wait
 from rows import Rows, options
 from transformers import LlamaConfig, LlamaForCausalLM
-
-from alignlab.inference.backend import ModelSource, Request, Sampling
-from alignlab.inference.backends.compiled import CompiledBackend
 
 SHAPES = {
     "tiny": (512, 64, 128, 2, 4, 2),

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from schedule import Outcome
-
 from alignlab.files.writing import write_text
+
+from schedule import Outcome
 
 # name of a row -> (comparison, number): what one H100 or H200 is to reach
 TARGETS: dict[str, tuple[str, float]] = {

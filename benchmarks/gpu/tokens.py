@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from rows import Rows, options
-from transformers import LlamaConfig, LlamaForCausalLM
-
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.deepspeed import DeepSpeedBackend
 from alignlab.inference.backends.int8 import Int8Backend
 from alignlab.inference.backends.offload import OffloadBackend
 from alignlab.inference.backends.transformers import TransformersBackend
+
+import torch
+from rows import Rows, options
+from transformers import LlamaConfig, LlamaForCausalLM
 
 NEW = 24
 EXACT: dict[str, Callable[[], Backend]] = {

@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from alignlab.cost.flops import ModelFlops, peak_flops
+from alignlab.cost.memory import counts, training_memory
+
 import albef
 import clip
 import torch
 from measuring import wait
 from rows import Rows, options
-
-from alignlab.cost.flops import ModelFlops, peak_flops
-from alignlab.cost.memory import counts, training_memory
 
 CLIP_BATCHES, ALBEF_BATCHES = (512, 256, 128), (256, 128, 64)  # the first that fits
 COMPILING = 55.0  # seconds that a compiled side takes; none is begun with less left

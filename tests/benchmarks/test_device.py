@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
+from tiny_run import REPOSITORY
+
 import pytest
 import torch
-
-from tiny_run import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import measuring

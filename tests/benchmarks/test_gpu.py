@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from tiny_run import REPOSITORY
+
+import pytest
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "gpu"))
 import parts

@@ -6,10 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-
 from alignlab.configs import check as config
 from alignlab.configs.command_line import inference_arguments
 from alignlab.configs.explain import explain
@@ -18,6 +14,10 @@ from alignlab.configs.roots import InferenceRoot
 from alignlab.configs.signatures import NotFound, _imported, part_of, signature, signature_of
 from alignlab.runs import resuming
 from tiny_run import REPOSITORY
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 Compose = Callable[..., DictConfig]
 

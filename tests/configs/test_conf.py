@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from omegaconf import DictConfig
-
 from alignlab.configs import check as config
 from alignlab.configs.roots import InferenceRoot, Root
 from alignlab.runs import chain
 from tiny_run import REPOSITORY
+
+import pytest
+from omegaconf import DictConfig
 
 CONF = REPOSITORY / "conf"
 CHOICES = sorted(file.relative_to(CONF).with_suffix("") for file in CONF.rglob("*.yaml") if file.parent != CONF)

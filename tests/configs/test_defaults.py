@@ -5,11 +5,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from omegaconf import OmegaConf
-
 from alignlab.configs.signatures import signature_of
 from tiny_run import REPOSITORY
+
+import pytest
+from omegaconf import OmegaConf
 
 CONF = REPOSITORY / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from omegaconf import DictConfig, OmegaConf
-
 from alignlab.configs.check import ConfigError, check
 from alignlab.configs.command_line import arguments, without_force
 from alignlab.configs.filling import filled
 from alignlab.configs.roots import LAYOUT
 from alignlab.runs.errors import cause
 from alignlab.runs.resuming import changes, resumed
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
 
 Compose = Callable[..., DictConfig]
 

@@ -1,10 +1,10 @@
 """FLOPs by hand; what is computed twice is counted once."""
 
+from alignlab.cost.flops import ModelFlops, measured_flops, repeated
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-
-from alignlab.cost.flops import ModelFlops, measured_flops, repeated
 
 
 def counted(step) -> int:

@@ -2,12 +2,12 @@
 
 from functools import partial
 
+from alignlab.cost.memory import Counts, counts, training_memory
+from alignlab.optim.adamw import adamw
+
 import pytest
 import torch
 from torch import nn
-
-from alignlab.cost.memory import Counts, counts, training_memory
-from alignlab.optim.adamw import adamw
 
 SIZE = Counts(trainable=1000, frozen=200, buffer_bytes=64)
 

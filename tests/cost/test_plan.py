@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
 from alignlab.cli import main
 from alignlab.cost.model_sizes import _counted, sizes
 from alignlab.cost.plan import WEIGHT_BYTES, Training, activations, plan
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.trunk import checkpoint_activations
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 
 def test_counts_are_exact():

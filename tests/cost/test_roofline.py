@@ -1,10 +1,10 @@
 """Bytes of the cache against a cache that transformers fills, and a bandwidth of this century."""
 
+from alignlab.cost.roofline import cache_bytes, read_bandwidth
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, GPTNeoXConfig, LlamaConfig
-
-from alignlab.cost.roofline import cache_bytes, read_bandwidth
 
 TINY = {"vocab_size": 11, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 6}
 

@@ -3,11 +3,11 @@
 import socket
 from pathlib import Path
 
+import accumulation_ranks
+
 import pytest
 import torch
 import torch.multiprocessing as mp
-
-import accumulation_ranks
 
 
 def check(folder: Path, *names: str) -> None:

@@ -1,10 +1,10 @@
 """ALBEF's ITC on two processes with half a batch each against one process with the whole batch."""
 
+import albef_ranks
+
 import pytest
 import torch
 import torch.multiprocessing as mp
-
-import albef_ranks
 
 
 @pytest.mark.distributed

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from alignlab.runs.building import load_system
+from tiny_run import REPOSITORY
+
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
-
-from alignlab.runs.building import load_system
-from tiny_run import REPOSITORY
 
 SHORT = ("trainer.max_steps=3", "trainer.val_check_interval=3", "data.batch_size=8")
 VISION, LANGUAGE = ("clip", "siglip", "albef"), ("sft", "reward", "dpo")

@@ -5,13 +5,13 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 
-import pytest
-from lightning.pytorch.callbacks import Callback
-from omegaconf import OmegaConf
-
 import alignlab.callbacks
 import callback_ranks
 from two_processes import start
+
+import pytest
+from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "callbacks"
 

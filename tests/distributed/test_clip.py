@@ -1,10 +1,10 @@
 """Two processes with half a batch each against one process with the whole batch."""
 
+import clip_ranks
+
 import pytest
 import torch
 import torch.multiprocessing as mp
-
-import clip_ranks
 
 
 @pytest.mark.distributed

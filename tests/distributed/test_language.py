@@ -1,10 +1,10 @@
 """SFT on two processes with unequally many tokens against one process with all of them."""
 
+import language_ranks
+
 import pytest
 import torch
 import torch.multiprocessing as mp
-
-import language_ranks
 
 
 @pytest.mark.distributed

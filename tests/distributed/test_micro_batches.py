@@ -2,11 +2,11 @@
 
 import socket
 
+import micro_batch_ranks
+
 import pytest
 import torch
 import torch.multiprocessing as mp
-
-import micro_batch_ranks
 
 
 @pytest.mark.distributed

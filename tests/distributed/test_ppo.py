@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ppo_ranks
+from tiny_run import REPOSITORY
+
 import pytest
 import torch
 from torch.testing import assert_close
-
-import ppo_ranks
-from tiny_run import REPOSITORY
 
 
 @pytest.mark.distributed

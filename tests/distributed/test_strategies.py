@@ -6,13 +6,13 @@ All runs of a tier share two processes, started as torchrun starts them. CLIP, S
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-import torch
-from safetensors.torch import load_file
-
 import strategy_ranks as ranks
 from alignlab.cli import main
 from two_processes import start
+
+import pytest
+import torch
+from safetensors.torch import load_file
 
 SCRIPT = Path(ranks.__file__)
 DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra deepspeed")

@@ -2,15 +2,15 @@
 
 from functools import partial
 
-import pytest
-import torch
-
 from alignlab.evaluation.encoding import encode_retrieval_set
 from alignlab.evaluation.grounding import grad_cam
 from alignlab.evaluation.reranking import rerank
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
 from alignlab.types.pairs import RetrievalBatch
+
+import pytest
+import torch
 
 
 @pytest.fixture(scope="module")

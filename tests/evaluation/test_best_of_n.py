@@ -3,11 +3,11 @@
 import math
 from itertools import combinations
 
-import pytest
-import torch
-
 from alignlab.evaluation.best_of_n import best_of_n
 from alignlab.evaluation.diversity import distinct
+
+import pytest
+import torch
 
 
 def test_means_over_all_subsets() -> None:

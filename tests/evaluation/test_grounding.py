@@ -1,10 +1,10 @@
 """Grad-CAM: shape, locality, formula, no traces; the pointing game by hand."""
 
+from alignlab.evaluation.grounding import box_mask, grad_cam, mean_heat, pointing_game, upsample
+
 import pytest
 import torch
 from torch import nn
-
-from alignlab.evaluation.grounding import box_mask, grad_cam, mean_heat, pointing_game, upsample
 
 
 class LookingNet(nn.Module):

@@ -1,9 +1,9 @@
 """Logistic regression on features: optimal, separates what can be separated, few shots."""
 
+from alignlab.evaluation.linear_probe import few_shots, fit_logistic_regression, linear_probe, split_by_class
+
 import pytest
 import torch
-
-from alignlab.evaluation.linear_probe import few_shots, fit_logistic_regression, linear_probe, split_by_class
 
 
 def clouds(num_classes=5, each=20, spread=0.3, width=16, seed=0):

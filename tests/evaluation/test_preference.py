@@ -1,8 +1,5 @@
 """Statistics of pairs by hand; calibration; the bag of words against a dense solution."""
 
-import pytest
-import torch
-
 from alignlab.evaluation.preference import (
     BagOfWords,
     accuracy_by_decile,
@@ -12,6 +9,9 @@ from alignlab.evaluation.preference import (
     fitted_scale,
     pair_metrics,
 )
+
+import pytest
+import torch
 
 
 def test_pair_metrics_by_hand():

@@ -1,13 +1,13 @@
 """Re-ranking: equal to brute force, keys and values projected once a picture, crops, options, two ranks."""
 
-import pytest
-import torch
-from torch import nn
-
 from alignlab.evaluation.encoding import EncodedSet, encode_retrieval_set
 from alignlab.evaluation.reranking import nearest, rerank
 from alignlab.evaluation.retrieval import recall_at_k, recall_from_features
 from alignlab.types.pairs import ImageEncoding, RetrievalBatch, TextEncoding
+
+import pytest
+import torch
+from torch import nn
 
 
 class ScriptedNet(nn.Module):

@@ -1,9 +1,9 @@
 """Recall at k: by hand, under ties, chunked, and with bad sets."""
 
+from alignlab.evaluation.retrieval import Candidates, Reranking, lift, recall_at_k, recall_from_features
+
 import pytest
 import torch
-
-from alignlab.evaluation.retrieval import Candidates, Reranking, lift, recall_at_k, recall_from_features
 
 
 def random_set(num_images=12, captions=3, width=6, seed=0):

@@ -1,10 +1,10 @@
 """Sheets: any size and number of pictures, wrapped captions, frames and overlays where they belong."""
 
+from alignlab.evaluation.sheets import RIGHT, WRONG, SheetRow, Tile, draw_sheet, fit, font, overlay, wrap
+
 import pytest
 import torch
 from PIL import Image
-
-from alignlab.evaluation.sheets import RIGHT, WRONG, SheetRow, Tile, draw_sheet, fit, font, overlay, wrap
 
 LONG = "a very long caption about a supercalifragilisticexpialidociousandmore thing " * 4
 

@@ -1,11 +1,11 @@
 """Words of captions and their tokens."""
 
+from alignlab.evaluation.words import content_words, tokens_of
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-
-from alignlab.evaluation.words import content_words, tokens_of
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "ele", "##phant", "left", "of", "bee", "##s", "two"]
 

@@ -1,10 +1,10 @@
 """Zero-shot classification by hand."""
 
-import pytest
-import torch
-
 from alignlab.evaluation.zero_shot import class_embeddings, classification_scores, encode_labelled
 from alignlab.types.pairs import ClassificationBatch, ClassPrompts, ImageEncoding, TextEncoding
+
+import pytest
+import torch
 
 
 def test_class_embedding_is_the_normalised_mean_of_normalised_prompts():

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alignlab.files.weights import load_into, read_file, weights_of
+
 import pytest
 import torch
 from safetensors.torch import load, save
 from torch import nn
-
-from alignlab.files.weights import load_into, read_file, weights_of
 
 pytestmark = pytest.mark.slow
 CHECKPOINTS, ADAPTERS, SECONDS = 120, 60, 60

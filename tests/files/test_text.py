@@ -2,9 +2,9 @@
 
 import json
 
-import pytest
-
 from alignlab.files.text import json_lines, kind_of, parse_json, read_lines, read_text
+
+import pytest
 
 NO_LINE_ENDS = "a\u2028b\u2029c\x85d\x0ce\x0bf\x1cg"
 

@@ -8,14 +8,14 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from alignlab.files.safetensors import safetensors_header
+from alignlab.files.weights import load_into, read_file, weights_of
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-
-from alignlab.files.safetensors import safetensors_header
-from alignlab.files.weights import load_into, read_file, weights_of
 
 
 class Tiny(nn.Module):

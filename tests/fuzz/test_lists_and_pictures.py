@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from alignlab.data.image_text.annotations import read_annotations
 from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.data.language.rows import example, normalised, preference, prompt, read_jsonl
 from tiny_run import REPOSITORY
+
+import numpy as np
+import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 LETTERS = "abcdefgh XYZ ,;'\"\t-%é二ハ゛\u2028\x85\u200d🐝"

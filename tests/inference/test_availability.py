@@ -1,11 +1,11 @@
 """Backends that cannot run here say why in one line, and loading them says the same."""
 
-import pytest
-
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.backends.deepspeed import DeepSpeedBackend
 from alignlab.inference.backends.vllm import VllmBackend
 from tiny_models import save_model
+
+import pytest
 
 
 @pytest.mark.parametrize("make", [VllmBackend])

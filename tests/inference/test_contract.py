@@ -4,15 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pytest
-import torch
-
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.offload import OffloadBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from contract import check_adapter, check_failures, check_greedy, check_sampling, check_score
 from tiny_models import ARCHITECTURES, CONTEXT, PROMPTS, adapted_model, save_adapter, save_model, tiny_model
+
+import pytest
+import torch
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "transformers": TransformersBackend,

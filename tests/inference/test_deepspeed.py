@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.backends.deepspeed import DeepSpeedBackend
 from contract import check_failures, check_greedy, check_sampling, check_score
 from tiny_models import save_model, tiny_model
+
+import pytest
 
 pytest.importorskip("deepspeed")
 pytestmark = pytest.mark.deepspeed

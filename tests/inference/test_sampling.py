@@ -1,5 +1,8 @@
 """Filters against transformers' own, frequencies against probabilities, and seeds."""
 
+from alignlab.inference.backend import Request, Sampling
+from alignlab.inference.sampling import Sampler, check
+
 import pytest
 import torch
 from transformers.generation.logits_process import (
@@ -9,9 +12,6 @@ from transformers.generation.logits_process import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-
-from alignlab.inference.backend import Request, Sampling
-from alignlab.inference.sampling import Sampler, check
 
 V = 50
 

@@ -9,9 +9,9 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from tiny_run import REPOSITORY
+
+import pytest
 
 sys.path.insert(0, str(REPOSITORY / "kit"))
 import build

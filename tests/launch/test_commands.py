@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import Popen
 
-import pytest
-import torch
-
 from alignlab.launch import run_lock
 from running import ENDLESS, MINUTE, PATIENCE, TRAIN, alive, end, of_rank, result_of, start, trains, until
 from tiny_run import TINY
+
+import pytest
+import torch
 
 pytestmark = pytest.mark.distributed
 DDP = (*ENDLESS, "trainer=ddp")

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-import torch
-from omegaconf import DictConfig
-
 from alignlab.launch import disk
 from alignlab.runs import train as run
 from tiny_run import TINY
+
+import pytest
+import torch
+from omegaconf import DictConfig
 
 LIMITED = """
 import resource, sys, torch

@@ -3,10 +3,10 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+from alignlab.launch.environment import Launch, agreed_name, launch, of_one_process
+
 import pytest
 from torch.distributed import TCPStore
-
-from alignlab.launch.environment import Launch, agreed_name, launch, of_one_process
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",

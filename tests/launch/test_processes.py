@@ -9,12 +9,12 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-
 from alignlab.launch.processes import Running, run_jobs
 from alignlab.launch.signals import Interrupted
 from alignlab.launch.sweep import Job, Row, finished
 from tiny_run import REPOSITORY
+
+import pytest
 
 pytestmark = pytest.mark.distributed
 

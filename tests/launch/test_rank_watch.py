@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 from alignlab.launch.rank_watch import Address, RankDied, RankWatch, ended_how
+
+import pytest
 
 # A rank that joins, says so, and then hangs as in a collective operation; argv: address, rank, what to do on the word of a line.
 RANK = """

@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from alignlab.launch import run_lock
+
+import pytest
 
 HOLD = """
 import sys, time

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 from alignlab.launch.signals import ORDERLY, Inbox, Interrupted
+
+import pytest
 
 
 def test_deferred_signals_are_noted_and_the_first_one_counts() -> None:

@@ -6,12 +6,12 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from alignlab.launch.environment import Launch, launch
 from alignlab.launch.slurm import SlurmTask, executor
 from alignlab.launch.sweep import Job
 from tiny_run import REPOSITORY
+
+import pytest
 
 submitit = pytest.importorskip("submitit")
 from submitit.local.local import LocalJobEnvironment  # noqa: E402

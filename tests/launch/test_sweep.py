@@ -6,10 +6,10 @@ import math
 import signal
 from pathlib import Path
 
+from alignlab.launch.sweep import CONSOLE, Job, Row, Sweep, finished, objectives, prepared
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-
-from alignlab.launch.sweep import CONSOLE, Job, Row, Sweep, finished, objectives, prepared
 
 
 def job(directory: Path, number: int = 0, *overrides: str) -> Job:

@@ -1,9 +1,5 @@
 """ITC, ITM and hard negatives against sums written out, and R ranks against one."""
 
-import pytest
-import torch
-import torch.nn.functional as F
-
 from alignlab.losses.albef import (
     Keys,
     hard_negatives,
@@ -13,6 +9,10 @@ from alignlab.losses.albef import (
     soft_contrastive,
 )
 from alignlab.types.pairs import PairIds
+
+import pytest
+import torch
+import torch.nn.functional as F
 
 
 def unit(*shape: int, seed: int) -> torch.Tensor:

@@ -1,10 +1,10 @@
 """Chunked heads against plain logits: values, gradients, chunk sizes."""
 
+from alignlab.losses.chunked_head import chunk_size, token_loss, token_statistics
+
 import pytest
 import torch
 from torch.testing import assert_close
-
-from alignlab.losses.chunked_head import chunk_size, token_loss, token_statistics
 
 N, D, V = 37, 12, 50
 

@@ -1,10 +1,10 @@
 """InfoNCE and SigLIP against plain forms; duplicates; chunks; bad input."""
 
+from alignlab.losses.contrastive import InfoNce, PairIds, SigLip
+
 import pytest
 import torch
 import torch.nn.functional as F
-
-from alignlab.losses.contrastive import InfoNce, PairIds, SigLip
 
 
 def vectors(pairs: int = 7) -> list[torch.Tensor]:

@@ -1,9 +1,5 @@
 """Advantages without a critic, by hand."""
 
-import pytest
-import torch
-from torch.testing import assert_close
-
 from alignlab.losses.grpo import (
     equal_groups,
     group_advantages,
@@ -13,6 +9,10 @@ from alignlab.losses.grpo import (
     sequence_log_ratio,
 )
 from alignlab.losses.ppo import length_mask
+
+import pytest
+import torch
+from torch.testing import assert_close
 
 SCORE = torch.tensor([1.0, 3.0, 5.0, 5.0])
 

@@ -1,10 +1,10 @@
 """Masking and the distilled cross-entropy."""
 
+from alignlab.losses.language import distilled_cross_entropy, mask_capacity, mask_tokens
+
 import pytest
 import torch
 import torch.nn.functional as F
-
-from alignlab.losses.language import distilled_cross_entropy, mask_capacity, mask_tokens
 
 IDS = {"mask_id": 3, "cls_id": 1, "vocab_size": 1000}
 

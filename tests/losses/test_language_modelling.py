@@ -1,9 +1,9 @@
 """Chunked log-probabilities equal whole ones; the loss counts tokens."""
 
+from alignlab.losses.language_modelling import next_token_loss, token_log_probs
+
 import torch
 from torch import nn
-
-from alignlab.losses.language_modelling import next_token_loss, token_log_probs
 
 
 def test_chunked_equals_whole_in_value_and_gradient():

@@ -2,10 +2,6 @@
 
 import math
 
-import pytest
-import torch
-from torch.testing import assert_close
-
 from alignlab.losses.ppo import (
     explained_variance,
     gae,
@@ -19,6 +15,10 @@ from alignlab.losses.ppo import (
     value_terms,
     whiten,
 )
+
+import pytest
+import torch
+from torch.testing import assert_close
 
 
 def test_kl_estimators() -> None:

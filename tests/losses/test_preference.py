@@ -2,10 +2,10 @@
 
 import math
 
+from alignlab.losses.preference import bradley_terry, dpo
+
 import pytest
 import torch
-
-from alignlab.losses.preference import bradley_terry, dpo
 
 A, B = torch.tensor([1.0, -0.5]), torch.tensor([0.2, 0.3])
 

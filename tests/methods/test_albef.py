@@ -2,17 +2,17 @@
 
 from functools import partial
 
-import lightning.pytorch as pl
-import pytest
-import torch
-from torch.utils.data import DataLoader
-
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch, Vocabulary
 from tiny_training import albef_system
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader
 
 WORDS = Vocabulary(size=40, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
 

@@ -2,11 +2,6 @@
 
 from functools import partial
 
-import pytest
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-
 from alignlab.losses.contrastive import InfoNce, PairIds, SigLip
 from alignlab.methods.clip import ClipMethod
 from alignlab.methods.parts.cached_gradient import cached_gradient_loss, check_rows_are_independent
@@ -18,6 +13,11 @@ from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch
 from recorder import fit
 from tiny_training import WORDS, clip_system, pairs
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 LOSSES = {"info_nce": InfoNce(), "siglip": SigLip(chunk_size=5)}
 

@@ -2,11 +2,6 @@
 
 from functools import partial
 
-import lightning.pytorch as pl
-import pytest
-import torch
-from torch.utils.data import DataLoader
-
 from alignlab.losses.contrastive import InfoNce, SigLip
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
@@ -15,6 +10,11 @@ from alignlab.optim.adamw import adamw
 from alignlab.systems.method_system import MethodSystem
 from recorder import fit
 from tiny_training import clip_system, pairs
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader
 
 KINDS = {"clip": (InfoNce, {}), "siglip": (SigLip, {"logit_bias": -10.0, "temperature": 0.1})}
 

@@ -2,13 +2,13 @@
 
 from functools import partial
 
-import torch
-import torch.nn.functional as F
-
 from alignlab.methods.coca import Coca, CocaMethod
 from alignlab.methods.step import Step
 from alignlab.models.vision import vision_transformer
 from tiny_training import WORDS, pairs
+
+import torch
+import torch.nn.functional as F
 
 SIZES = {"text_width": 16, "heads": 2, "text_layers": 1, "fusion_layers": 2, "max_positions": 8, "embed_dim": 8}
 

@@ -2,9 +2,6 @@
 
 from functools import partial
 
-import pytest
-import torch
-
 from alignlab.methods.dpo import DpoMethod
 from alignlab.methods.language_models.responses import response_log_probs
 from alignlab.models.language.lora import add_lora
@@ -12,6 +9,9 @@ from alignlab.models.language.trunk import hidden_states
 from alignlab.systems.choosing import system_of
 from alignlab.systems.method_system import MethodSystem
 from tiny_language import NET, OPTIM, WORDS, fit, preference_batch, validated
+
+import pytest
+import torch
 
 LENGTHS = [8, 6, 7, 9, 5, 7]
 LORA = partial(add_lora, rank=4)

@@ -3,10 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-import pytest
-import torch
-from torch.testing import assert_close
-
 from alignlab.methods.grpo import GrpoMethod
 from alignlab.methods.rlhf.objective import Objective
 from alignlab.methods.rlhf.update import Update
@@ -15,6 +11,10 @@ from alignlab.systems.choosing import system_of
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from recorder import Recorder
 from tiny_policy import VOCABULARY, Prompts, constant_rate, count_good, save_model, sgd, trainer
+
+import pytest
+import torch
+from torch.testing import assert_close
 
 
 @pytest.fixture(scope="module")

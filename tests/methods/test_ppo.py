@@ -6,10 +6,6 @@ from functools import partial
 from inspect import signature
 from pathlib import Path
 
-import pytest
-import torch
-from torch.testing import assert_close
-
 from alignlab.methods.ppo import PpoMethod
 from alignlab.methods.rlhf.kl_controller import KlController
 from alignlab.methods.rlhf.objective import Objective, Statistics
@@ -21,6 +17,10 @@ from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from recorder import Recorder
 from tiny_policy import VOCABULARY, PlainBackend, Prompts, constant_rate, count_good, save_model, sgd, trainer
+
+import pytest
+import torch
+from torch.testing import assert_close
 
 
 @pytest.fixture(scope="module")

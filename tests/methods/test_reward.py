@@ -2,9 +2,6 @@
 
 from functools import partial
 
-import pytest
-import torch
-
 from alignlab.losses.preference import bradley_terry
 from alignlab.methods.reward import RewardMethod
 from alignlab.models.language.lora import add_lora
@@ -13,6 +10,9 @@ from alignlab.models.language.reward import load_reward_model
 from alignlab.systems.choosing import system_of
 from alignlab.systems.method_system import MethodSystem
 from tiny_language import NET, OPTIM, WORDS, fit, preference_batch, validated
+
+import pytest
+import torch
 
 LENGTHS = [8, 6, 7, 9, 5, 7, 8, 6]
 

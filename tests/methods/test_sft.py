@@ -2,9 +2,6 @@
 
 from functools import partial
 
-import pytest
-import torch
-
 from alignlab.data.language.batches import TokenStore
 from alignlab.data.language.batches import token_batch as batch_of
 from alignlab.data.language.rendering import Rendered
@@ -14,6 +11,9 @@ from alignlab.models.language.lora import add_lora
 from alignlab.systems.choosing import system_of
 from alignlab.systems.method_system import MethodSystem
 from tiny_language import NET, OPTIM, WORDS, fit, token_batch, validated
+
+import pytest
+import torch
 
 
 def make(**settings) -> MethodSystem:

@@ -3,14 +3,14 @@
 import math
 from functools import partial
 
-import pytest
-import torch
-
 from alignlab.methods.simpo import SimpoMethod, simpo
 from alignlab.methods.step import Step
 from alignlab.models.language.lora import add_lora
 from alignlab.systems.choosing import system_of
 from tiny_language import NET, OPTIM, WORDS, fit, preference_batch, validated
+
+import pytest
+import torch
 
 LENGTHS = [8, 6, 7, 9, 5, 7]
 

@@ -2,12 +2,12 @@
 
 from functools import partial
 
+from alignlab.models.albef import AlbefEncoder
+from alignlab.models.vision import vision_transformer
+
 import pytest
 import torch
 from torch import Tensor
-
-from alignlab.models.albef import AlbefEncoder
-from alignlab.models.vision import vision_transformer
 
 TEXTS, TOKENS = 3, 6
 

@@ -1,12 +1,12 @@
 """The published layout is read and written strictly, and nothing is lost on the way."""
 
-import pytest
-import torch
-
 from albef_pair import TINY, load, make_reference, make_system
 from albef_reference import AlbefReference
 from albef_reference_encoders import Sizes
 from alignlab.models.albef_checkpoint import AlbefState, Shapes, from_official, official_entries, to_official
+
+import pytest
+import torch
 
 
 def test_official_entries_count_and_equal_the_reference_at_full_size():

@@ -1,11 +1,11 @@
 """Attention in bfloat16 on a CPU avoids the fused kernel and stays as exact."""
 
+from alignlab.models.attention import attend
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from alignlab.models.attention import attend
 
 
 @pytest.mark.parametrize("kind", ["plain", "mask", "additive", "causal"])

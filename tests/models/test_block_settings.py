@@ -3,10 +3,6 @@
 import copy
 from functools import partial
 
-import pytest
-import torch
-from torch import nn
-
 from alignlab.losses.contrastive import InfoNce
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.block_settings import checkpoint_blocks, compile_blocks
@@ -16,6 +12,10 @@ from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from recorder import fit
 from tiny_training import albef_system, clip_system, pairs
+
+import pytest
+import torch
+from torch import nn
 
 VISION = partial(vision_transformer, image_size=16, patch_size=4, width=16, depth=3, heads=2)
 TEXT = partial(TextTower, context_length=7, width=16, depth=3, heads=2)

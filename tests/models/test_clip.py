@@ -2,12 +2,12 @@
 
 from functools import partial
 
-import pytest
-import torch
-
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
+
+import pytest
+import torch
 
 
 def net(**settings) -> Clip:

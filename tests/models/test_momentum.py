@@ -1,11 +1,11 @@
 """MomentumTwin and FeatureQueue."""
 
+from alignlab.models.momentum import FeatureQueue, MomentumTwin
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from alignlab.models.momentum import FeatureQueue, MomentumTwin
 
 
 def test_update_in_one_call_equals_a_loop():

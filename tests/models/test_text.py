@@ -1,9 +1,9 @@
 """Text tower: padding, pooling, causality, the cheap last block, bad input."""
 
+from alignlab.models.text import TextTower
+
 import pytest
 import torch
-
-from alignlab.models.text import TextTower
 
 MODES = [(True, "last"), (False, "last"), (False, "first"), (False, "mean"), (True, "mean")]
 

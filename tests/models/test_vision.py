@@ -1,10 +1,10 @@
 """Vision tower: pooled output, position embeddings, patch dropout, checkpointing, towers by name, bad sizes."""
 
+from alignlab.models.vision import resize_position_embedding, vision_transformer
+
 import pytest
 import torch
 import torch.nn.functional as F
-
-from alignlab.models.vision import resize_position_embedding, vision_transformer
 
 SIZES = {"image_size": 32, "patch_size": 8, "width": 48, "depth": 3, "heads": 4}
 

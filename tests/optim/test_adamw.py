@@ -2,12 +2,12 @@
 
 import math
 
+from alignlab.models.vision import vision_transformer
+from alignlab.optim.adamw import adamw, learning_rate
+
 import pytest
 import torch
 from torch import nn
-
-from alignlab.models.vision import vision_transformer
-from alignlab.optim.adamw import adamw, learning_rate
 
 
 def test_schedules_by_hand():

@@ -1,10 +1,10 @@
 """Muon with AdamW behind one interface."""
 
+from alignlab.optim.muon import muon
+
 import pytest
 import torch
 from torch import nn
-
-from alignlab.optim.muon import muon
 
 
 def net() -> nn.Sequential:

@@ -2,16 +2,16 @@
 
 from functools import partial
 
-import pytest
-import torch
-from torch import nn
-
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.muon import muon
 from alignlab.optim.parameter_groups import parameter_groups
+
+import pytest
+import torch
+from torch import nn
 
 VISION = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=2, heads=2)
 TEXT = partial(TextTower, context_length=7, width=16, depth=2, heads=2)

@@ -6,15 +6,15 @@ of 6 do not divide, so that writing wraps around. Our side runs in float32 in a 
 
 from typing import NamedTuple
 
-import lightning.pytorch as pl
-import pytest
-import torch
-from torch import Tensor, nn
-
 from albef_pair import TINY, fixed_chances, load, make_reference, make_system, random_batch
 from albef_reference import AlbefReference, Losses, adamw
 from alignlab.models.albef_checkpoint import AlbefState, to_official
 from alignlab.systems.method_system import MethodSystem
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor, nn
 
 TOLERANCE = 2e-6
 LR = 1e-5  # where the published schedule begins

@@ -3,17 +3,17 @@
 import importlib.util
 from pathlib import Path
 
-import pytest
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from albef_pair import TINY, fixed_chances, load, make_reference, make_system, random_batch
 from alignlab.losses.albef import Keys, hard_negatives, sameness, soft_contrastive
 from alignlab.losses.language import distilled_cross_entropy
 from alignlab.models.bert import FusionLayer, ImageState, attention_bias
 from alignlab.models.momentum import FeatureQueue, MomentumTwin
 from alignlab.types.pairs import PairIds
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 TOLERANCE = 2e-6
 PICTURES, TOKENS, WIDTH, IMAGE_WIDTH = 4, 6, 16, 12

@@ -1,11 +1,11 @@
 """Clip against transformers' CLIPModel and SiglipModel: embeddings, logits, loss and every gradient, with copied weights."""
 
+from alignlab.losses.contrastive import InfoNce, SigLip
+from alignlab.models.clip_checkpoint import clip_like, from_transformers, load_transformers
+
 import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
-
-from alignlab.losses.contrastive import InfoNce, SigLip
-from alignlab.models.clip_checkpoint import clip_like, from_transformers, load_transformers
 
 END = 49
 SIZES = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}

@@ -3,9 +3,6 @@
 from functools import partial
 from types import SimpleNamespace
 
-import pytest
-import torch
-
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
 from alignlab.losses.preference import bradley_terry
@@ -13,6 +10,9 @@ from alignlab.methods.dpo import DpoMethod
 from alignlab.methods.sft import SftMethod
 from alignlab.models.language.new import llama
 from alignlab.types.language import PreferenceBatch, TokenBatch
+
+import pytest
+import torch
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")

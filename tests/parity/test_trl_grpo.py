@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-from torch.testing import assert_close
-
 from alignlab.losses.grpo import group_advantages, leave_one_out, sequence_log_ratio
 from alignlab.losses.ppo import policy_terms, token_kl, token_weights
 from tiny_policy import make_tokenizer, save_model
+
+import pytest
+import torch
+from torch.testing import assert_close
 
 trl = pytest.importorskip("trl")
 EXACT = {"rtol": 1e-6, "atol": 1e-6}

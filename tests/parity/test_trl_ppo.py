@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-import torch
-from torch.testing import assert_close
-
 from alignlab.losses.ppo import (
     gae,
     length_mask,
@@ -18,6 +14,10 @@ from alignlab.losses.ppo import (
     whiten,
 )
 from tiny_policy import END
+
+import pytest
+import torch
+from torch.testing import assert_close
 
 pytest.importorskip("trl.experimental.ppo", reason="TRL 1.12 is the last with PPO")
 import trl_ppo_run

@@ -1,8 +1,8 @@
 """Answers are read out of replies as people write them; right and wrong are judged afterwards."""
 
-import pytest
-
 from alignlab.prompting.answers import AnswerForm, correct, extract
+
+import pytest
 
 
 @pytest.mark.parametrize(

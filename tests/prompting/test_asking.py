@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import pytest
-
 from alignlab.inference.backend import Completion, Request, Sampling
 from alignlab.inference.backends.scripted import ScriptedBackend, byte_tokenizer
 from alignlab.prompting.asking import Asker, Outcome, seed_of, solve_all
@@ -11,6 +9,8 @@ from alignlab.prompting.self_consistency import SelfConsistency
 from alignlab.prompting.technique import Question
 from alignlab.prompting.zero_shot import ZeroShot
 from alignlab.prompting.zero_shot_cot import ZeroShotCot
+
+import pytest
 
 ANSWERS = {f"question {n}": f"answer {n}" for n in range(40)}
 QUESTIONS = [Question(str(n), f"question {n}" + "!" * (n * 7 % 11)) for n in range(40)]

@@ -1,11 +1,11 @@
 """Prompts become exactly this text, through a chat template or without one."""
 
-import pytest
-
 from alignlab.inference.backends.scripted import byte_tokenizer
 from alignlab.prompting.rendering import render
 from alignlab.prompting.technique import Prompt, dialogue
 from served_model import chat_tokenizer
+
+import pytest
 
 SHOTS = Prompt(dialogue("Be brief.", "1 + 1?", "2", "2 + 2?"), prefix="It is")
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import pytest
-
 from alignlab.inference.backend import Sampling
 from alignlab.inference.backends.scripted import ScriptedBackend, byte_tokenizer
 from alignlab.prompting.asking import Asker, Outcome, solve_all
@@ -16,6 +14,8 @@ from alignlab.prompting.self_consistency import SelfConsistency
 from alignlab.prompting.technique import Question, Reply, Technique
 from alignlab.prompting.zero_shot import ZeroShot
 from alignlab.prompting.zero_shot_cot import ZeroShotCot
+
+import pytest
 
 QUESTION = Question("q", "What is 2 + 3?")
 SUM = {"question": "What is 1 + 1?", "answer": "2", "reasoning": "One and one make two."}

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-from omegaconf import DictConfig
-
 from alignlab.configs.check import ConfigError
 from alignlab.files.result import Result
 from alignlab.launch import run_lock
 from alignlab.runs import chain, kinds
 from running import alive, end, result_of, until
 from tiny_run import REPOSITORY, TINY
+
+import pytest
+from omegaconf import DictConfig
 
 CONF = REPOSITORY / "conf"
 # A program in the place of train.py's runs, with a chain's parent in front: notes its words, waits where `do=wait` says so.

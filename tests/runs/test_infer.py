@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from omegaconf import DictConfig
-
 from alignlab.configs.command_line import inference_arguments
 from alignlab.configs.roots import InferenceRoot
 from alignlab.runs import infer as serve
 from alignlab.runs.resuming import resumed
 from served_model import write_language_model
 from tiny_run import REPOSITORY
+
+import pytest
+from omegaconf import DictConfig
 
 Prepare = Callable[..., DictConfig]
 

@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from alignlab.runs import train as run
+from tiny_run import TINY, TINY_ALBEF
+
 import pytest
 import torch
 from omegaconf import DictConfig
-
-from alignlab.runs import train as run
-from tiny_run import TINY, TINY_ALBEF
 
 Prepare = Callable[..., DictConfig]
 COCA = [

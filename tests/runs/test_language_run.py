@@ -3,10 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
-from omegaconf import DictConfig
-
 from alignlab.data.language import movies
 from alignlab.data.language.rated_reviews import RatedTexts, rated_reviews
 from alignlab.models.language.loading import load_language_model
@@ -14,6 +10,10 @@ from alignlab.models.language.paths import load_tokenizer, resolve_model
 from alignlab.models.language.reward import load_reward_model
 from alignlab.runs import train as run
 from alignlab.runs.building import load_system
+
+import pytest
+import torch
+from omegaconf import DictConfig
 
 Prepare = Callable[..., DictConfig]
 SMALL = (

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-import torch
-from omegaconf import DictConfig
-
 from alignlab.data.language import movies
 from alignlab.data.language.rated_reviews import RatedTexts, rated_reviews
 from alignlab.models.language.loading import load_language_model
 from alignlab.models.language.paths import load_tokenizer
 from alignlab.runs import train as run
 from alignlab.runs.building import load_system
+
+import pytest
+import torch
+from omegaconf import DictConfig
 
 pytest.importorskip("peft", reason="needs the extra rlhf")
 Prepare = Callable[..., DictConfig]

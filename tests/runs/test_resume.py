@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from omegaconf import DictConfig
-
 import kills
 from alignlab.runs import resuming
 from alignlab.runs import train as run
+
+import pytest
+from omegaconf import DictConfig
 
 Prepare = Callable[..., DictConfig]
 STEPS = "trainer.max_steps=20"

@@ -5,10 +5,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
-from omegaconf import DictConfig, OmegaConf
-
 from alignlab.configs import check as config
 from alignlab.configs.command_line import arguments
 from alignlab.configs.filling import filled
@@ -18,6 +14,10 @@ from alignlab.runs import resuming
 from alignlab.runs import train as run
 from alignlab.systems.method_system import MethodSystem
 from tiny_run import TINY
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
 
 Prepare = Callable[..., DictConfig]
 Compose = Callable[..., DictConfig]

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
-from omegaconf import DictConfig
-
 from alignlab.runs import train as run
 from alignlab.runs.building import load_system
 from alignlab.systems.method_system import MethodSystem
 from tiny_run import REPOSITORY, TINY
+
+import pytest
+import torch
+from omegaconf import DictConfig
 
 Prepare = Callable[..., DictConfig]
 RESULT_KEYS = {

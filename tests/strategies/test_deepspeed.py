@@ -3,10 +3,10 @@
 import importlib
 import sys
 
-import pytest
-
 import alignlab.strategies
 from alignlab.strategies import deepspeed, zero_state
+
+import pytest
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

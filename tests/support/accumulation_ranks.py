@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "systems"))
-import test_accumulation as systems
-import torch
-from lightning.pytorch.strategies import DDPStrategy
-
 from alignlab.strategies.deepspeed import DeepSpeed
 from alignlab.strategies.fsdp import Fsdp
 from alignlab.strategies.replica import gathered
+
+import test_accumulation as systems
+import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 STRATEGIES = {
     "ddp": lambda: DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True),

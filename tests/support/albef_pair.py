@@ -2,9 +2,6 @@
 
 from functools import partial
 
-import torch
-from torch import Tensor
-
 from albef_reference import AlbefReference
 from albef_reference_encoders import Sizes
 from alignlab.losses.albef import HardNegatives
@@ -17,6 +14,9 @@ from alignlab.optim.adamw import adamw
 from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch, Vocabulary
 from tiny_training import albef_system
+
+import torch
+from torch import Tensor
 
 TINY = Sizes(
     image_size=24,

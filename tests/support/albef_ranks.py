@@ -3,14 +3,14 @@
 from functools import partial
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-
 from alignlab.distributed.collectives import reduce_mean
 from alignlab.methods.albef import AlbefMethod
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
 from alignlab.types.pairs import PairBatch, Vocabulary
+
+import torch
+import torch.distributed as dist
 
 PAIRS = 8
 

@@ -10,11 +10,11 @@ Legend: B pairs, T tokens, S image tokens, W width, H heads, D joint embedding, 
 
 from typing import NamedTuple
 
+from albef_reference_encoders import Sizes, TextModel, VisionTransformer
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from albef_reference_encoders import Sizes, TextModel, VisionTransformer
 
 
 class Losses(NamedTuple):

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from omegaconf import OmegaConf
-
 import strategy_ranks as ranks
 from alignlab.runs import train as run
+
+import torch
+from omegaconf import OmegaConf
 
 
 class Alone(NamedTuple):

@@ -3,14 +3,14 @@
 from functools import partial
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-
 from alignlab.losses.contrastive import InfoNce, PairIds, SigLip
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 PAIRS = 8
 LOSSES = {

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from transformers import PreTrainedModel
-
 from alignlab.inference.backend import Backend, Completion, ModelSource, Request, Sampling
 from tiny_models import PROMPTS
+
+import torch
+from transformers import PreTrainedModel
 
 TOKENS = 12
 

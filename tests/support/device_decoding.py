@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.int8 import Int8Backend
@@ -13,6 +11,8 @@ from alignlab.inference.backends.transformers import TransformersBackend
 from pretend_cuda.device import entered
 from pretend_cuda.log import phase
 from tiny_models import VOCABULARY, save_adapter, save_model, tiny_model
+
+import torch
 
 BACKENDS: dict[str, Callable[..., Backend]] = {
     "compiled": CompiledBackend,

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import torch
-
 from alignlab.systems.method_system import MethodSystem
 from pretend_cuda import training
+
+import torch
 
 
 def out_of_memory(folder: Path, overrides: list[str]) -> dict:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from pretend_cuda.device import entered
 from pretend_cuda.log import phase
+
+import torch
 
 
 def noticed(folder: Path) -> None:
@@ -77,7 +77,9 @@ CASES: dict[str, Callable] = {
     "dtypes of a copy": lambda x, i: _attempted(lambda: x.index_copy(0, i, x[:2].bfloat16())),
     "dtypes of attention": lambda x, i: _attempted(lambda: _attention(x, torch.bfloat16)),
     "attention": lambda x, i: _attention(x, torch.float32),
-    "collective": lambda x, i: __import__("alignlab.distributed").distributed.reduce_sum(torch.ones(2)),
+    "collective": lambda x, i: __import__("alignlab.distributed.collectives").distributed.collectives.reduce_sum(
+        torch.ones(2)
+    ),
     "read too early": lambda x, i: _copied_and_read(x, wait=False),
     "read in time": lambda x, i: _copied_and_read(x, wait=True),
 }

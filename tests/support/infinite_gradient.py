@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import torch
-from lightning.pytorch.callbacks import Callback
-
 from pretend_cuda import training
 from pretend_cuda.device import entered
+
+import torch
+from lightning.pytorch.callbacks import Callback
 
 
 class Infinite(Callback):

@@ -60,15 +60,16 @@ class Report:
 
 def train_here(overrides: list[str], run_dir: Path) -> None:
     """A run in this process, as `train.py` does it."""
+    from alignlab.configs.command_line import arguments
+    from alignlab.runs import resuming
+    from alignlab.runs import train as run
+
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from alignlab.runs import resuming
-    from alignlab.runs import train as run
-
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=overrides, return_hydra_config=True)
+        cfg = compose("train", overrides=arguments(overrides), return_hydra_config=True)
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = str(run_dir)
         HydraConfig.instance().cfg = cfg.copy()

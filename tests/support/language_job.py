@@ -4,8 +4,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.models.language.context import path_context
@@ -14,6 +12,8 @@ from alignlab.prompting.asking import Asker
 from alignlab.prompting.zero_shot import ZeroShot
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Predictions
+
+from rich.console import Console
 
 
 def subject_of(folder: Path, technique: Any = None, backend: Backend | None = None, **sampling: Any) -> Subject:

@@ -3,16 +3,16 @@
 from functools import partial
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-
 from alignlab.data.language.batches import TokenStore, token_batch
 from alignlab.data.language.rendering import Rendered
 from alignlab.losses.language_modelling import next_token_loss, token_log_probs
 from alignlab.models.language.new import llama
 from alignlab.models.language.trunk import head_of, hidden_states
 from alignlab.types.language import LanguageVocabulary
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 WORDS = LanguageVocabulary(size=30, pad_id=0, bos_id=1, eos_id=2)
 

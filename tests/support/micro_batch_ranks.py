@@ -4,9 +4,6 @@ import os
 from functools import partial
 from pathlib import Path
 
-import torch
-from lightning.pytorch.strategies import DDPStrategy
-
 from alignlab.losses.contrastive import InfoNce, SigLip
 from alignlab.models.clip import Clip
 from alignlab.models.text import TextTower
@@ -17,6 +14,9 @@ from alignlab.strategies.replica import gathered
 from alignlab.types.pairs import PairBatch
 from recorder import fit
 from tiny_training import clip_system, pairs
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 PAIRS, STEPS = 8, 3
 # What the two processes do besides micro-batches.

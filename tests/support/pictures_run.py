@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-from PIL import Image
-
+from alignlab.configs.command_line import arguments
 from alignlab.configs.filling import filled
 from alignlab.runs.building import build, load_system
 from alignlab.tasks.pictures.subject import VisionLanguage
 from tiny_run import REPOSITORY
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
 
 NETS = {
     "albef": ("model.queue_size=64", "model.net.encoder.dropout=0.0"),
@@ -24,7 +25,7 @@ def write_run(folder: Path, model: str) -> Path:
     """A run directory with random weights that lie further apart than at the start of a training."""
     data = ("data=emoji_scenes", "data.num_train=64", "data.num_val=12", "data.num_workers=0")
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=[f"model={model}", *data])
+        cfg = compose("train", overrides=arguments([f"model={model}", *data]))
     torch.manual_seed(0)
     _, system = build(cfg)
     system.configure_model()

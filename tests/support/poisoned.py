@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-import torch
-from torch.utils.data import DataLoader
-
 from alignlab.data.emoji.scene_pairs import EmojiScenePairs
 from alignlab.data.image_text.batches import Pair
 from alignlab.data.image_text.modules import PairDataModule
 from alignlab.data.loaders import JointBatches
 from alignlab.types.pairs import PairBatch
+
+import torch
+from torch.utils.data import DataLoader
 
 
 class FewScenes(EmojiScenePairs):

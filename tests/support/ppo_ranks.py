@@ -4,8 +4,6 @@ import os
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from alignlab.methods.ppo import PpoMethod
 from alignlab.methods.rlhf.kl_controller import KlController
 from alignlab.methods.rlhf.objective import Objective
@@ -14,6 +12,8 @@ from alignlab.models.language.loading import pretrained
 from alignlab.systems.choosing import system_of
 from recorder import Recorder
 from tiny_policy import VOCABULARY, Prompts, count_good, save_model, sgd, trainer
+
+import torch
 
 
 def train(folder: Path, ranks: int) -> dict:

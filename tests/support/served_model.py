@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from alignlab.inference.backends.scripted import byte_tokenizer
+
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
-
-from alignlab.inference.backends.scripted import byte_tokenizer
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}</{{ message.role }}>\n{% endfor %}"

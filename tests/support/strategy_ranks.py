@@ -7,11 +7,12 @@ import sys
 import warnings
 from pathlib import Path
 
+from alignlab.configs.command_line import arguments
+from alignlab.runs import train as run
+
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-
-from alignlab.runs import train as run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 20
@@ -90,7 +91,7 @@ STRATEGIES = {
 def composed(*overrides: str) -> DictConfig:
     """A config as train.py gets it."""
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return compose("train", overrides=[*overrides, "run_name=strategies"])
+        return compose("train", overrides=arguments([*overrides, "run_name=strategies"]))
 
 
 def fit(

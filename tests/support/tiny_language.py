@@ -2,14 +2,14 @@
 
 from functools import partial
 
-import lightning.pytorch as pl
-import torch
-from torch.utils.data import DataLoader
-
 import recorder
 from alignlab.models.language.new import llama
 from alignlab.optim.adamw import adamw
 from alignlab.types.language import LanguageVocabulary, PreferenceBatch, TokenBatch
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
 
 WORDS = LanguageVocabulary(size=50, pad_id=2, bos_id=1, eos_id=2)  # padding is the end of text
 NET = partial(llama, width=32, depth=2, heads=4, context_length=64)

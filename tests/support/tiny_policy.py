@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
+from alignlab.types.language import LanguageVocabulary, PromptBatch
+
 import lightning
 import torch
 from torch.utils.data import DataLoader
-
-from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
-from alignlab.types.language import LanguageVocabulary, PromptBatch
 
 WORDS = [
     "[PAD]",

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
-from torch import nn
-
 from alignlab.methods.albef import AlbefMethod
 from alignlab.methods.clip import ClipMethod
 from alignlab.systems.choosing import system_of
 from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch, Vocabulary
+
+import torch
+from torch import nn
 
 WORDS = Vocabulary(size=40, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
 

@@ -4,9 +4,9 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tiny_policy import PAD, make_model, make_tokenizer
+
+import torch
 
 NAMES = (
     *("rewards", "values", "scores", "kl", "logprobs", "ref_logprobs", "padding_mask", "padding_mask_p1"),

@@ -4,11 +4,6 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import lightning.pytorch as pl
-import pytest
-import torch
-from torch.utils.data import DataLoader, Dataset
-
 from alignlab.data.loaders import training_batches
 from alignlab.losses.contrastive import InfoNce, SigLip
 from alignlab.methods.dpo import DpoMethod
@@ -24,6 +19,11 @@ from alignlab.types.pairs import PairBatch
 from tiny_language import NET, preference_batch, token_batch
 from tiny_language import WORDS as LANGUAGE
 from tiny_training import albef_system, clip_system, pairs
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 LENGTHS = (5, 6, 7, 60, 9, 4, 30, 12)  # of which all but 4 tokens are predicted: 1, 2, 3, 56, ...
 

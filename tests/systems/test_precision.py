@@ -2,9 +2,6 @@
 
 from functools import partial
 
-import pytest
-import torch
-
 from alignlab.losses.contrastive import InfoNce, SigLip
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.clip import Clip
@@ -13,6 +10,9 @@ from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from recorder import fit
 from tiny_training import albef_system, clip_system, pairs
+
+import pytest
+import torch
 
 VISION = partial(vision_transformer, image_size=16, patch_size=8, width=32, depth=2, heads=2)
 TEXT = partial(TextTower, context_length=7, width=32, depth=2, heads=2)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-
 from alignlab.tasks.pictures.subject import VisionLanguage
 from pictures_run import load_subject, write_run
 from served_model import write_language_model
+
+import pytest
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,14 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
-from PIL import Image
-
 from alignlab.launch.signals import Interrupted
 from alignlab.tasks.benchmark import Benchmark
 from language_job import job_of, printed
 from served_model import write_language_model
 from tiny_run import REPOSITORY
+
+import pytest
+from PIL import Image
 
 # Stands in for infer.py where a process has to end in a certain way.
 PROGRAM = """

@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from alignlab.inference.backend import Request, Sampling
 from alignlab.inference.backends.scripted import ScriptedBackend
 from alignlab.prompting.self_consistency import SelfConsistency
 from alignlab.prompting.zero_shot import ZeroShot
 from alignlab.tasks.generate import Generate
 from language_job import job_of, printed, subject_of
+
+import pytest
 
 PROMPTS = ["Hello", "a", "The quick brown fox", "Once upon a time", "2 + 2 ="]
 

@@ -4,9 +4,9 @@ import io
 import json
 from pathlib import Path
 
-import pytest
-
 from alignlab.tasks.inputs import Item, read_items
+
+import pytest
 
 
 class Terminal(io.StringIO):

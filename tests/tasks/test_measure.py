@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.scripted import ScriptedBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.tasks.measure import Measure
 from language_job import job_of, subject_of
 from served_model import write_language_model
+
+import pytest
 
 SMALL = {"batch_sizes": (1, 3), "prompt_tokens": 8, "new_tokens": 5, "repeats": 2, "bandwidth": 1e10}
 

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.predictions import Predictions
+
+import pytest
 
 
 def row(id: str, **more: object) -> dict:

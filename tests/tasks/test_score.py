@@ -3,12 +3,12 @@
 import math
 from pathlib import Path
 
+from alignlab.tasks.score import Score, _windows
+from language_job import job_of, printed, subject_of
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
-
-from alignlab.tasks.score import Score, _windows
-from language_job import job_of, printed, subject_of
 
 TEXTS = ["Hello there", "a", "The quick brown fox jumps."]
 

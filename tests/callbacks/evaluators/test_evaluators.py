@@ -3,11 +3,6 @@
 import json
 from functools import partial
 
-import lightning
-import pytest
-import torch
-from PIL import Image
-
 from alignlab.callbacks.evaluators.evaluator import Evaluator, untouched
 from alignlab.callbacks.evaluators.grounding import GroundingEvaluator
 from alignlab.callbacks.evaluators.linear_probe import LinearProbe
@@ -26,6 +21,11 @@ from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from tiny_training import albef_system, clip_system
+
+import lightning
+import pytest
+import torch
+from PIL import Image
 
 SIZE = 24  # a 3 x 3 grid
 RECALLS = {f"{way}_recall_at_{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)}

@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
-from omegaconf import DictConfig
-
 import kills
 from alignlab.callbacks.keeping.checkpoint import Checkpoints, StreamedIO
 from alignlab.runs import train as run
+
+import pytest
+import torch
+from omegaconf import DictConfig
 
 Prepare = Callable[..., DictConfig]
 

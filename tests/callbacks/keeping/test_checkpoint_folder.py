@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-import torch
-
 from alignlab import cli
 from alignlab.callbacks.keeping.checkpoint_folder import CheckpointFolder, damage, newest_readable, read_index
+
+import pytest
+import torch
 
 
 def save(folder: CheckpointFolder, step: int, sharded: bool = False, **metrics: float) -> None:

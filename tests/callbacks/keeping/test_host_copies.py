@@ -3,10 +3,10 @@
 import io
 from collections import OrderedDict
 
+from alignlab.callbacks.keeping.host_copies import floats, host_copies
+
 import pytest
 import torch
-
-from alignlab.callbacks.keeping.host_copies import floats, host_copies
 
 
 def saved(tree: object) -> bytes:

@@ -7,14 +7,14 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
-from omegaconf import DictConfig
-
 from alignlab.launch.signals import Interrupted
 from alignlab.runs import train as run
 from alignlab.systems.method_system import MethodSystem
 from tiny_run import TINY
+
+import pytest
+import torch
+from omegaconf import DictConfig
 
 Prepare = Callable[..., DictConfig]
 

@@ -4,6 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import kills
+from alignlab.callbacks.keeping.nan_report import NanReport, watched
+from alignlab.runs import train as run
+from alignlab.systems.diverged import Diverged
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -11,11 +16,6 @@ from lightning.pytorch.plugins import MixedPrecision
 from omegaconf import DictConfig
 from torch import nn
 from torch.utils.data import DataLoader
-
-import kills
-from alignlab.callbacks.keeping.nan_report import NanReport, watched
-from alignlab.runs import train as run
-from alignlab.systems.diverged import Diverged
 
 Prepare = Callable[..., DictConfig]
 SMALL = (*kills.TINY, "data.num_workers=0", "trainer.max_steps=8", "trainer.val_check_interval=3")

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 import kills
 from alignlab.runs import train as run
+
+from omegaconf import DictConfig
 
 
 def test_validation_draws_nothing_from_training(prepared: Callable[..., DictConfig], tmp_path: Path) -> None:

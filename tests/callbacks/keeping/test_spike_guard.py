@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from omegaconf import DictConfig
-
 import kills
 from alignlab.callbacks.keeping.spike_guard import SpikeGuard
 from alignlab.runs import train as run
 from tiny_run import REPOSITORY
+
+import pytest
+from omegaconf import DictConfig
 
 Prepare = Callable[..., DictConfig]
 POISONED = 46  # of 16 scenes known by heart: the loss jumps from 0.005 to 11

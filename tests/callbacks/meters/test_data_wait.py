@@ -4,9 +4,9 @@ import logging
 import time
 from types import SimpleNamespace
 
-import pytest
-
 from alignlab.callbacks.meters.data_wait import DataWait, line
+
+import pytest
 
 
 def steps(monkeypatch: pytest.MonkeyPatch, waits: float, count: int, seconds: float = 30.0) -> None:

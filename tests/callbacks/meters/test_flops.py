@@ -2,9 +2,6 @@
 
 from functools import partial
 
-import pytest
-import torch
-
 from alignlab.callbacks.meters.flops import Flops
 from alignlab.callbacks.meters.throughput import Throughput
 from alignlab.losses.contrastive import InfoNce
@@ -14,6 +11,9 @@ from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from recorder import fit
 from tiny_training import clip_system, pairs
+
+import pytest
+import torch
 
 
 def run(**settings) -> dict[str, float]:

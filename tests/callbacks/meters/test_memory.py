@@ -2,10 +2,6 @@
 
 from functools import partial
 
-import lightning
-import pytest
-import torch
-
 from alignlab.callbacks.meters.memory import MemoryMeter, tensor_bytes
 from alignlab.cost.memory import counts, training_memory
 from alignlab.losses.contrastive import InfoNce
@@ -15,6 +11,10 @@ from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from recorder import fit
 from tiny_training import clip_system, pairs
+
+import lightning
+import pytest
+import torch
 
 
 class Spike(lightning.Callback):

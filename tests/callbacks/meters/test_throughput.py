@@ -3,10 +3,10 @@
 import time
 from types import SimpleNamespace
 
+from alignlab.callbacks.meters.throughput import Throughput, num_samples
+
 import pytest
 import torch
-
-from alignlab.callbacks.meters.throughput import Throughput, num_samples
 
 
 def test_validation_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

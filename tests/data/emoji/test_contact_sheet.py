@@ -1,8 +1,8 @@
 """Contact sheets show every picture where it belongs."""
 
-import numpy as np
-
 from alignlab.data.emoji.contact_sheet import contact_sheet, scenes_sheet
+
+import numpy as np
 
 
 def test_pictures_stand_in_rows():

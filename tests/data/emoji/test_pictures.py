@@ -1,10 +1,10 @@
 """Emoji with names: languages, several names, concepts on one side of the split."""
 
-import numpy as np
-import pytest
-
 from alignlab.data.emoji.names import languages, named_drawings
 from alignlab.data.emoji.pictures import EmojiPairs
+
+import numpy as np
+import pytest
 
 
 @pytest.fixture(scope="module")

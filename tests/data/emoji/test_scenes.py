@@ -3,13 +3,13 @@
 import itertools
 import re
 
-import numpy as np
-import pytest
-
 from alignlab.data.emoji.captions import PHRASES
 from alignlab.data.emoji.concepts import concepts, plural
 from alignlab.data.emoji.drawings import MIN_ALPHA, PatchBank, paste
 from alignlab.data.emoji.scenes import EmojiScenes
+
+import numpy as np
+import pytest
 
 NUM = 1500
 

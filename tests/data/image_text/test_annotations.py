@@ -2,10 +2,10 @@
 
 import json
 
-import pytest
-
 from alignlab.data.image_text.annotations import read_annotations, split_by_hash
 from alignlab.data.image_text.picture_files import check_files, same_files, say_shared
+
+import pytest
 
 
 def write(path, text):

@@ -2,11 +2,11 @@
 
 import random
 
+from alignlab.data.image_text.augmentation import _operations, random_augment, random_resized_crop
+
 import numpy as np
 import pytest
 from PIL import Image
-
-from alignlab.data.image_text.augmentation import _operations, random_augment, random_resized_crop
 
 PIXELS = np.random.Generator(np.random.PCG64(0)).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 

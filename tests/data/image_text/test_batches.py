@@ -2,14 +2,14 @@
 
 from types import SimpleNamespace
 
+from alignlab.data.emoji.scene_pairs import EmojiScenePairs
+from alignlab.data.image_text.modules import PairDataModule
+from alignlab.data.loaders import BatchLoader, JointBatches, JointOrder, keep_batch
+
 import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-
-from alignlab.data.emoji.scene_pairs import EmojiScenePairs
-from alignlab.data.image_text.modules import PairDataModule
-from alignlab.data.loaders import BatchLoader, JointBatches, JointOrder, keep_batch
 
 
 def scenes(rank=0, world_size=1, batch_size=4, num_workers=0, **settings):

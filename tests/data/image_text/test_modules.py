@@ -3,15 +3,15 @@
 import itertools
 from types import SimpleNamespace
 
-import numpy as np
-import pytest
-import torch
-
 from alignlab.data.emoji.concepts import concepts
 from alignlab.data.emoji.pictures import EmojiPairs
 from alignlab.data.emoji.scene_pairs import EmojiScenePairs
 from alignlab.data.image_text.batches import HELD_OUT_IDS
 from alignlab.data.image_text.modules import CLIP_MEAN, CLIP_STD, PairDataModule
+
+import numpy as np
+import pytest
+import torch
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import logging
 import pickle
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from alignlab.data.image_text.modules import PairDataModule
 from alignlab.data.image_text.pairs import ImageTextPairs
 from alignlab.data.image_text.picture_cache import PictureCache, read_picture
+
+import numpy as np
+import pytest
+from PIL import Image
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 

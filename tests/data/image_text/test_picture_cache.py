@@ -3,11 +3,11 @@
 import struct
 import zlib
 
+from alignlab.data.image_text.picture_cache import PictureCache, read_picture
+
 import numpy as np
 import pytest
 from PIL import Image
-
-from alignlab.data.image_text.picture_cache import PictureCache, read_picture
 
 RAMP = (np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8)  # 0 to 65,520
 

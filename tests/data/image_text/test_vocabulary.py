@@ -6,9 +6,6 @@ import logging
 import subprocess
 import sys
 
-import pytest
-from tokenizers import normalizers
-
 from alignlab.data.emoji.pictures import EmojiPairs
 from alignlab.data.emoji.scene_pairs import EmojiScenePairs
 from alignlab.data.emoji.scenes import EmojiScenes
@@ -20,6 +17,9 @@ from alignlab.data.image_text.vocabulary import (
     train_tokenizer,
     vocabulary_of,
 )
+
+import pytest
+from tokenizers import normalizers
 
 TEXTS = ["a red apple above a dog", "two dogs left of a house", "a house, blue background"]
 

@@ -1,8 +1,5 @@
 """Packing, grouping by length, orders of epochs, comparisons, padding."""
 
-import numpy as np
-import torch
-
 from alignlab.data.language.batches import (
     ComparisonRows,
     Preferences,
@@ -14,6 +11,9 @@ from alignlab.data.language.batches import (
     targets,
 )
 from alignlab.data.language.rendering import Rendered
+
+import numpy as np
+import torch
 
 
 def store(lengths, num_prompt=1):

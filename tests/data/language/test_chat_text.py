@@ -1,13 +1,13 @@
 """What people wrote is text in every stage, with every kind of tokenizer; where a template can't keep it, that is said."""
 
-import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
-
 from alignlab.data.language.chat_text import ChatText
 from alignlab.data.language.rendering import Renderer
 from alignlab.prompting.rendering import render
 from alignlab.prompting.technique import Prompt, dialogue
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>"]
 TEMPLATE = (

@@ -3,13 +3,13 @@
 import json
 import logging
 
-import pytest
-
 from alignlab.data.language.dialogues import answers, without_prompts
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rows import Example, Preference, example, preference
 from alignlab.data.language.tokenizer import built_in_tokenizer
+
+import pytest
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<eos>{% endfor %}"

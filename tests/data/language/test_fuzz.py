@@ -6,11 +6,11 @@ import logging
 import random
 import re
 
-import pytest
-
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.tokenizer import built_in_tokenizer
+
+import pytest
 
 pytestmark = pytest.mark.slow
 

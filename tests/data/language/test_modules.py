@@ -3,14 +3,14 @@
 import json
 import logging
 
-import pytest
-import torch
-
 from alignlab.data.language import movies
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.movies import MoviePreferences, MoviePrompts, MovieReviews
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rated_reviews import RatedTexts, rated_reviews
+
+import pytest
+import torch
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,10 @@
 
 import itertools
 
+from alignlab.data.language.rated_reviews import RatedTexts, in_validation, rated_reviews
+
 import numpy as np
 import pytest
-
-from alignlab.data.language.rated_reviews import RatedTexts, in_validation, rated_reviews
 
 
 def test_the_files_hold_what_the_page_says():

@@ -2,12 +2,12 @@
 
 import logging
 
+from alignlab.data.language.rendering import Renderer
+from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
-
-from alignlab.data.language.rendering import Renderer
-from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<eos>{% endfor %}"

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from alignlab.data.language.rows import (
     Example,
     Preference,
@@ -15,6 +13,8 @@ from alignlab.data.language.rows import (
     read_hub,
     read_jsonl,
 )
+
+import pytest
 
 USER, YES, NO = (
     {"role": r, "content": c} for r, c in (("user", "sky?"), ("assistant", "blue"), ("assistant", "green"))

@@ -4,10 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
-from safetensors.torch import load_file, save_file
-
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
@@ -16,6 +12,10 @@ from alignlab.inference.native.families import describe
 from alignlab.models.language.lora import put_on
 from alignlab.models.language.new import llama
 from alignlab.types.language import LanguageVocabulary
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 peft = pytest.importorskip("peft")
 WORDS = LanguageVocabulary(size=50, pad_id=2, bos_id=1, eos_id=2)

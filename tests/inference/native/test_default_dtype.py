@@ -3,9 +3,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-import torch
-
 from alignlab.inference.backend import Backend, ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.int8 import Int8Backend
@@ -14,6 +11,9 @@ from alignlab.inference.native.kernels.compiling import address, library
 from alignlab.inference.native.kernels.fused_step import FusedStep
 from alignlab.inference.native.kernels.small_matmul import SmallMatmul
 from tiny_models import PROMPTS, save_model
+
+import pytest
+import torch
 
 kernels = pytest.mark.skipif(library() is None, reason="needs a C compiler")
 BACKENDS: dict[str, Callable[[], Backend]] = {

@@ -1,10 +1,10 @@
 """Decoding on the pretend CUDA device: backends use it, give a CPU's tokens, and wait for it once every few tokens."""
 
-import pytest
-
 from alignlab.inference.native.fixed_decoding import EVERY
 from pretend_cuda.process import Found, Job, none, results
 from tiny_models import ARCHITECTURES
+
+import pytest
 
 pytestmark = pytest.mark.distributed  # one other process
 JOBS = (

@@ -4,11 +4,6 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.native import fixed_decoding, fixed_steps
@@ -19,6 +14,11 @@ from alignlab.inference.native.loading import DecoderReader
 from alignlab.inference.native.weights import LiveWeights
 from contract import check_adapter, check_failures, check_greedy, check_sampling
 from tiny_models import ARCHITECTURES, PROMPTS, VOCABULARY, adapted_model, save_adapter, save_model, tiny_model
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 SETTINGS = [
     Sampling(30, temperature=1.0),

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-import torch
-
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.int8 import Int8Backend
@@ -16,6 +13,9 @@ from alignlab.inference.native.quantization import (
     quantize_outputs,
 )
 from tiny_models import ARCHITECTURES, PROMPTS, VOCABULARY, save_model, tiny_model
+
+import pytest
+import torch
 
 
 def test_rounding_is_within_half_a_step() -> None:

@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-import torch
-from safetensors.torch import save_file
-
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.offload import OffloadBackend
@@ -16,6 +12,10 @@ from alignlab.inference.native.streaming import StreamedLayers
 from alignlab.inference.native.weights import WeightFiles
 from contract import check_score
 from tiny_models import ARCHITECTURES, save_model, tiny_model
+
+import pytest
+import torch
+from safetensors.torch import save_file
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])

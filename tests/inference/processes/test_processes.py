@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.tensor_parallel import TensorParallelBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.inference.processes.parallel import WorkerError
 from contract import check_adapter, check_failures, check_greedy, check_sampling, check_score
 from tiny_models import ARCHITECTURES, adapted_model, save_adapter, save_model, tiny_model
+
+import pytest
 
 pytestmark = pytest.mark.distributed
 

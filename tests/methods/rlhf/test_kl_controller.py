@@ -1,10 +1,10 @@
 """The KL coefficient in both units, and the scale of scores, by hand."""
 
-import pytest
-import torch
-
 from alignlab.methods.rlhf.kl_controller import KlController
 from alignlab.methods.rlhf.score_scale import ScoreScale
+
+import pytest
+import torch
 
 
 def test_fixed() -> None:

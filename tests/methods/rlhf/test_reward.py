@@ -3,10 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-import pytest
-import torch
-from torch.testing import assert_close
-
 from alignlab.methods.language_models.export import build_net, export_model
 from alignlab.methods.rlhf.reward import AdapterReward, ModelReward, Scored, as_reward
 from alignlab.models.language.actor_critic import ActorCritic
@@ -14,6 +10,10 @@ from alignlab.models.language.loading import pretrained
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.reward import RewardModel
 from tiny_policy import END, VOCABULARY, make_tokenizer, save_model
+
+import pytest
+import torch
+from torch.testing import assert_close
 
 LORA = partial(add_lora, rank=4, alpha=8)
 ROWS = [[3, 5, END], [4, 6, 7, 8, END], [9, 10, 11]]

@@ -4,10 +4,6 @@ import json
 from functools import partial
 from pathlib import Path
 
-import pytest
-import torch
-from torch.testing import assert_close
-
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rendering import Renderer
@@ -21,6 +17,10 @@ from alignlab.models.language.loading import pretrained
 from alignlab.models.language.reward import RewardModel
 from alignlab.systems.choosing import system_of
 from tiny_policy import constant_rate, make_model, trainer
+
+import pytest
+import torch
+from torch.testing import assert_close
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -1,9 +1,5 @@
 """Log-probabilities, values and masks of a rollout against plain forward passes of single rows."""
 
-import pytest
-import torch
-from torch.testing import assert_close
-
 from alignlab.inference.backend import ModelSource, Sampling
 from alignlab.methods.rlhf.parts import micro_batches
 from alignlab.methods.rlhf.rollout import (
@@ -17,6 +13,10 @@ from alignlab.methods.rlhf.sampler import verify_head
 from alignlab.models.language.actor_critic import ActorCritic
 from alignlab.models.language.lora import add_lora
 from tiny_policy import END, PAD, PlainBackend, Prompts, make_model
+
+import pytest
+import torch
+from torch.testing import assert_close
 
 # End and padding tokens inside prompts and responses are tokens like any other: rows are told apart by lengths alone.
 PROMPTS = [[3, 5], [END, 4, PAD, 7], [6]]

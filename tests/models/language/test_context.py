@@ -4,6 +4,19 @@ import json
 import logging
 from functools import partial
 
+from alignlab.data.language.modules import LanguageDataModule
+from alignlab.data.language.own_rows import OwnRows
+from alignlab.data.language.tokenizer import built_in_tokenizer
+from alignlab.methods.dpo import DpoMethod
+from alignlab.methods.grpo import GrpoMethod
+from alignlab.methods.reward import RewardMethod
+from alignlab.methods.sft import SftMethod
+from alignlab.models.language.context import context_length
+from alignlab.models.language.loading import pretrained, pretrained_encoder
+from alignlab.optim.adamw import adamw
+from alignlab.systems.choosing import system_of
+from tiny_policy import count_letters, trainer
+
 import pytest
 import torch
 from transformers import (
@@ -22,19 +35,6 @@ from transformers import (
     RobertaModel,
     XLMRobertaConfig,
 )  # fmt: skip
-
-from alignlab.data.language.modules import LanguageDataModule
-from alignlab.data.language.own_rows import OwnRows
-from alignlab.data.language.tokenizer import built_in_tokenizer
-from alignlab.methods.dpo import DpoMethod
-from alignlab.methods.grpo import GrpoMethod
-from alignlab.methods.reward import RewardMethod
-from alignlab.methods.sft import SftMethod
-from alignlab.models.language.context import context_length
-from alignlab.models.language.loading import pretrained, pretrained_encoder
-from alignlab.optim.adamw import adamw
-from alignlab.systems.choosing import system_of
-from tiny_policy import count_letters, trainer
 
 LONG = " ".join(["a"] * 40)
 OPTIM = partial(adamw, lr=1e-3)

@@ -5,11 +5,6 @@ import logging
 from functools import partial
 from types import SimpleNamespace
 
-import lightning.pytorch as pl
-import pytest
-import torch
-from transformers import AutoConfig, GenerationConfig, GPT2Config, GPT2LMHeadModel
-
 from alignlab.callbacks.keeping.export import Export
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.own_rows import OwnRows
@@ -27,6 +22,11 @@ from alignlab.optim.adamw import adamw
 from alignlab.systems.choosing import system_of
 from recorder import Recorder
 from tiny_policy import VOCABULARY, WORDS, Prompts, constant_rate, count_good, make_tokenizer, trainer
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from transformers import AutoConfig, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<bot>' if m['role'] == 'assistant' else '<user>' }}{{ m['content'] }}<turn>\n{% endfor %}"

@@ -1,10 +1,5 @@
 """Frozen 8-bit layers: their product and gradient, what the backward pass keeps, LoRA on top, which layers become such."""
 
-import pytest
-import torch
-from torch import nn
-from torch.testing import assert_close
-
 from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
@@ -13,6 +8,11 @@ from alignlab.models.language.int8_linear import FrozenInt8Linear, quantize_bloc
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.trunk import hidden_states
 from tiny_language import NET, WORDS, texts
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
 
 
 def pair(bias: bool = True) -> tuple[nn.Linear, FrozenInt8Linear]:

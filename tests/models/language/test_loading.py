@@ -1,9 +1,5 @@
 """Language models: padding and packing change nothing, dropout by hooks, paths, heads that scale."""
 
-import pytest
-import torch
-from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, GPTNeoXConfig, LlamaConfig
-
 from alignlab.data.language.batches import TokenStore, token_batch
 from alignlab.data.language.rendering import Rendered
 from alignlab.models.language.loading import load_language_model, pretrained
@@ -11,6 +7,10 @@ from alignlab.models.language.new import add_dropout, encoder, llama
 from alignlab.models.language.paths import load_tokenizer, resolve_model
 from alignlab.models.language.trunk import head_of, hidden_states
 from tiny_language import NET, WORDS, texts
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, GPTNeoXConfig, LlamaConfig
 
 KINDS = {
     "llama": LlamaConfig(

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-import pytest
-import torch
-
 from alignlab.methods.language_models.export import build_net, export_model
 from alignlab.models.language.loading import load_language_model, pretrained
 from alignlab.models.language.lora import add_lora, as_reference, has_adapters, reference, use
 from alignlab.models.language.paths import note_origin, resolve_model
 from alignlab.models.language.trunk import hidden_states
 from tiny_language import NET, WORDS, texts
+
+import pytest
+import torch
 
 pytest.importorskip("peft")
 

@@ -1,12 +1,12 @@
 """Texts in one row are what they are alone, in every architecture that can keep them apart; the others are refused by name."""
 
+from alignlab.models.language.trunk import hidden_states
+from tiny_language import token_batch
+
 import pytest
 import torch
 import transformers
 from torch import nn
-
-from alignlab.models.language.trunk import hidden_states
-from tiny_language import token_batch
 
 SIZES = {
     "vocab_size": 50,

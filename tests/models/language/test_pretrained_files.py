@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-import pytest
-import torch
-from safetensors.torch import load_file, save_file
-
 from alignlab.inference.native.weights import WeightFiles
 from alignlab.models.language.loading import load_language_model
 from tiny_language import NET, WORDS
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 
 def saved(folder: Path) -> Path:

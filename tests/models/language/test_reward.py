@@ -2,15 +2,15 @@
 
 from functools import partial
 
-import pytest
-import torch
-
 from alignlab.methods.language_models.export import build_net, export_model
 from alignlab.models.language.loading import pretrained
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.new import encoder
 from alignlab.models.language.reward import RewardModel, load_reward_model
 from tiny_language import NET, WORDS, texts
+
+import pytest
+import torch
 
 ENCODER = partial(encoder, width=16, depth=1, heads=2, mlp_width=16)
 

@@ -1,9 +1,9 @@
 """Scalar heads and pooling by mask."""
 
+from alignlab.models.language.value_head import ScalarHead, last_position, pooled
+
 import pytest
 import torch
-
-from alignlab.models.language.value_head import ScalarHead, last_position, pooled
 
 
 def test_pooling_reads_masks_on_either_side():

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pretend_cuda.log import BLOCKING, COPY, DTYPES, EARLY, MIXED, TO_HOST, WAIT, note
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-
-from pretend_cuda.log import BLOCKING, COPY, DTYPES, EARLY, MIXED, TO_HOST, WAIT, note
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import pytest
-
 from pretend_cuda import stub
 from pretend_cuda.allowed import ALLOWED, Allowed
 from pretend_cuda.log import COPY, REFUSED, WAITING
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SUPPORT = Path(__file__).resolve().parents[1]

@@ -5,13 +5,13 @@ import types
 
 os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")  # transformers loads in threads, where the device is off
 
+from pretend_cuda.device import CUDA, aten, bare, is_pinned, on_cuda, read, waited
+from pretend_cuda.log import ADDRESS, DTYPES, WAIT, note
+
 import torch
 import torch.cuda.amp.common
 import torch.cuda.graphs
 import torch.nn.functional as F
-
-from pretend_cuda.device import CUDA, aten, bare, is_pinned, on_cuda, read, waited
-from pretend_cuda.log import ADDRESS, DTYPES, WAIT, note
 
 torch.set_num_threads(1)
 _random_state = torch.zeros(16, dtype=torch.uint8)

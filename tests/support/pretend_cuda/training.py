@@ -4,6 +4,13 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import alignlab.runs.train as program
+from alignlab.configs.command_line import arguments
+from alignlab.distributed import collectives
+from pretend_cuda import device
+from pretend_cuda.log import COLLECTIVE, PHASE, note, phase
+from small_data import shrink
+
 import lightning.fabric.accelerators.cuda as fabric_cuda
 import lightning.pytorch as pl
 import lightning.pytorch.accelerators.cuda as pytorch_cuda
@@ -13,12 +20,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.accelerators import CUDAAccelerator
 from omegaconf import open_dict
-
-import alignlab.distributed as distributed
-import alignlab.runs.train as program
-from pretend_cuda import device
-from pretend_cuda.log import COLLECTIVE, PHASE, note, phase
-from small_data import shrink
 
 WARM = 3  # steps of a phase of their own: first uses, the states of an optimizer, the throughput's start
 
@@ -37,7 +38,7 @@ def prepare() -> None:
     made = torch.utils.data.DataLoader.__init__
     torch.utils.data.DataLoader.__init__ = lambda self, *a, **k: made(self, *a, **{**k, "pin_memory": False})
     for name in ("all_gather", "all_gather_with_grad", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min"):
-        setattr(distributed, name, _guarded(getattr(distributed, name)))
+        setattr(collectives, name, _guarded(getattr(collectives, name)))
     shrink()
     _phases()
 
@@ -88,7 +89,7 @@ def train(folder: Path, overrides: Sequence[str], more: Sequence[pl.Callback] = 
     """The result of a run of train.py in this process, on the pretend device, from the trainer's building on."""
     folder.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
-        cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
+        cfg = compose("train", overrides=arguments(overrides), return_hydra_config=True)
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = str(folder)
         HydraConfig.instance().cfg = cfg.copy()

@@ -3,9 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-import pytest
-import torch
-
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.methods.grpo import GrpoMethod
 from alignlab.methods.ppo import PpoMethod
@@ -17,6 +14,9 @@ from alignlab.systems.choosing import system_of
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from recorder import Recorder
 from tiny_policy import VOCABULARY, Prompts, constant_rate, count_good, make_model, save_model, trainer
+
+import pytest
+import torch
 
 
 @pytest.fixture(scope="module")

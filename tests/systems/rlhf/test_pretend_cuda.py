@@ -1,9 +1,9 @@
 """PPO and GRPO on the pretend CUDA device: they run in bf16-mixed, what waits for the device is listed, an infinite gradient ends the run."""
 
-import pytest
-
 from pretend_cuda.allowed import Allowed
 from pretend_cuda.process import Found, Job, none, results
+
+import pytest
 
 SHORT = (
     "trainer=gpu",

@@ -1,13 +1,13 @@
 """The rollout's model is the policy: an adapter that our decoder can't use goes to transformers, and a difference is noticed at its dtype's scale."""
 
-import pytest
-import torch
-
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.transformers import TransformersBackend
 from alignlab.methods.rlhf.sampler import check_sampler, default_backend
 from alignlab.models.language.lora import add_lora
 from tiny_language import NET, WORDS
+
+import pytest
+import torch
 
 
 def test_an_adapter_on_the_embedding_is_rolled_out_by_transformers() -> None:

@@ -4,10 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-import torch
-from PIL import Image
-
 from alignlab.evaluation.encoding import EncodedSet, encode_retrieval_set
 from alignlab.evaluation.grounding import grad_cam, mean_heat
 from alignlab.evaluation.reranking import score_pairs
@@ -20,6 +16,10 @@ from alignlab.tasks.pictures.retrieve import Retrieve
 from alignlab.tasks.pictures.subject import VisionLanguage, find_pictures
 from language_job import job_of, printed
 from pictures_run import write_pictures
+
+import pytest
+import torch
+from PIL import Image
 
 
 @pytest.fixture

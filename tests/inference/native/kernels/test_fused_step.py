@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-import torch
-
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.backends.int8 import Int8Backend
@@ -14,6 +11,9 @@ from alignlab.inference.native.kernels.compiling import library
 from alignlab.inference.native.kernels.fused_step import FusedStep
 from alignlab.inference.native.kernels.small_matmul import MOST_ROWS
 from tiny_models import VOCABULARY, save_adapter, save_model, tiny_model
+
+import pytest
+import torch
 
 pytestmark = pytest.mark.skipif(library() is None, reason="needs a C compiler")
 

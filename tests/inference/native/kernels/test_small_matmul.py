@@ -1,11 +1,11 @@
 """Compiled products of few rows against torch's, for every row count and for widths that are no multiple of a vector."""
 
-import pytest
-import torch
-
 from alignlab.inference.native.kernels.compiling import library
 from alignlab.inference.native.kernels.small_matmul import MOST_ROWS, SmallMatmul
 from alignlab.inference.native.linears import FastLinear
+
+import pytest
+import torch
 
 pytestmark = pytest.mark.skipif(library() is None, reason="needs a C compiler")
 
