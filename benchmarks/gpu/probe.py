@@ -20,6 +20,8 @@ sys.argv[0] = "train.py"
 sys.path.insert(0, str(ROOT))
 
 
+import alignlab  # noqa: F401  before lightning
+
 import torch
 from lightning.pytorch.loops import training_epoch_loop
 
