@@ -13,7 +13,8 @@ def parser() -> argparse.ArgumentParser:
         "convert",
         help="checkpoints in other forms",
         description="whole: a sharded checkpoint folder as one file that every strategy and one device go on from. safetensors: the weights "
-        "alone. from-albef: the published ALBEF pre-training layout as weights for `python train.py model=albef ckpt_path=...`; to-albef: back.",
+        "alone. from-albef: the published ALBEF pre-training layout as weights for `python train.py model=albef "
+        "ckpt_path=...`; to-albef: back.",
     )
     convert.add_argument("direction", choices=["whole", "safetensors", "from-albef", "to-albef"])
     convert.add_argument("source", type=Path, help="a run directory, its checkpoint, or a published .pth file")

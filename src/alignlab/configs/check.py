@@ -1,4 +1,6 @@
-"""Checks a composed config before anything is built: every problem at once, each with its path and the nearest valid name."""
+"""Checks a composed config before anything is built: every problem at once, each with its path and the nearest valid
+name.
+"""
 
 import difflib
 import inspect
@@ -36,7 +38,8 @@ def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED, roo
         provided: dotted path of a node (last part may be `*`) -> parameters that are filled in at run time.
         root: dataclass of the root's keys.
     Raises:
-        ConfigError: unknown, missing or unset keys, values of a wrong type or outside a Literal, unknown or forbidden targets.
+        ConfigError: unknown, missing or unset keys, values of a wrong type or outside a Literal, unknown or forbidden
+            targets.
     """
     problems = list(_root_problems(cfg, root))
     for name in (field.name for field in fields(root)):
@@ -162,7 +165,9 @@ def _value(parent: DictConfig | ListConfig, key: object, path: str) -> tuple[obj
 
 
 def _accepts(annotation: object, value: object) -> bool:
-    """Whether a config value fits a typing annotation; what an annotation or a nested `_target_` will make is not judged."""
+    """Whether a config value fits a typing annotation; what an annotation or a nested `_target_` will make is not
+    judged.
+    """
     if annotation is typing.Any or annotation is object or (isinstance(value, DictConfig) and "_target_" in value):
         return True
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)

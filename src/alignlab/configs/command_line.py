@@ -16,7 +16,9 @@ _OF_CHAINS = ("hydra", "chain", "overrides", "run_name", "resume", "objective")
 
 
 def arguments(words: Sequence[str]) -> list[str]:
-    """A command line for Hydra that may set values which no file lists: the check knows what each part takes, and refuses the rest."""
+    """A command line for Hydra that may set values which no file lists: the check knows what each part takes, and
+    refuses the rest.
+    """
     return [f"++{word.lstrip('+')}" if _is_value(word) else word for word in words]
 
 

@@ -11,9 +11,11 @@ from alignlab.configs.signatures import signature_of
 
 
 def filled(cfg: DictConfig, root: type = Root, provided: Mapping[str, Iterable[str]] = PROVIDED) -> DictConfig:
-    """A copy in which every field of the root and every parameter of a `_target_` that has a plain default has its value.
+    """A copy in which every field of the root and every parameter of a `_target_` that has a plain default has its
+    value.
 
-    Plain are numbers, words, switches, null and lists of them. What is wrong with the config stays as it is, for the check.
+    Plain are numbers, words, switches, null and lists of them. What is wrong with the config stays as it is, for the
+    check.
 
     Args:
         cfg: a composed config, interpolations still in place.

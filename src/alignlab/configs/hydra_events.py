@@ -1,4 +1,6 @@
-"""What happens around Hydra's own work: a directory in use is refused before Hydra writes there, a sweep ends with its table."""
+"""What happens around Hydra's own work: a directory in use is refused before Hydra writes there, a sweep ends with its
+table.
+"""
 
 import sys
 from pathlib import Path

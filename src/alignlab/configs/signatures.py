@@ -1,17 +1,19 @@
 """Reads the signature of a class or function from its source file, without importing it.
 
-Checking a config against signatures would otherwise import torch, lightning and transformers (5 to 10 seconds) only to say that a key is misspelt.
-What the source doesn't say plainly (dataclasses, functions made at run time) is imported after all.
+Checking a config against signatures would otherwise import torch, lightning and transformers (5 to 10 seconds) only to
+say that a key is misspelt. What the source doesn't say plainly (dataclasses, functions made at run time) is imported
+after all.
 """
 
 import ast
-import importlib
 import importlib.machinery
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+
+from alignlab.configs.live_signatures import NotFound, imported_signature
 
 _KNOWN = {
     **{t.__name__: t for t in (int, float, str, bool, list, tuple, dict, Sequence, Iterable, Mapping, Callable, Path)},
@@ -27,17 +29,10 @@ OF = "of_"  # `**of_x`: what the class takes that is given as `x`
 _PLAIN = inspect.Signature()  # of a class without a constructor of its own
 
 
-class NotFound(LookupError):
-    """The dotted path names nothing; `names` are the ones next to it."""
-
-    def __init__(self, path: str, names: Iterable[str]) -> None:
-        super().__init__(path)
-        self.names = sorted(names)
-
-
 @cache
 def signature(path: str) -> inspect.Signature:
-    """Signature of the class or function at a dotted path, `self` left out; annotations are typing objects, `Any` where unknown.
+    """Signature of the class or function at a dotted path, `self` left out; annotations are typing objects, `Any`
+    where unknown.
 
     Raises:
         NotFound: nothing is there.
@@ -49,11 +44,13 @@ def signature(path: str) -> inspect.Signature:
             return found
         if module.complete and rest[0] not in module.names():
             raise NotFound(path, module.names())
-    return _imported(path)
+    return imported_signature(path)
 
 
 def part_of(path: str) -> str | None:
-    """The parameter `x` of a class or function that has `**of_x`: the dotted path of a part, whose parameters lie beside those of the whole."""
+    """The parameter `x` of a class or function that has `**of_x`: the dotted path of a part, whose parameters lie
+    beside those of the whole.
+    """
     last = next(reversed(signature(path).parameters.values()), None)
     named = last is not None and last.kind is inspect.Parameter.VAR_KEYWORD and last.name.startswith(OF)
     return last.name.removeprefix(OF) if named else None
@@ -62,7 +59,8 @@ def part_of(path: str) -> str | None:
 def signature_of(node: Mapping[str, object]) -> inspect.Signature:
     """Signature of a node's `_target_`, with the parameters of its part in place of `**of_x`.
 
-    `PairDataModule(source="alignlab...EmojiScenePairs", max_sprites=3)` takes what `EmojiScenePairs` takes, but for what it takes itself.
+    `PairDataModule(source="alignlab...EmojiScenePairs", max_sprites=3)` takes what `EmojiScenePairs` takes, but for
+    what it takes itself.
 
     Raises:
         NotFound: nothing is at the target's path or the part's.
@@ -138,7 +136,8 @@ class _Module:
     def with_settings(
         self, own: inspect.Signature, node: ast.ClassDef, constructor: ast.FunctionDef
     ) -> inspect.Signature | None:
-        """A constructor's signature where `**settings` stands for what the one call that is given them takes, less what it is given besides.
+        """A constructor's signature where `**settings` stands for what the one call that is given them takes, less
+        what it is given besides.
 
         That call is `super().__init__(...)`, or the constructor of a part.
         """
@@ -211,7 +210,9 @@ class _Module:
         )
 
     def type(self, node: ast.AST | None) -> typing.Any:
-        """The typing object that an annotation means; `Any` for whatever isn't made of primitives, containers and literals."""
+        """The typing object that an annotation means; `Any` for whatever isn't made of primitives, containers and
+        literals.
+        """
         if isinstance(node, ast.Constant):
             if isinstance(node.value, str):
                 return self.type(ast.parse(node.value, mode="eval").body)
@@ -280,34 +281,3 @@ def _longest_module(path: str) -> tuple[_Module | None, list[str]]:
         if module is not None:
             return module, parts[end:]
     return None, parts
-
-
-def _imported(path: str) -> inspect.Signature:
-    """The same by importing."""
-
-    parts = path.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        try:
-            found: object = importlib.import_module(".".join(parts[:end]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[end:]:
-            if not hasattr(found, part):
-                raise NotFound(path, [name for name in dir(found) if not name.startswith("_")])
-            found = getattr(found, part)
-        return _with_types(found)
-    raise NotFound(path, [])
-
-
-def _with_types(found: object) -> inspect.Signature:
-    try:
-        live = inspect.signature(found, eval_str=True)  # type: ignore[arg-type]
-    except NameError:  # names imported for type checkers only
-        live = inspect.signature(found)  # type: ignore[arg-type]
-    empty = inspect.Parameter.empty
-    return live.replace(
-        parameters=[
-            p.replace(annotation=typing.Any if p.annotation is empty or isinstance(p.annotation, str) else p.annotation)
-            for p in live.parameters.values()
-        ]
-    )

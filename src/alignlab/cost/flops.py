@@ -1,6 +1,7 @@
 """FLOPs of a model as torch counts them, without those of activations that are computed twice; peaks of devices.
 
-Two FLOPs a multiplication with addition; matrix products, convolutions and fused attention count, the rest is left out.
+Two FLOPs a multiplication with addition; matrix products, convolutions and fused attention count, the rest is left
+out.
 """
 
 import time
@@ -14,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 _REPEATED: ContextVar[bool] = ContextVar("repeated", default=False)
 
-# Dense peaks of the makers' data sheets, bfloat16 with float32 sums. Lightning's `get_available_flops` takes an L40S for an L4 and doesn't know an H200.
+# Dense peaks of the makers' data sheets, bfloat16 with float32 sums. Lightning's `get_available_flops` takes an L40S
+# for an L4 and doesn't know an H200.
 PEAKS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -44,7 +46,9 @@ _CPU_ATTENTION = {  # which torch's own table lacks
 
 
 class ModelFlops(FlopCounterMode):
-    """Counts what runs inside its context, but for forward passes that gradient checkpointing or `repeated` does once more."""
+    """Counts what runs inside its context, but for forward passes that gradient checkpointing or `repeated` does once
+    more.
+    """
 
     def __init__(self) -> None:
         super().__init__(display=False, custom_mapping=_CPU_ATTENTION)
@@ -66,7 +70,9 @@ def repeated() -> Iterator[None]:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s that a device can reach: a known GPU's in bfloat16 by data sheet, otherwise those of a large matrix product, measured now."""
+    """FLOP/s that a device can reach: a known GPU's in bfloat16 by data sheet, otherwise those of a large matrix
+    product, measured now.
+    """
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
         for known, peak in PEAKS.items():

@@ -1,4 +1,5 @@
-"""Memory that training asks for before the first activation: parameters, gradients, optimizer states and buffers, per rank.
+"""Memory that training asks for before the first activation: parameters, gradients, optimizer states and buffers, per
+rank.
 
 Legend: P trainable parameters, F frozen ones (teacher, frozen towers), R ranks. Sizes in bytes.
 """
@@ -55,11 +56,12 @@ def training_memory(
 ) -> Memory:
     """Bytes that each rank's device holds throughout training, activations and buffers of communication apart.
 
-    One device and DDP (arXiv:2006.15704) hold everything: (P + F) b + P b + 2 P b with b bytes an element. Fully sharded, each term is divided
-    by R (arXiv:2304.11277). ZeRO (arXiv:1910.02054, sec. 5) divides optimizer states (stage 1), gradients too (2), parameters too (3); DeepSpeed
-    keeps a float32 copy of the weights beside them in any precision, cut like the optimizer states. With bf16-mixed, DeepSpeed holds weights and
-    gradients in bfloat16; elsewhere autocast casts what it needs and drops it again.
-    Raises ValueError for an unknown strategy or precision, and for ranks below 1.
+    One device and DDP (arXiv:2006.15704) hold everything: (P + F) b + P b + 2 P b with b bytes an element. Fully
+    sharded, each term is divided by R (arXiv:2304.11277). ZeRO (arXiv:1910.02054, sec. 5) divides optimizer states
+    (stage 1), gradients too (2), parameters too (3); DeepSpeed keeps a float32 copy of the weights beside them in any
+    precision, cut like the optimizer states. With bf16-mixed, DeepSpeed holds weights and gradients in bfloat16;
+    elsewhere autocast casts what it needs and drops it again. Raises ValueError for an unknown strategy or precision,
+    and for ranks below 1.
     """
     if strategy not in Strategy.__args__ or precision not in Precision.__args__ or ranks < 1:
         raise ValueError(f"no arithmetic for strategy={strategy}, precision={precision}, ranks={ranks}")

@@ -1,6 +1,8 @@
-"""`alignlab plan`: what a language model's training needs in memory, by part and phase, before anything is downloaded or allocated.
+"""`alignlab plan`: what a language model's training needs in memory, by part and phase, before anything is downloaded
+or allocated.
 
-Legend: B rows, S tokens of a row (P prompt + T response), L layers, h width, f width of the MLP, V vocabulary. Bytes; GB = 1e9 bytes.
+Legend: B rows, S tokens of a row (P prompt + T response), L layers, h width, f width of the MLP, V vocabulary. Bytes;
+GB = 1e9 bytes.
 """
 
 from collections.abc import Sequence
@@ -58,10 +60,11 @@ class Plan:
 
 
 def plan(sizes: Sizes, job: Training) -> Plan:
-    """Peak memory of a job: context + weights + adapters + optimizer, and per phase KV cache, activations, logits, transient copies.
+    """Peak memory of a job: context + weights + adapters + optimizer, and per phase KV cache, activations, logits,
+    transient copies.
 
-    With AdamW in float32, trained parameters cost their weight, a gradient and 8 bytes of moments; bf16 weights are trained as they are.
-    Raises ValueError for what can't be trained.
+    With AdamW in float32, trained parameters cost their weight, a gradient and 8 bytes of moments; bf16 weights are
+    trained as they are. Raises ValueError for what can't be trained.
     """
     if job.quantization is not None and job.lora_rank is None:
         raise ValueError(
@@ -99,10 +102,12 @@ def plan(sizes: Sizes, job: Training) -> Plan:
 def activations(sizes: Sizes, job: Training, tokens: int, width: float) -> float:
     """Bytes that the backward pass needs from the forward pass.
 
-    Per token and layer: norms 2h, queries, keys, values h + 2 h_kv, MLP f (3f where gated), and the inputs of the linear layers that get a gradient
-    (frozen ones don't need theirs). In bfloat16 Llama's norms compute in float32, and every adapter, itself float32, keeps a float32 copy of its
-    input. With checkpointing one h a layer, and one layer whole. Without dropout; attention as by SDPA, without scores.
-    For GELU and full training that is 32 B S h a layer in bf16: arXiv:2205.05198, eq. 1 and 2, has 34 with dropout's masks.
+    Per token and layer: norms 2h, queries, keys, values h + 2 h_kv, MLP f (3f where gated), and the inputs of the
+    linear layers that get a gradient (frozen ones don't need theirs). In bfloat16 Llama's norms compute in float32,
+    and every adapter, itself float32, keeps a float32 copy of its input. With checkpointing one h a layer, and one
+    layer whole. Without dropout; attention as by SDPA, without scores.
+    For GELU and full training that is 32 B S h a layer in bf16: arXiv:2205.05198, eq. 1 and 2, has 34 with dropout's
+    masks.
     """
     h, f = sizes.width, sizes.mlp_width
     gated = 3 if sizes.gated else 1
@@ -143,7 +148,10 @@ def _linear_bytes(job: Training, sizes: Sizes) -> float:
 
 
 def _logits(sizes: Sizes, job: Training, rows: int, training: bool) -> float:
-    """Chunked: one chunk and its gradient. Whole: logits in the compute type, in float32, their softmax and gradient (14 bytes in bf16)."""
+    """Chunked: one chunk and its gradient.
+
+    Whole: logits in the compute type, in float32, their softmax and gradient (14 bytes in bf16).
+    """
     tokens = rows * (job.response if job.chunked_logits else job.prompt + job.response)
     if job.chunked_logits:
         return min(CHUNK_BYTES, tokens * sizes.vocabulary * 8.0)
@@ -155,7 +163,8 @@ def report(sizes: Sizes, job: Training, memory_gb: float | None = None) -> str:
     found = plan(sizes, job)
     trained = sizes.total if job.lora_rank is None else sizes.lora(job.lora_rank, job.lora_targets)
     lines = [
-        f"{sizes.name}: {sizes.total / 1e9:.3f}e9 parameters ({sizes.linear / 1e9:.3f}e9 in linear layers), trained {trained / 1e6:.2f}e6"
+        f"{sizes.name}: {sizes.total / 1e9:.3f}e9 parameters ({sizes.linear / 1e9:.3f}e9 in linear layers), trained "
+        f"{trained / 1e6:.2f}e6"
         if job.stage != "generate"
         else f"{sizes.name}: {sizes.total / 1e9:.3f}e9 parameters ({sizes.linear / 1e9:.3f}e9 in linear layers)",
         f"KV cache {2 * sizes.layers * sizes.kv_width * WEIGHT_BYTES[job.dtype] / 1e6:.3f} MB a token",
@@ -172,7 +181,8 @@ def report(sizes: Sizes, job: Training, memory_gb: float | None = None) -> str:
     (phase, peak), (part, size) = found.peak, found.dominant
     lines += [
         "",
-        f"peak {peak / 1e9:.2f} GB in phase {phase}; {part} dominates with {size / 1e9:.2f} GB ({100 * size / peak:.0f} %)",
+        f"peak {peak / 1e9:.2f} GB in phase {phase}; {part} dominates with {size / 1e9:.2f} GB "
+        f"({100 * size / peak:.0f} %)",
     ]
     if memory_gb is not None:
         rest = memory_gb - peak / 1e9

@@ -12,7 +12,8 @@ from alignlab.distributed.devices import default_device
 
 
 def read_bandwidth(size: int = 2**29, repeats: int = 5, device: str | None = None) -> float:
-    """Bytes per second that a device ("cuda", "cpu", None: the default) reads from its memory: the best of `repeats` sums over `size` bytes.
+    """Bytes per second that a device ("cuda", "cpu", None: the default) reads from its memory: the best of `repeats`
+    sums over `size` bytes.
 
     On a CPU by all threads of torch, on a GPU twice the bytes of a copy, which reads and writes.
     """
@@ -33,7 +34,9 @@ def read_bandwidth(size: int = 2**29, repeats: int = 5, device: str | None = Non
 
 
 def cache_bytes(config: Any, batch: int, tokens: int, element: int) -> int:
-    """Bytes of keys and values: 2 * layers * key-value heads * head width * B * T * bytes of an element, from a model's config."""
+    """Bytes of keys and values: 2 * layers * key-value heads * head width * B * T * bytes of an element, from a
+    model's config.
+    """
     layers = _first(config, "num_hidden_layers", "n_layer")
     heads = _first(config, "num_attention_heads", "n_head")
     width = getattr(config, "head_dim", None) or _first(config, "hidden_size", "n_embd") // heads

@@ -1,4 +1,6 @@
-"""From rows to batches of a process: the order over ranks, loaders that can be resumed, batches made whole in the worker."""
+"""From rows to batches of a process: the order over ranks, loaders that can be resumed, batches made whole in the
+worker.
+"""
 
 import os
 import time
@@ -12,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class JointOrder(Sampler[int]):
-    """Serial numbers of one epoch: `epoch * length + 0..length-1`. What lies at a serial number is the source's choice.
+    """Serial numbers of one epoch: `epoch * length + 0..length-1`. What lies at a serial number is the source's
+    choice.
 
     With `repeats`, for evaluation, every epoch has the numbers of the first.
     """
@@ -35,9 +38,9 @@ class JointOrder(Sampler[int]):
 class JointBatches(Sampler[list[int]]):
     """This rank's part of the joint batches.
 
-    Step s holds the numbers s B R + r B + (0 .. B-1) for rank r of R with B pairs per process, so that R ranks with B see in each step what one rank
-    with R B sees. `last` says what happens to an incomplete last batch: "drop", or "share" it equally (fewer than R pairs are left out).
-    Batches beyond the last multiple of `multiple` are left out.
+    Step s holds the numbers s B R + r B + (0 .. B-1) for rank r of R with B pairs per process, so that R ranks with B
+    see in each step what one rank with R B sees. `last` says what happens to an incomplete last batch: "drop", or
+    "share" it equally (fewer than R pairs are left out). Batches beyond the last multiple of `multiple` are left out.
     """
 
     def __init__(
@@ -80,9 +83,11 @@ class BatchLoader(DataLoader):
 
 
 class ResumableLoader(BatchLoader):
-    """A loader whose place in the epoch is saved in checkpoints; it makes workers at the first batch, after `set_epoch`.
+    """A loader whose place in the epoch is saved in checkpoints; it makes workers at the first batch, after
+    `set_epoch`.
 
-    It looks ahead: `step` holds all batches of the present optimizer step, on the host, so that a mean can know the count of the whole step.
+    It looks ahead: `step` holds all batches of the present optimizer step, on the host, so that a mean can know the
+    count of the whole step.
     """
 
     seconds_waited = 0.0  # that training stood here for its next batch
@@ -116,7 +121,8 @@ class ResumableLoader(BatchLoader):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes to the saved place; a finished epoch means the start of the next one.
 
-        With another batch size or number of processes it is the last place that begins a batch: some items may come again, none is left out.
+        With another batch size or number of processes it is the last place that begins a batch: some items may come
+        again, none is left out.
         """
         batch = state["batch"] * state.get("joint", self._joint) // self._joint
         finished = batch >= len(self.batch_sampler)
@@ -129,9 +135,11 @@ class ResumableLoader(BatchLoader):
 
 
 def training_batches(dataset: Dataset, batch_size: int, trainer: Any | None, *loader: int) -> ResumableLoader:
-    """The training loader of a data module: this rank's batches in the epoch's order, the incomplete last one dropped, looking ahead over a step.
+    """The training loader of a data module: this rank's batches in the epoch's order, the incomplete last one dropped,
+    looking ahead over a step.
 
-    A strategy that accumulates gradients by itself (DeepSpeed) counts steps across epochs; there an epoch ends with its last complete step.
+    A strategy that accumulates gradients by itself (DeepSpeed) counts steps across epochs; there an epoch ends with
+    its last complete step.
     `loader`: num_workers and prefetch_factor. Raises ValueError if there are too few rows.
     """
     rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
@@ -141,7 +149,8 @@ def training_batches(dataset: Dataset, batch_size: int, trainer: Any | None, *lo
     if not len(batches):
         needed, more = batch_size * world_size * multiple, f", {multiple} batches a step" if multiple > 1 else ""
         raise ValueError(
-            f"{len(dataset)} training rows don't fill one batch: batch_size={batch_size} on {world_size} processes{more} needs {needed}"
+            f"{len(dataset)} training rows don't fill one batch: batch_size={batch_size} on {world_size} "
+            f"processes{more} needs {needed}"
         )
     found = whole_batches(dataset, batches, ResumableLoader, *loader)
     if accumulated > 1:
@@ -150,7 +159,9 @@ def training_batches(dataset: Dataset, batch_size: int, trainer: Any | None, *lo
 
 
 def accumulated_batches(trainer: Any | None) -> int:
-    """How many batches an optimizer step takes; 1 without a trainer, and for whoever stands in for one and doesn't say."""
+    """How many batches an optimizer step takes; 1 without a trainer, and for whoever stands in for one and doesn't
+    say.
+    """
     return getattr(trainer, "accumulate_grad_batches", 1)
 
 
@@ -166,7 +177,8 @@ def keep_batch(batch: tuple) -> tuple:
 
 
 def start_worker(_: int) -> None:
-    """One thread for each worker: several would only fight for the cores. Signals to the run's process group don't reach it.
+    """One thread for each worker: several would only fight for the cores. Signals to the run's process group don't
+    reach it.
 
     A worker that ends by Ctrl-C or SIGTERM would fail the run before it has saved; it ends when the run does.
     """
@@ -176,7 +188,9 @@ def start_worker(_: int) -> None:
 
 
 def workers_by_cores(processes: int) -> int:
-    """Worker processes of each of so many training processes: one core is left to training itself, and more than 8 help nobody."""
+    """Worker processes of each of so many training processes: one core is left to training itself, and more than 8
+    help nobody.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or min(processes, max(1, torch.cuda.device_count()))
     return max(1, min(8, cores // here - 1))

@@ -13,13 +13,16 @@ SUFFIXES = tuple(_SEPARATORS)
 def read_table(
     file: Path, key: str, understood: Callable[[list[str]], bool], wanted: str
 ) -> Iterator[tuple[int, str, dict[str, str]]]:
-    """Line number, place for messages and fields by column of every row; names of columns in lower case, unnamed columns left out.
+    """Line number, place for messages and fields by column of every row; names of columns in lower case, unnamed
+    columns left out.
 
-    The separator is the first of comma, semicolon and tab (a .tsv file: tab first) under which `understood` accepts the header; `wanted` says in
-    messages what that is. Quotation marks are doubled inside quoted fields, and a field lies on one line: an unclosed mark would swallow rows.
+    The separator is the first of comma, semicolon and tab (a .tsv file: tab first) under which `understood` accepts
+    the header; `wanted` says in messages what that is. Quotation marks are doubled inside quoted fields, and a field
+    lies on one line: an unclosed mark would swallow rows.
 
     Raises:
-        ValueError: the header isn't understood or names two columns alike; a row has more or fewer fields than it, or an unclosed quotation mark.
+        ValueError: the header isn't understood or names two columns alike; a row has more or fewer fields than it, or
+            an unclosed quotation mark.
     """
     header, separator = None, ""
     for number, line in enumerate(read_lines(file, key), 1):

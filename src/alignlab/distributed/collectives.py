@@ -1,6 +1,7 @@
 """What losses and evaluators need of `torch.distributed`: rank, gather with and without gradient, mean over ranks.
 
-Everything is the identity when no process group is initialised. Legend: R ranks, B rows per rank (the same on all ranks).
+Everything is the identity when no process group is initialised. Legend: R ranks, B rows per rank (the same on all
+ranks).
 """
 
 from typing import Any
@@ -63,10 +64,11 @@ class _AllGather(torch.autograd.Function):
 
 
 def all_gather_with_grad(x: Tensor) -> Tensor:
-    """Concatenate the rows of all ranks so that gradients flow back to the rank a row came from: (B, ...) -> (R*B, ...).
+    """Concatenate the rows of all ranks so that gradients flow back to the rank a row came from: (B, ...) -> (R*B,
+    ...).
 
-    Backward returns to each rank the *sum* over ranks of the gradients of its rows. If rank r's loss is the mean over its B rows,
-    DDP's average over ranks then equals the gradient of one process with R*B rows.
+    Backward returns to each rank the *sum* over ranks of the gradients of its rows. If rank r's loss is the mean over
+    its B rows, DDP's average over ranks then equals the gradient of one process with R*B rows.
     """
     return x if world_size() == 1 else _AllGather.apply(x)
 

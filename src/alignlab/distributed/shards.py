@@ -9,8 +9,8 @@ from torch import Tensor
 def local_shards(parameters: Iterable[Tensor]) -> list[Tensor]:
     """What this rank stores of each parameter: the parameter itself unless FSDP2 or ZeRO-3 has cut it up.
 
-    For elementwise updates outside of a step, where a sharded parameter's own value may not be there; call `after_update` on the
-    parameters that were changed. Parameters of equal shape are cut alike.
+    For elementwise updates outside of a step, where a sharded parameter's own value may not be there; call
+    `after_update` on the parameters that were changed. Parameters of equal shape are cut alike.
     """
     return [_shard(p).detach() for p in parameters]
 

@@ -22,8 +22,8 @@ class BestOf(NamedTuple):
 def best_of_n(score: Tensor, judge: Tensor | None = None, sizes: tuple[int, ...] = (1, 2, 4, 8, 16)) -> list[BestOf]:
     """Exact means over all subsets of n of the N samples, for each n that N allows.
 
-    The i-th smallest of N is the largest of a random subset of n with probability C(i - 1, n - 1) / C(N, n) (arXiv:2009.01325, app. G.3, has the KL).
-    score, judge (P, N).
+    The i-th smallest of N is the largest of a random subset of n with probability C(i - 1, n - 1) / C(N, n)
+    (arXiv:2009.01325, app. G.3, has the KL). score, judge (P, N).
     """
     total = score.shape[1]
     order = score.argsort(1)

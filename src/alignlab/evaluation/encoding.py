@@ -65,7 +65,8 @@ def encode_retrieval_set(
 ) -> EncodedSet:
     """Encode pictures and their captions once, padding cropped, and bring them into the order of the data set.
 
-    `system` has encode_image and encode_text and is in eval mode; `transfer` moves and normalises a batch. Every rank reads
+    `system` has encode_image and encode_text and is in eval mode; `transfer` moves and normalises a batch. Every rank
+    reads
     its own share of the pictures: features and text tokens are gathered, image tokens stay where they were made.
     `tokens_on_host` keeps tokens in host memory (the COCO test set at 384 px: 8.9 GB of image tokens).
     Raises ValueError for an empty set, for a picture that is read twice and for a tower without tokens.

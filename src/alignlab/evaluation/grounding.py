@@ -15,17 +15,19 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, right and
 def grad_cam(
     net: nn.Module, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor, *, layer: int, grid: tuple[int, int]
 ) -> Tensor:
-    """Heat of every token on every patch: mean over heads of A * relu(d logit_match / d A), A the cross-attention of `layer`.
+    """Heat of every token on every patch: mean over heads of A * relu(d logit_match / d A), A the cross-attention of
+    `layer`.
 
-    `layer` counts fusion layers from 0 (the reference uses its third of six). Takes image tokens (B, S, W'), text tokens
-    (B, T, W) and their mask (B, T); gives (B, T, rows, cols), >= 0, zero at padding. No parameter receives a gradient.
-    Raises ValueError if the patches don't fill the grid.
+    `layer` counts fusion layers from 0 (the reference uses its third of six). Takes image tokens (B, S, W'), text
+    tokens (B, T, W) and their mask (B, T); gives (B, T, rows, cols), >= 0, zero at padding. No parameter receives a
+    gradient. Raises ValueError if the patches don't fill the grid.
     """
     rows, cols = grid
     if image_tokens.shape[1] != 1 + rows * cols:
         raise ValueError(f"{image_tokens.shape[1]} image tokens are not 1 + {rows} x {cols}, the net's grid of patches")
     with torch.inference_mode(False), torch.enable_grad():
-        # Copies: tensors made in inference mode take no part in autograd. The text asks for gradients so that the graph
+        # Copies: tensors made in inference mode take no part in autograd. The text asks for gradients so that the
+        # graph
         # exists also where all parameters are frozen.
         text = text_tokens.detach().clone().requires_grad_()
         logits, attention = net.match_with_attention(image_tokens.detach().clone(), text, text_mask.clone(), layer)
@@ -50,8 +52,8 @@ def mean_heat(heat: Tensor, token: Tensor) -> Tensor:
 def pointing_game(heat: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Whether a word's hottest pixel lies in its target (arXiv:1608.00507), and how likely a blind point would.
 
-    `heat` (M, height, width) at the picture's size and `target` (M, height, width) bool -> hit (M,) and chance (M,), the target's
-    share of the area. Several equally hot pixels share the point.
+    `heat` (M, height, width) at the picture's size and `target` (M, height, width) bool -> hit (M,) and chance (M,),
+    the target's share of the area. Several equally hot pixels share the point.
     """
     hottest = heat == heat.amax((1, 2), keepdim=True)
     hit = (hottest & target).sum((1, 2)) / hottest.sum((1, 2)).clamp(min=1)

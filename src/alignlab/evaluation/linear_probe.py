@@ -47,8 +47,9 @@ def fit_logistic_regression(
 ) -> LinearClassifier:
     """Minimise mean cross-entropy + weight_decay / 2 * |weight|^2 with L-BFGS in double precision; the bias is free.
 
-    Features are centred and divided by one number, their root mean square, which makes weight_decay independent of their
-    scale. Convex: the result does not depend on `start`, which only saves steps. Stops where no gradient exceeds `tolerance`.
+    Features are centred and divided by one number, their root mean square, which makes weight_decay independent of
+    their scale. Convex: the result does not depend on `start`, which only saves steps. Stops where no gradient exceeds
+    `tolerance`.
     """
     x = features.double()
     centre = x.mean(0)
@@ -127,8 +128,9 @@ def linear_probe(
 ) -> ProbeResult:
     """Choose the weight decay on a held-out part of train, fit on all of train, score on test.
 
-    Decays are tried from strong to weak, each starting from the last solution; of equal ones the strongest is taken. With
-    `shots` only so many pictures of each class are used. Raises ValueError where train has fewer than two classes.
+    Decays are tried from strong to weak, each starting from the last solution; of equal ones the strongest is taken.
+    With `shots` only so many pictures of each class are used. Raises ValueError where train has fewer than two
+    classes.
     """
     if shots is not None:
         chosen = few_shots(train_label, shots, seed=seed)

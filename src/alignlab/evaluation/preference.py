@@ -1,4 +1,5 @@
-"""How well rewards order texts: accuracy over pairs, calibration against the raters' shares, what length alone would give.
+"""How well rewards order texts: accuracy over pairs, calibration against the raters' shares, what length alone would
+give.
 
 Legend: N texts, P pairs.
 """
@@ -15,9 +16,10 @@ from torch import Tensor
 def pair_metrics(difference: Tensor, share: Tensor, margin: Tensor, bins: int = 10) -> dict[str, float]:
     """Statistics of the reward differences r_1 - r_2 of P pairs of which raters prefer the first.
 
-    accuracy: part with r_1 > r_2, ties a half; accuracy_above_1: of pairs whose ratings differ by more than 1; brier: mean (sigma(d) - s)^2; ece:
-    expected calibration error, sum over `bins` equal bins of sigma(d) of |mean sigma(d) - mean s| times the bin's part of the pairs (arXiv:1706.04599,
-    eq. 3), each pair taken in both orders; log_loss in nats; margin: mean d. All (P,).
+    accuracy: part with r_1 > r_2, ties a half; accuracy_above_1: of pairs whose ratings differ by more than 1; brier:
+    mean (sigma(d) - s)^2; ece: expected calibration error, sum over `bins` equal bins of sigma(d) of |mean sigma(d) -
+    mean s| times the bin's part of the pairs (arXiv:1706.04599, eq. 3), each pair taken in both orders; log_loss in
+    nats; margin: mean d. All (P,).
     """
     right = (difference > 0).double() + 0.5 * (difference == 0).double()
     predicted = difference.double().sigmoid()
@@ -42,7 +44,10 @@ def calibration_error(predicted: Tensor, share: Tensor, bins: int = 10) -> Tenso
 
 
 def fitted_scale(difference: Tensor, share: Tensor, iterations: int = 30) -> float:
-    """The factor k > 0 for which sigma(k d) fits the shares best (temperature scaling, arXiv:1706.04599, sec. 4.2): Newton on the mean log-loss."""
+    """The factor k > 0 for which sigma(k d) fits the shares best (temperature scaling, arXiv:1706.04599, sec.
+
+    4.2): Newton on the mean log-loss.
+    """
     d, share, k = difference.double(), share.double(), torch.ones((), dtype=torch.float64)
     for _ in range(iterations):
         predicted = (k * d).sigmoid()
@@ -76,9 +81,11 @@ def words_of(text: str) -> list[str]:
 
 
 class BagOfWords:
-    """Ridge regression of mean ratings on the words and pairs of neighbouring words of a text: the baseline of a reward model.
+    """Ridge regression of mean ratings on the words and pairs of neighbouring words of a text: the baseline of a
+    reward model.
 
-    A text's features are 1 / sqrt(number of its features); features of fewer than two training texts are left out. Solved by conjugate gradients.
+    A text's features are 1 / sqrt(number of its features); features of fewer than two training texts are left out.
+    Solved by conjugate gradients.
     """
 
     def __init__(self, texts: Sequence[str], ratings: Tensor, ridge: float = 0.3, iterations: int = 60) -> None:

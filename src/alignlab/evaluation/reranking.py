@@ -32,9 +32,9 @@ def rerank(
 ) -> Reranking:
     """Score the top_k pictures of every text and the top_k texts of every picture with the matching head.
 
-    The union of both sets of pairs is scored once, picture by picture: its keys and values for the fusion layers are projected
-    once and shared by its texts. Score: logit[1] - logit[0] ("log_odds", what the probability of a match is made of), or
-    logit[1] alone ("match_logit", the reference). `similarity_weight` times the cosine similarity
+    The union of both sets of pairs is scored once, picture by picture: its keys and values for the fusion layers are
+    projected once and shared by its texts. Score: logit[1] - logit[0] ("log_odds", what the probability of a match is
+    made of), or logit[1] alone ("match_logit", the reference). `similarity_weight` times the cosine similarity
     is added: 1 as LAVIS does; 1 / temperature gives the logarithm of both models' product. Every rank scores
     the pictures whose tokens it keeps. `net` has image_states and match and is in eval mode.
     Raises ValueError if top_k < 1 or the set was encoded without tokens.
@@ -72,9 +72,11 @@ def score_pairs(
     score: MatchScore = "log_odds",
     texts_per_pass: int = 256,
 ) -> Tensor:
-    """Matching scores of pairs that are sorted by picture: image (P,), text (P,) -> (P,) float, the same on every rank.
+    """Matching scores of pairs that are sorted by picture: image (P,), text (P,) -> (P,) float, the same on every
+    rank.
 
-    Within a picture short texts come first, so that each pass of at most `texts_per_pass` texts is cropped to its own longest.
+    Within a picture short texts come first, so that each pass of at most `texts_per_pass` texts is cropped to its own
+    longest.
     """
     owner = encoded.image_rank[image]
     own = (owner == collectives.rank()).nonzero().flatten()

@@ -49,9 +49,10 @@ def check_partners(image_of_text: Tensor, num_texts: int, num_images: int) -> No
 def hit_probability(better: Tensor, tied: Tensor, positives: Tensor, k: int) -> Tensor:
     """Chance that a positive is among the first k, tied candidates standing in random order.
 
-    `better` candidates score above the best positive and `tied` share its score, `positives` of these being right. With
-    s = min(max(k - better, 0), tied) places left, 1 - prod_{j < s} (tied - positives - j) / (tied - j). A model that scores
-    everything the same is thus given exactly chance, never 100 %, whatever the order of the data. All (Q,) -> (Q,) in [0, 1].
+    `better` candidates score above the best positive and `tied` share its score, `positives` of these being right.
+    With s = min(max(k - better, 0), tied) places left, 1 - prod_{j < s} (tied - positives - j) / (tied - j). A model
+    that scores everything the same is thus given exactly chance, never 100 %, whatever the order of the data. All (Q,)
+    -> (Q,) in [0, 1].
     """
     places = k - better
     miss = torch.ones(better.shape, dtype=torch.float32, device=better.device)
@@ -123,8 +124,8 @@ def recall_from_features(
 ) -> dict[str, float]:
     """The same as `recall_at_k` of text (N, D) @ image (I, D).T, `chunk` queries at a time.
 
-    With a `reranking`, a query's own candidates stand first in the order of their new scores and all others follow in the
-    order of their similarity, so nothing is lost. Memory: about 12 bytes for each of chunk * max(N, I) pairs.
+    With a `reranking`, a query's own candidates stand first in the order of their new scores and all others follow in
+    the order of their similarity, so nothing is lost. Memory: about 12 bytes for each of chunk * max(N, I) pairs.
     """
     check_partners(image_of_text, len(text), len(image))
     pictures = torch.arange(len(image), device=image.device)

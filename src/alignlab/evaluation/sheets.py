@@ -70,7 +70,9 @@ def fit(picture: Image.Image, side: int) -> Image.Image:
 
 
 def overlay(picture: Image.Image, heat: Tensor, side: int = TILE, strength: float = 0.7) -> Image.Image:
-    """Lay a heat map (rows, cols) over a picture; the hottest place has `strength` of the colour, cold ones none of it."""
+    """Lay a heat map (rows, cols) over a picture; the hottest place has `strength` of the colour, cold ones none of
+    it.
+    """
     picture = fit(picture, side)
     large = upsample(heat.detach().cpu()[None], (picture.height, picture.width))[0]
     share = (large / large.max().clamp(min=1e-12)).nan_to_num(0.0).numpy()[..., None]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 Span = tuple[int, int]  # first character, one past the last
 FUNCTION_WORDS = frozenset(
-    "a an the this that these those his her its their and or of on in at to from with without by for is are be was were"
+    "a an the this that these those his her its their and or of on in at to from with without by for is are be was "
+    "were"
     " it there two three left right above over below under between next beside background".split()
 )
 

@@ -1,4 +1,5 @@
-"""Zero-shot classification with an ensemble of prompts a class (arXiv:2103.00020, sec. 3.1.4), for any two-tower model.
+"""Zero-shot classification with an ensemble of prompts a class (arXiv:2103.00020, sec. 3.1.4), for any two-tower
+model.
 
 Legend: B pictures, C classes, P prompts a class, T tokens, D joint embedding.
 """
@@ -55,7 +56,8 @@ def encode_labelled(
 
 
 def classification_scores(score: Tensor, label: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """Accuracy at k and mean recall over the classes that occur: scores (M, C), labels (M,) -> {name: value in [0, 1]}.
+    """Accuracy at k and mean recall over the classes that occur: scores (M, C), labels (M,) -> {name: value in [0,
+    1]}.
 
     Tied classes count as if in random order. An accuracy at k >= C says nothing and is left out.
     Raises ValueError for a label outside 0..C-1.

@@ -36,7 +36,8 @@ def is_of_torch(path: Path, what: str) -> bool:
         raise ValueError(f"{what}: {path} is damaged in {broken}; fetch or write it again")
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise ValueError(
-            f"{what}: {path} is a TorchScript archive, a program with weights; save torch.jit.load(FILE).state_dict() where you trust it"
+            f"{what}: {path} is a TorchScript archive, a program with weights; save torch.jit.load(FILE).state_dict() "
+            "where you trust it"
         )
     if not any(name.endswith("data.pkl") for name in names):
         raise ValueError(f"{what}: {path} is a zip archive that torch didn't write ({few(names)}); unpack it first")

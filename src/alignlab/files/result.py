@@ -31,7 +31,10 @@ class Result:
 
     @classmethod
     def read(cls, run_dir: Path) -> Self | None:
-        """What a run has left; None if there is no result.json or none that can be read. Numbers that weren't finite are left out."""
+        """What a run has left; None if there is no result.json or none that can be read.
+
+        Numbers that weren't finite are left out.
+        """
         try:
             values = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
             known = {each.name: values[each.name] for each in fields(cls) if each.name in values}

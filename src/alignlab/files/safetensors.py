@@ -22,7 +22,8 @@ _BYTES = {
 
 
 def safetensors_header(path: Path) -> tuple[int, dict[str, dict]]:
-    """Where the tensors of a safetensors file begin, and name -> {dtype, shape, data_offsets}, checked against the file's size.
+    """Where the tensors of a safetensors file begin, and name -> {dtype, shape, data_offsets}, checked against the
+    file's size.
 
     Raises ValueError, one line, for a damaged file.
     """

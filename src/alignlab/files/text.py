@@ -1,6 +1,7 @@
 """Reads the text files that users give: encodings, lines, JSON lines; what can't be read is named with file and line.
 
-A line ends at \\n, \\r\\n or \\r and nowhere else: U+2028, U+0085 and form feeds are letters of a text (`str.splitlines` cuts at them).
+A line ends at \\n, \\r\\n or \\r and nowhere else: U+2028, U+0085 and form feeds are letters of a text
+(`str.splitlines` cuts at them).
 """
 
 import codecs
@@ -20,7 +21,8 @@ _MARKS = (
 
 
 def read_lines(file: str | Path, key: str | None = None) -> Iterator[str]:
-    """Lines of a text file without their ends: UTF-8, or what a byte order mark says; `key` is what gave the file, for messages.
+    """Lines of a text file without their ends: UTF-8, or what a byte order mark says; `key` is what gave the file, for
+    messages.
 
     Raises:
         ValueError: there is no such file, it can't be opened, or a line is no text (file and line are named).
@@ -68,7 +70,8 @@ def parse_json(text: str, where: str) -> Any:
     """The value that a JSON text stands for.
 
     Raises:
-        ValueError: the text is no JSON, is nested too deeply, or an object has a key twice; `where` begins the message.
+        ValueError: the text is no JSON, is nested too deeply, or an object has a key twice; `where` begins the
+            message.
     """
     try:
         return json.loads(text, object_pairs_hook=_object)

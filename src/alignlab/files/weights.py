@@ -1,6 +1,8 @@
-"""One reader of weights for every door: what a file is, by its content; what of it are weights, safely; which names wrappers have added.
+"""One reader of weights for every door: what a file is, by its content; what of it are weights, safely; which names
+wrappers have added.
 
-Nothing in a file is ever run: pickles are read with torch's `weights_only`, and classes it doesn't know become empty placeholders.
+Nothing in a file is ever run: pickles are read with torch's `weights_only`, and classes it doesn't know become empty
+placeholders.
 """
 
 import logging
@@ -46,7 +48,8 @@ _LAYOUTS = (
 def read_file(path: Path, what: str) -> dict[str, Any]:
     """The content of a file of weights, on the host; of safetensors as {"state_dict": ...}.
 
-    what: the key or command that the file was given to, for messages. Raises ValueError, one line, for what can't be read.
+    what: the key or command that the file was given to, for messages. Raises ValueError, one line, for what can't be
+    read.
     """
     try:
         with path.open("rb") as file:
@@ -63,7 +66,8 @@ def read_file(path: Path, what: str) -> dict[str, Any]:
 
 
 def weights_of(content: Any, path: Path, what: str) -> dict[str, Tensor]:
-    """The state dict within a file's content, under the names that its module gave: without what DDP, FSDP, torch.compile have put before.
+    """The state dict within a file's content, under the names that its module gave: without what DDP, FSDP,
+    torch.compile have put before.
 
     Raises ValueError if there is none, or several of which none has a usual name.
     """
@@ -79,7 +83,8 @@ def weights_of(content: Any, path: Path, what: str) -> dict[str, Tensor]:
     others = [place for place in found if place != chosen]
     if others and _rank_of(chosen) == len(_NAMES):
         raise ValueError(
-            f"{what}: {path} has weights under several names ({', '.join(map(_dotted, found))}); save the wanted one alone"
+            f"{what}: {path} has weights under several names ({', '.join(map(_dotted, found))}); save the wanted one "
+            "alone"
         )
     if chosen not in ((), ("state_dict",)) or others:
         left = f"; left out: {', '.join(map(_dotted, others))}" if others else ""
@@ -184,7 +189,8 @@ def _unpickled(path: Path, what: str, *, mapped: bool) -> Any:
                 blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
                 why = f"it wants {blocked[1]} to be called" if blocked else (reason[1] if reason else line_of(error))
                 raise ValueError(
-                    f"{what}: {path} can't be read without running code that is in it ({why}); save its state_dict() where you trust it"
+                    f"{what}: {path} can't be read without running code that is in it ({why}); save its state_dict() "
+                    "where you trust it"
                 ) from error
             unknown[refused[1]] = type(refused[1].rpartition(".")[2], (_Unknown,), {"__module__": refused[1]})
         except Exception as error:  # whatever a damaged pickle leads to

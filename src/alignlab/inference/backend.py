@@ -45,8 +45,8 @@ class Request(NamedTuple):
 class Completion(NamedTuple):
     """What a request became.
 
-    `logprobs` are those of the chosen tokens under the unmodified model at the sampling temperature (1 when greedy), in fp32;
-    `ids` includes the EOS or stop token that ended it.
+    `logprobs` are those of the chosen tokens under the unmodified model at the sampling temperature (1 when greedy),
+    in fp32; `ids` includes the EOS or stop token that ended it.
     """
 
     ids: list[int]

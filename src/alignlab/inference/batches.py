@@ -1,4 +1,6 @@
-"""Puts requests of like length into batches, runs one after the other, and gives completions in the order of the requests."""
+"""Puts requests of like length into batches, runs one after the other, and gives completions in the order of the
+requests.
+"""
 
 from __future__ import annotations
 

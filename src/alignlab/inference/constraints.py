@@ -1,4 +1,6 @@
-"""Constraints on what may be generated (JSON schema or regular expression) as a mask of allowed tokens per request; extra `constraints`."""
+"""Constraints on what may be generated (JSON schema or regular expression) as a mask of allowed tokens per request;
+extra `constraints`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def allowed_tokens(
     eos: frozenset[int],
     vocabulary: int,
 ) -> list[AllowedTokens | None] | None:
-    """For each request the function that says which tokens may come next, or None; None where no request is constrained."""
+    """For each request the function that says which tokens may come next, or None; None where no request is
+    constrained.
+    """
     if not any(request.sampling.regex or request.sampling.json_schema for request in requests):
         return None
     if tokenizer is None:

@@ -1,4 +1,5 @@
-"""Chooses tokens: filters, one uniform number a token from the request's own generator, and the chosen tokens' log-probabilities.
+"""Chooses tokens: filters, one uniform number a token from the request's own generator, and the chosen tokens'
+log-probabilities.
 
 Legend: B rows, V vocabulary, T new tokens, P tokens of the longest prompt.
 """
@@ -38,7 +39,9 @@ def check(sampling: Sampling) -> None:
 
 
 class Choice(NamedTuple):
-    """What the requests of a batch ask for together: which operations run is known on the host, and the device is never asked."""
+    """What the requests of a batch ask for together: which operations run is known on the host, and the device is
+    never asked.
+    """
 
     sampled: bool = False  # any
     scaled: bool = False  # a temperature other than 1
@@ -95,9 +98,11 @@ def choose(
     seen: Tensor | None,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Tokens and their log-probabilities under the model itself at the sampling temperature: (B, V) fp32 -> (B,), (B,).
+    """Tokens and their log-probabilities under the model itself at the sampling temperature: (B, V) fp32 -> (B,),
+    (B,).
 
-    Nothing here waits for the device, so that it can be part of a CUDA graph; `torch.where` with a number would, as it copies the number there.
+    Nothing here waits for the device, so that it can be part of a CUDA graph; `torch.where` with a number would, as it
+    copies the number there.
 
     Args:
         table: of settings, (B, COLUMNS).
@@ -153,8 +158,8 @@ def _draw(logits: Tensor, table: Tensor, choice: Choice, number: Tensor) -> Tens
 class Sampler:
     """Chooses one token a row and step, for loops whose batch gets smaller.
 
-    The t-th number of a request's own generator decides its t-th token by inverting the distribution's cumulative sum, so that
-    neither the rest of the batch nor its size matters.
+    The t-th number of a request's own generator decides its t-th token by inverting the distribution's cumulative sum,
+    so that neither the rest of the batch nor its size matters.
     """
 
     def __init__(

@@ -76,7 +76,8 @@ def open_source(source: ModelSource) -> OpenSource:
 def _tokenizer(adapter: str | None, folder: str) -> PreTrainedTokenizerBase | None:
     """The adapter's own where it has one, else the model's; None where there is none.
 
-    Without files transformers makes up an empty tokenizer for some architectures, with an end of text that the model never meant.
+    Without files transformers makes up an empty tokenizer for some architectures, with an end of text that the model
+    never meant.
     """
     own = adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file()
     place = adapter if own else folder

@@ -1,1 +1,3 @@
-"""How processes are started, told to stop, watched and kept apart: everything of a run but its training. No torch, no Hydra."""
+"""How processes are started, told to stop, watched and kept apart: everything of a run but its training. No torch, no
+Hydra.
+"""

@@ -35,7 +35,9 @@ class Launch:
 
 
 def launch(env: Mapping[str, str] | None = None) -> Launch:
-    """The launch that the environment variables tell of, in Lightning's order: torchrun, also inside Slurm; srun; Lightning's own."""
+    """The launch that the environment variables tell of, in Lightning's order: torchrun, also inside Slurm; srun;
+    Lightning's own.
+    """
     env = os.environ if env is None else env
     if "TORCHELASTIC_RUN_ID" in env:
         nodes, restarts = _number(env, "GROUP_WORLD_SIZE", 1), _number(env, "TORCHELASTIC_RESTART_COUNT")
@@ -50,7 +52,8 @@ def launch(env: Mapping[str, str] | None = None) -> Launch:
 
 
 def agreed_name(env: Mapping[str, str] | None = None) -> str:
-    """A name for the run directory that is the same on all ranks, and again after a restart: a time stamp, or the Slurm job's number.
+    """A name for the run directory that is the same on all ranks, and again after a restart: a time stamp, or the
+    Slurm job's number.
 
     Ranks of torchrun ask the store that its agents keep; those of srun need nothing but their job's number.
 

@@ -24,7 +24,9 @@ _libc = ctypes.CDLL(None)
 
 @dataclass
 class Running:
-    """A job's process: the leader of a session of its own, so that Ctrl-C in the terminal reaches it through the sweep alone."""
+    """A job's process: the leader of a session of its own, so that Ctrl-C in the terminal reaches it through the sweep
+    alone.
+    """
 
     job: Job
     slot: int
@@ -43,7 +45,8 @@ def run_jobs(
 ) -> None:
     """Runs `program` with each job's arguments, `n_jobs` at a time; output goes to console.log of its directory.
 
-    A signal to this process is passed on to the jobs, which save and end; those not begun are left out. A second Ctrl-C kills them.
+    A signal to this process is passed on to the jobs, which save and end; those not begun are left out. A second
+    Ctrl-C kills them.
 
     Raises:
         Interrupted: after all jobs have ended, if a signal asked for it.
@@ -77,7 +80,8 @@ def run_jobs(
 
 
 def run_in_turn(command: Sequence[str], inbox: Inbox) -> int:
-    """Runs a program to its end; its output is this one's. A signal that the inbox gets is passed on and the program waited for.
+    """Runs a program to its end; its output is this one's. A signal that the inbox gets is passed on and the program
+    waited for.
 
     Args:
         inbox: open, and deferring signals.
@@ -119,7 +123,8 @@ def _environment(slot: int, gpus: int | None) -> dict[str, str]:
         mine = devices[slot * gpus : (slot + 1) * gpus]
         if len(mine) < gpus:
             raise ValueError(
-                f"hydra.launcher.gpus_per_job={gpus}: CUDA_VISIBLE_DEVICES={visible} isn't enough for {slot + 1} jobs at a time"
+                f"hydra.launcher.gpus_per_job={gpus}: CUDA_VISIBLE_DEVICES={visible} isn't enough for {slot + 1} jobs "
+                "at a time"
             )
         env["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
     return env
@@ -140,7 +145,9 @@ def _start(job: Job, program: Sequence[str], env: Mapping[str, str], cwd: Path |
 
 
 def die_with_parent() -> None:
-    """For a child process, before it runs its program; Linux: SIGTERM, thus an orderly end, when its parent is gone, however it went."""
+    """For a child process, before it runs its program; Linux: SIGTERM, thus an orderly end, when its parent is gone,
+    however it went.
+    """
     with suppress(AttributeError):
         _libc.prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 

@@ -1,8 +1,9 @@
-"""Ranks that die or leave are noticed by the others: every rank keeps a connection to rank zero, and the kernel closes those of the dead.
+"""Ranks that die or leave are noticed by the others: every rank keeps a connection to rank zero, and the kernel closes
+those of the dead.
 
-A collective operation with a dead rank may wait for half an hour, one with a rank that has ended in order for ever. A closed connection is seen at
-once, also by ranks deep in a kernel or in a long validation, because a thread of its own looks. Machines that vanish are found by TCP keep-alive
-within 40 s.
+A collective operation with a dead rank may wait for half an hour, one with a rank that has ended in order for ever. A
+closed connection is seen at once, also by ranks deep in a kernel or in a long validation, because a thread of its own
+looks. Machines that vanish are found by TCP keep-alive within 40 s.
 """
 
 import json
@@ -49,12 +50,13 @@ class Address(NamedTuple):
 class RankWatch:
     """Knows which rank died and how; ends this process if it doesn't end by itself.
 
-    Rank zero calls `listen` and sends the address to the others, which call `join`. Whoever ends in order says so with `part`; a
-    connection that ends without that is a death. Rank zero tells everybody, and each rank has `grace` seconds to fail at its own
-    collective operation; then `end` is called with the cause, from the watching thread, and should not return. So it is if a rank has stood still
-    for `standstill` seconds in a collective operation that others have left.
-    Before its process ends, a rank calls `leave`, which lets rank zero be the first: torchrun and srun may kill the others
-    as soon as one has ended with a code that isn't 0, and rank zero has files to write.
+    Rank zero calls `listen` and sends the address to the others, which call `join`. Whoever ends in order says so with
+    `part`; a connection that ends without that is a death. Rank zero tells everybody, and each rank has `grace`
+    seconds to fail at its own collective operation; then `end` is called with the cause, from the watching thread, and
+    should not return. So it is if a rank has stood still for `standstill` seconds in a collective operation that
+    others have left.
+    Before its process ends, a rank calls `leave`, which lets rank zero be the first: torchrun and srun may kill the
+    others as soon as one has ended with a code that isn't 0, and rank zero has files to write.
 
     Args:
         children: processes whose exit codes say how a rank died.
@@ -99,13 +101,18 @@ class RankWatch:
         self._thread(self._look_at_children)
 
     def part(self) -> None:
-        """Training has ended in order: from here on no rank is missed, and those that still need this one learn that it is gone."""
+        """Training has ended in order: from here on no rank is missed, and those that still need this one learn that
+        it is gone.
+        """
         self._left.set()
         for link in list(self._rest):
             _say(link, {"parts": Parting(self._rank, stranded.counts())} | ({"leaves": True} if self._zero else {}))
 
     def leave(self) -> None:
-        """The process is about to end, after `part`. Rank zero tells the others and waits for those that it started; they wait for its word."""
+        """The process is about to end, after `part`.
+
+        Rank zero tells the others and waits for those that it started; they wait for its word.
+        """
         if self._zero is not None:
             self._zero_left.wait(PATIENCE)
             return
@@ -196,7 +203,8 @@ class RankWatch:
                 ranks = f"rank{'s' * (len(gone) > 1)} {', '.join(map(str, sorted(gone)))}"
                 self._end(
                     RankLeft(
-                        f"rank {self._rank} has waited for {seconds:.0f} s at {stranded.place()} in a collective operation"
+                        f"rank {self._rank} has waited for {seconds:.0f} s at {stranded.place()} in a collective "
+                        "operation"
                         f" for {ranks}, which ended in order before it"
                     )
                 )

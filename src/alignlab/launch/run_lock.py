@@ -1,7 +1,9 @@
-"""One run a directory: a lock file with the process that writes there, and a judgement whether that process still lives.
+"""One run a directory: a lock file with the process that writes there, and a judgement whether that process still
+lives.
 
-`filelock` isn't as good here: the kernel's lock is inherited by data loading workers, which hold it for seconds after their run was killed, and network
-file systems may not have it; and who holds the directory, a heartbeat and Slurm's job number need a file of their own anyway.
+`filelock` isn't as good here: the kernel's lock is inherited by data loading workers, which hold it for seconds after
+their run was killed, and network file systems may not have it; and who holds the directory, a heartbeat and Slurm's
+job number need a file of their own anyway.
 """
 
 import fcntl
@@ -31,7 +33,8 @@ def held(directory: Path) -> Iterator[None]:
 
     Raises:
         Busy: one is there. A lock whose process is gone is taken over: its pid is dead on this machine or was given to
-            another program, or it is another machine's and gave no sign of life for ten minutes, or it is of this Slurm job.
+            another program, or it is another machine's and gave no sign of life for ten minutes, or it is of this
+            Slurm job.
     """
     directory = directory.resolve()
     if directory in _held:
@@ -111,7 +114,9 @@ def _busy(directory: Path, owner: dict) -> Busy:
 
 
 def _started(pid: int) -> int | None:
-    """When a process began, in the kernel's ticks: tells it from a later one with the same number. None where that can't be told."""
+    """When a process began, in the kernel's ticks: tells it from a later one with the same number. None where that
+    can't be told.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

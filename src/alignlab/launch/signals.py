@@ -11,7 +11,8 @@ from functools import cache
 from types import FrameType, TracebackType
 from typing import Self
 
-# What asks for an orderly end: Ctrl-C, `kill` and the end of a Slurm job's time, Slurm's and submitit's warnings, a closed terminal.
+# What asks for an orderly end: Ctrl-C, `kill` and the end of a Slurm job's time, Slurm's and submitit's warnings, a
+# closed terminal.
 ORDERLY = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 UNHEARD = 30.0  # seconds in which the main thread comes back to Python, or it never will
@@ -36,13 +37,16 @@ class Interrupted(BaseException):
 
 
 class Inbox:
-    """While it is open, signals are noted instead of ending the process, if `deferred`; else they raise `Interrupted` at once.
+    """While it is open, signals are noted instead of ending the process, if `deferred`; else they raise `Interrupted`
+    at once.
 
-    A second Ctrl-C raises KeyboardInterrupt wherever the program is. Other signals may come twice (Slurm and submitit both send
-    theirs) and mean the same. Signals that the parent has switched off (nohup) stay so. In another thread than the main one it stays empty.
+    A second Ctrl-C raises KeyboardInterrupt wherever the program is. Other signals may come twice (Slurm and submitit
+    both send theirs) and mean the same. Signals that the parent has switched off (nohup) stay so. In another thread
+    than the main one it stays empty.
 
-    Python tells the main thread of a signal when it comes back from the call it is in. In a collective operation that others never join it doesn't:
-    a thread of the inbox hears too, and calls `unheard` with the number if the main thread hasn't within `patience` seconds.
+    Python tells the main thread of a signal when it comes back from the call it is in. In a collective operation that
+    others never join it doesn't: a thread of the inbox hears too, and calls `unheard` with the number if the main
+    thread hasn't within `patience` seconds.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """What a Slurm job of a sweep runs: the training program itself in every task, so that every task is a rank.
 
-submitit starts a Python process in each task and would call a function there; Lightning's further ranks then find submitit in place of the
-program. Here that process only starts the program, hands signals on, and lets submitit put the job into the queue again.
+submitit starts a Python process in each task and would call a function there; Lightning's further ranks then find
+submitit in place of the program. Here that process only starts the program, hands signals on, and lets submitit put
+the job into the queue again.
 """
 
 import os
@@ -22,7 +23,8 @@ LOOK = 0.2  # seconds between two looks
 
 
 class SlurmTask:
-    """A task of a job; submitit pickles it, calls it, and calls `checkpoint` before the job's time is up or when it is preempted.
+    """A task of a job; submitit pickles it, calls it, and calls `checkpoint` before the job's time is up or when it is
+    preempted.
 
     Args:
         program: script or `-m module`, after the interpreter.
@@ -70,7 +72,8 @@ class SlurmTask:
 
 
 def task_environment(env: Mapping[str, str], place: Any) -> dict[str, str]:
-    """What srun sets for a task. submitit's local executor has tasks too, but Lightning knows only Slurm's names for them.
+    """What srun sets for a task. submitit's local executor has tasks too, but Lightning knows only Slurm's names for
+    them.
 
     Args:
         place: submitit's JobEnvironment.

@@ -1,7 +1,8 @@
 """Whether this process waits in a collective operation that others will never join, and where it stands.
 
-torch counts the collective operations that a process has begun, group by group. Who has ended in order has counted for the last time: a process that has
-begun more than that waits in vain, unless it is at work with something else, such as files that are its own to write.
+torch counts the collective operations that a process has begun, group by group. Who has ended in order has counted for
+the last time: a process that has begun more than that waits in vain, unless it is at work with something else, such as
+files that are its own to write.
 """
 
 import sys
@@ -53,7 +54,9 @@ class Stillness:
 
 
 def place() -> str:
-    """Where the main thread stands: the innermost call of this package, e.g. "callbacks/keeping/export.py:35 (on_fit_end)"."""
+    """Where the main thread stands: the innermost call of this package, e.g. "callbacks/keeping/export.py:35
+    (on_fit_end)".
+    """
     frames = _frames()
     own = [frame for frame in frames if frame.f_code.co_filename.startswith(PACKAGE)]
     if not frames:

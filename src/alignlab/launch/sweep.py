@@ -140,7 +140,9 @@ def finished(job: Job, code: int | None, seconds: float, stopped: bool = False) 
 
 
 def prepared(job: Job, again: Row | None) -> None:
-    """Makes a job's directory ready: of an interrupted run, the checkpoint is used; any other is put aside, never deleted."""
+    """Makes a job's directory ready: of an interrupted run, the checkpoint is used; any other is put aside, never
+    deleted.
+    """
     if job.directory.exists() and not (again is not None and again.status == "interrupted" and again.same_job(job)):
         aside = next(
             path for n in range(1, 1000) if not (path := job.directory.with_name(f"{job.directory.name}.{n}")).exists()
@@ -151,7 +153,9 @@ def prepared(job: Job, again: Row | None) -> None:
 
 
 def objectives(rows: Sequence[Row]) -> list[float | None]:
-    """What a sweeper is told: a number, nan for a job that gave none although others did, None where nothing was asked for."""
+    """What a sweeper is told: a number, nan for a job that gave none although others did, None where nothing was asked
+    for.
+    """
     asked = any(row.objective is not None for row in rows)
     return [
         row.objective if row.objective is not None or (not asked and row.status == "ok") else math.nan for row in rows

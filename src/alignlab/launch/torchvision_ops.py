@@ -1,10 +1,11 @@
-"""Lets a CUDA build of torchvision be imported beside a CPU build of torch; the package installs it for whoever imports torchvision next.
+"""Lets a CUDA build of torchvision be imported beside a CPU build of torch; the package installs it for whoever
+imports torchvision next.
 
-Package registries serve torchvision compiled for CUDA. Its extension doesn't load with a CPU torch, and importing the package
-then fails while it registers shape functions for operators that nobody declared. Declaring them is enough: transforms, timm
-models and `roi_align` don't call them. Where an extension loads, nothing happens here: it declares them itself, and ends the
-process if somebody was faster. Its file is `_C.so` up to torchvision 0.28, `_C_stable.so` from 0.29 on.
-`torchvision.ops.nms` and `torchvision.io.decode_image` stay unavailable.
+Package registries serve torchvision compiled for CUDA. Its extension doesn't load with a CPU torch, and importing the
+package then fails while it registers shape functions for operators that nobody declared. Declaring them is enough:
+transforms, timm models and `roi_align` don't call them. Where an extension loads, nothing happens here: it declares
+them itself, and ends the process if somebody was faster. Its file is `_C.so` up to torchvision 0.28, `_C_stable.so`
+from 0.29 on. `torchvision.ops.nms` and `torchvision.io.decode_image` stay unavailable.
 """
 
 import importlib.util

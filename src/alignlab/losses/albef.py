@@ -57,7 +57,8 @@ def soft_contrastive(
     L = mean_b [ logsumexp_k s_bk - <(1 - a) y_b + a softmax(t_b), s_b> ], s = features . keys / temperature,
     t = teacher . keys / temperature, y = the own key, or uniform over all keys of equal id where `same` is given.
     Two products and two logsumexp stand for the reference's concatenation and one-hot matrix.
-    features, teacher (B, D) -> loss (), similarities within this process's batch (B, B), whose keys begin at row `first`.
+    features, teacher (B, D) -> loss (), similarities within this process's batch (B, B), whose keys begin at row
+    `first`.
     """
     sim_batch, sim_queue = (features @ k.T / temperature for k in keys)
     total = torch.logaddexp(sim_batch.logsumexp(1), sim_queue.logsumexp(1))
@@ -91,7 +92,8 @@ def image_text_contrastive(
     """ITC with momentum distillation (arXiv:2107.07651, eq. 1, 2 and 6), in float32.
 
     image, text (B, D) are the student's. Keys are the teacher's; their rows first .. first + B belong to this process
-    and double as the soft targets' queries. With all ranks' keys, R ranks give the loss of one rank with the joint batch.
+    and double as the soft targets' queries. With all ranks' keys, R ranks give the loss of one rank with the joint
+    batch.
     """
     own = slice(first, first + len(image))
     with torch.autocast(image.device.type, enabled=False):
@@ -115,11 +117,13 @@ class HardNegatives(NamedTuple):
 def hard_negatives(
     image_to_text: Tensor, text_to_image: Tensor, same: Tensor, draw: Tensor | None = None
 ) -> HardNegatives:
-    """Draw in-batch negatives in proportion to softmax(similarity) over pairs of another id (arXiv:2107.07651, sec. 3.2).
+    """Draw in-batch negatives in proportion to softmax(similarity) over pairs of another id (arXiv:2107.07651, sec.
+    3.2).
 
     All rows at once by the Gumbel maximum, in log space: it needs no wait for the device and no sum of probabilities,
     which underflows in the reference (its `multinomial` then fails). similarities, same (B, B).
-    draw (2, B, P), exponentially distributed, may be given; a row's negatives then come from its own group of P pairs, P a divisor of B.
+    draw (2, B, P), exponentially distributed, may be given; a row's negatives then come from its own group of P pairs,
+    P a divisor of B.
     """
     if draw is None:
         draw = torch.empty(2, *image_to_text.shape, device=same.device).exponential_()
@@ -134,7 +138,9 @@ def hard_negatives(
 
 
 def partners(image_id: Tensor, text_id: Tensor, size: int, *, ignore_ids: bool = False) -> Tensor:
-    """(B,) which pairs have a hard negative at all: another id in their own group of `size` pairs. What `HardNegatives.valid` will be."""
+    """(B,) which pairs have a hard negative at all: another id in their own group of `size` pairs. What
+    `HardNegatives.valid` will be.
+    """
     own = PairIds(image_id, text_id)
     same = (
         torch.eye(len(image_id), dtype=torch.bool, device=image_id.device)
@@ -160,8 +166,8 @@ class MatchingTerms(NamedTuple):
 def image_text_matching(logits: Tensor, valid: Tensor, total: Tensor | None = None) -> MatchingTerms:
     """ITM (arXiv:2107.07651, eq. 4) over rows [B positives, B negative texts, B negative pictures], in float32.
 
-    logits (3B, 2), class 1 = match; valid (B,) tells which negatives exist. total: what to divide by instead of the number of rows that
-    exist, such as its mean over ranks.
+    logits (3B, 2), class 1 = match; valid (B,) tells which negatives exist. total: what to divide by instead of the
+    number of rows that exist, such as its mean over ranks.
     """
     batch = len(valid)
     label = torch.zeros(3 * batch, dtype=torch.int64, device=logits.device)

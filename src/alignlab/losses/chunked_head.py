@@ -1,6 +1,7 @@
 """Log-probabilities and losses of tokens straight from hidden states: never more than a chunk of logits exists.
 
-Legend: N tokens, D width, V vocabulary, C tokens of a chunk. With C tokens at a time the logits take C V numbers instead of N V.
+Legend: N tokens, D width, V vocabulary, C tokens of a chunk. With C tokens at a time the logits take C V numbers
+instead of N V.
 """
 
 from collections.abc import Callable
@@ -35,7 +36,8 @@ def token_statistics(
     entropy: bool = False,
     chunk: int | None = None,
 ) -> TokenStatistics:
-    """log softmax((W h + b) / temperature)[id] and the entropy of that distribution, with gradient to hidden, weight and bias.
+    """log softmax((W h + b) / temperature)[id] and the entropy of that distribution, with gradient to hidden, weight
+    and bias.
 
     The backward pass computes the logits again. hidden (N, D), weight (V, D), ids (N,) int64.
     """
@@ -57,9 +59,11 @@ def token_loss(
     entropy: bool = False,
     chunk: int | None = None,
 ) -> Tensor:
-    """Sum of a loss that is separable over tokens, with its gradient computed in the same pass: one product with W less than `token_statistics`.
+    """Sum of a loss that is separable over tokens, with its gradient computed in the same pass: one product with W
+    less than `token_statistics`.
 
-    `loss(logprob, entropy, tokens)` gets a chunk's statistics and which tokens they belong to, and returns their summed loss. -> ().
+    `loss(logprob, entropy, tokens)` gets a chunk's statistics and which tokens they belong to, and returns their
+    summed loss. -> ().
     """
     return _FusedLoss.apply(
         hidden, weight, bias, ids, loss, temperature, entropy, chunk or chunk_size(len(weight)), torch.is_grad_enabled()
@@ -69,7 +73,8 @@ def token_loss(
 class _LogProbs:
     """log softmax of a chunk's logits, in float32, in a buffer that the next chunk overwrites.
 
-    On a CPU fresh memory costs as much as a pass over it, and a fused log-softmax keeps a row in the cache where a log-sum-exp writes it out twice.
+    On a CPU fresh memory costs as much as a pass over it, and a fused log-softmax keeps a row in the cache where a
+    log-sum-exp writes it out twice.
     """
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, chunk: int) -> None:

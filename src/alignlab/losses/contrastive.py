@@ -1,7 +1,8 @@
 """Contrastive losses of two-tower models over the joint batch of all ranks: InfoNCE and SigLIP's pairwise sigmoid.
 
-Inputs are unit vectors; everything is computed in fp32 at least, whatever the autocast. Every loss is one rank's share: its mean over ranks is the
-joint loss, so DDP's averaged gradient is the joint gradient. Legend: B pairs per rank, R ranks, G = R*B, D width, C columns of a chunk.
+Inputs are unit vectors; everything is computed in fp32 at least, whatever the autocast. Every loss is one rank's
+share: its mean over ranks is the joint loss, so DDP's averaged gradient is the joint gradient. Legend: B pairs per
+rank, R ranks, G = R*B, D width, C columns of a chunk.
 """
 
 from typing import Literal
@@ -38,7 +39,10 @@ class InfoNce(nn.Module):
         ids: PairIds | None = None,
         gather: bool = True,
     ) -> Tensor:
-        """(B, D), (B, D), (1,) -> scalar. A bias cancels in the softmax and is refused; gather=False keeps to this rank's pairs."""
+        """(B, D), (B, D), (1,) -> scalar.
+
+        A bias cancels in the softmax and is refused; gather=False keeps to this rank's pairs.
+        """
         if bias is not None:
             raise ValueError("InfoNce cannot learn a bias: set logit_bias=null or take model/loss=siglip")
         return info_nce(
@@ -98,11 +102,14 @@ def info_nce(
 ) -> Tensor:
     """Symmetric softmax cross-entropy between each picture and all texts, and each text and all pictures.
 
-    L = 1/2B sum_i [lse_j(s x_i.y_j) - s x_i.y_i] + the same for texts (arXiv:2103.00020, fig. 3; arXiv:1807.03748, eq. 4).
-    local_loss: this rank's B rows against all G columns, B x G logits; False computes all G x G on every rank. gather_with_grad: other ranks'
-    vectors carry gradient, which makes it exact; False treats them as constants and saves the exchange in the backward pass.
-    ids: pairs with an equal picture or caption id are positives too, weighted equally (not in the paper), or left out of the sum with
-    mask_duplicates. image, text: (B, D); scale: (1,). Raises ValueError if the joint batch is a single pair.
+    L = 1/2B sum_i [lse_j(s x_i.y_j) - s x_i.y_i] + the same for texts (arXiv:2103.00020, fig. 3; arXiv:1807.03748, eq.
+    4).
+    local_loss: this rank's B rows against all G columns, B x G logits; False computes all G x G on every rank.
+    gather_with_grad: other ranks' vectors carry gradient, which makes it exact; False treats them as constants and
+    saves the exchange in the backward pass.
+    ids: pairs with an equal picture or caption id are positives too, weighted equally (not in the paper), or left out
+    of the sum with mask_duplicates. image, text: (B, D); scale: (1,). Raises ValueError if the joint batch is a single
+    pair.
     """
     with _no_autocast(image):
         image, text, scale = _wide(image), _wide(text), _wide(scale)
@@ -138,9 +145,10 @@ def siglip(
 ) -> Tensor:
     """Sigmoid loss over all pairs of the joint batch.
 
-    L = -1/B sum_i sum_j log sigmoid(z_ij (s x_i.y_j + b)), z = 1 for pairs that belong together, else -1 (arXiv:2303.15343, sec. 3.2).
-    Texts of all ranks pass in chunks of C columns; the gradient is computed in the same pass, so that no more than B x C logits
-    exist at a time, in either direction. ids and mask_duplicates as for `info_nce`. Raises ValueError for a joint batch of one pair.
+    L = -1/B sum_i sum_j log sigmoid(z_ij (s x_i.y_j + b)), z = 1 for pairs that belong together, else -1
+    (arXiv:2303.15343, sec. 3.2). Texts of all ranks pass in chunks of C columns; the gradient is computed in the same
+    pass, so that no more than B x C logits exist at a time, in either direction. ids and mask_duplicates as for
+    `info_nce`. Raises ValueError for a joint batch of one pair.
     """
     with _no_autocast(image):
         image, text, scale, bias = _wide(image), _wide(text), _wide(scale), _wide(bias)
@@ -193,7 +201,8 @@ class _SigLip(torch.autograd.Function):
 
 
 def _cross_entropy(logits: Tensor, start: int, same: Tensor | None, mask_duplicates: bool) -> Tensor:
-    # logits (rows, G), the partner of row i is column start + i; logsumexp keeps no second matrix for the backward pass
+    # logits (rows, G), the partner of row i is column start + i; logsumexp keeps no second matrix for the backward
+    # pass
     own = logits.diagonal(start)
     if same is None:
         return (torch.logsumexp(logits, 1) - own).mean()

@@ -14,10 +14,11 @@ Scale = Literal["group", "batch", "none"]
 
 
 def group_advantages(score: Tensor, group: int, scale: Scale = "group") -> Tensor:
-    """GRPO: (score - mean of the prompt's responses) / (standard deviation + 1e-4) (arXiv:2402.03300, eq. 4 and sec. 4.1.2).
+    """GRPO: (score - mean of the prompt's responses) / (standard deviation + 1e-4) (arXiv:2402.03300, eq. 4 and sec.
+    4.1.2).
 
-    group: deviation of the prompt's responses, unbiased; batch: of all scores of all ranks (arXiv:2508.08221); none: not divided, as Dr. GRPO has it
-    (arXiv:2503.20783, eq. 4). score (B,) -> (B,).
+    group: deviation of the prompt's responses, unbiased; batch: of all scores of all ranks (arXiv:2508.08221); none:
+    not divided, as Dr. GRPO has it (arXiv:2503.20783, eq. 4). score (B,) -> (B,).
     """
     by_prompt = _shifted(score, group)
     advantage = by_prompt - by_prompt.mean(1, keepdim=True)
@@ -30,7 +31,9 @@ def group_advantages(score: Tensor, group: int, scale: Scale = "group") -> Tenso
 
 
 def _shifted(score: Tensor, group: int) -> Tensor:
-    """Scores less the first one of their prompt, (B / G, G): equal ones become exactly 0, where the mean of equal numbers is rounded."""
+    """Scores less the first one of their prompt, (B / G, G): equal ones become exactly 0, where the mean of equal
+    numbers is rounded.
+    """
     by_prompt = score.view(-1, group)
     return by_prompt - by_prompt[:, :1]
 
@@ -43,9 +46,11 @@ def leave_one_out(score: Tensor, group: int) -> Tensor:
 
 
 def reinforce_plus_plus(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
-    """REINFORCE++: discounted sum of token rewards from each token on, whitened over all tokens of all ranks (arXiv:2501.03262, sec. 3).
+    """REINFORCE++: discounted sum of token rewards from each token on, whitened over all tokens of all ranks
+    (arXiv:2501.03262, sec. 3).
 
-    rewards hold the KL penalty and, on the last token, the score (with a baseline: the score less the mean of its group). (B, T) -> (B, T).
+    rewards hold the KL penalty and, on the last token, the score (with a baseline: the score less the mean of its
+    group). (B, T) -> (B, T).
     """
     steps, running = [], torch.zeros_like(rewards[:, 0])
     for t in range(rewards.shape[1] - 1, -1, -1):
@@ -55,20 +60,28 @@ def reinforce_plus_plus(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Te
 
 
 def equal_groups(score: Tensor, group: int) -> Tensor:
-    """Responses that teach nothing, because all of their prompt have the same score (arXiv:2503.14476, eq. 11): (B,) -> (B,) bool."""
+    """Responses that teach nothing, because all of their prompt have the same score (arXiv:2503.14476, eq.
+
+    11): (B,) -> (B,) bool.
+    """
     by_prompt = score.view(-1, group)
     return (by_prompt == by_prompt[:, :1]).all(1).repeat_interleave(group)
 
 
 def overlong_penalty(length: Tensor, longest: int, margin: int) -> Tensor:
-    """Soft penalty from 0 at `longest - margin` tokens to -1 at `longest` (arXiv:2503.14476, eq. 13). length (B,) -> (B,)."""
+    """Soft penalty from 0 at `longest - margin` tokens to -1 at `longest` (arXiv:2503.14476, eq.
+
+    13). length (B,) -> (B,).
+    """
     return -((length - (longest - margin)) / max(margin, 1)).clamp(0.0, 1.0)
 
 
 def sequence_log_ratio(log_ratio: Tensor, sequence: Tensor, num_sequences: int, mean: bool) -> Tensor:
-    """Log-ratio of whole responses, for each of their tokens: the sum (RLOO), or the mean (GSPO, arXiv:2507.18071, eq. 7).
+    """Log-ratio of whole responses, for each of their tokens: the sum (RLOO), or the mean (GSPO, arXiv:2507.18071, eq.
+    7).
 
-    log_ratio (N,) of the tokens of `num_sequences` responses, sequence (N,) int64 tells whose. Gradient flows to all of a response's tokens.
+    log_ratio (N,) of the tokens of `num_sequences` responses, sequence (N,) int64 tells whose. Gradient flows to all
+    of a response's tokens.
     """
     total = log_ratio.new_zeros(num_sequences).index_add(0, sequence, log_ratio)
     if mean:

@@ -19,7 +19,9 @@ class MaskedTokens(NamedTuple):
 
 
 def mask_capacity(tokens: int, probability: float) -> int:
-    """Rows that hold the masked ones of `tokens` Bernoulli draws in all but one of a billion cases (mean + 6 deviations)."""
+    """Rows that hold the masked ones of `tokens` Bernoulli draws in all but one of a billion cases (mean + 6
+    deviations).
+    """
     spread = 6.0 * (tokens * probability * (1.0 - probability)) ** 0.5
     return min(tokens, int(tokens * probability + spread) + 1)
 
@@ -38,8 +40,8 @@ def mask_tokens(
     """Hide tokens for masked language modelling (arXiv:1810.04805, sec. 3.1): 80 % [MASK], 10 % random, 10 % kept.
 
     Padding and [CLS] are never hidden. The number of rows depends only on the shape (R, T), so nothing waits for the
-    device; a draw beyond that capacity is left unhidden. ids (R, T), mask (R, T) True = token. The chances may be given: `draw` (R, T)
-    uniform in [0, 1) decides what is hidden and how, `words` (R, T) are the random tokens.
+    device; a draw beyond that capacity is left unhidden. ids (R, T), mask (R, T) True = token. The chances may be
+    given: `draw` (R, T) uniform in [0, 1) decides what is hidden and how, `words` (R, T) are the random tokens.
     """
     eligible = mask & (ids != cls_id)
     draw = torch.rand(ids.shape, device=ids.device) if draw is None else draw
@@ -71,8 +73,8 @@ def distilled_cross_entropy(
     """Cross-entropy against (1 - alpha) * one-hot + alpha * softmax(teacher), averaged over rows of weight 1.
 
     (1 - a) CE(y, p) + a CE(q, p) = logsumexp(s) - (1 - a) s_y - a <q, s>  (arXiv:2107.07651, eq. 7), in float32.
-    logits, teacher_logits (M, V); label, weight (M,). total: what to divide by instead of the sum of the weights, such as its mean over
-    ranks. No masked token at all gives 0, where the reference gives NaN.
+    logits, teacher_logits (M, V); label, weight (M,). total: what to divide by instead of the sum of the weights, such
+    as its mean over ranks. No masked token at all gives 0, where the reference gives NaN.
     """
     logits = logits.float()
     expected = logits.gather(1, label[:, None]).squeeze(1)

@@ -24,8 +24,8 @@ def token_log_probs(
 ) -> Tensor:
     """log softmax(head(h_i) / temperature)[y_i] of M tokens (M,), in float32 (float64 where the states are).
 
-    hidden (M, W), labels (M,) int64. `chunk` tokens at a time (None: as many as 64 MB of logits hold): at most chunk x V logits exist, in the
-    backward pass too, where they are computed once more. Equal to the whole up to rounding.
+    hidden (M, W), labels (M,) int64. `chunk` tokens at a time (None: as many as 64 MB of logits hold): at most chunk x
+    V logits exist, in the backward pass too, where they are computed once more. Equal to the whole up to rounding.
     """
     if chunk is None:
         vocabulary = getattr(getattr(head, "weight", None), "shape", (2**16,))[0]
@@ -44,7 +44,8 @@ def token_log_probs(
 def next_token_loss(log_probs: Tensor, *, across_ranks: bool = True) -> Tensor:
     """Mean of -log p over the tokens of all ranks: each rank's sum times R over the number of tokens of all.
 
-    DDP's mean over ranks of the gradients is then that of one process with all rows, however unequal their tokens are. log_probs (M,).
+    DDP's mean over ranks of the gradients is then that of one process with all rows, however unequal their tokens are.
+    log_probs (M,).
     """
     count = torch.full((), float(len(log_probs)), dtype=torch.float32, device=log_probs.device)
     if across_ranks:

@@ -1,8 +1,9 @@
 """Proximal policy optimisation on tokens: rewards, advantages, clipped losses.
 
-Legend: B responses, T tokens of the longest one, N any shape of tokens. Masks are True on response tokens, the one that ended the response included.
-Nothing here averages: a loss is a number per token, and `token_weights` says what each counts in the whole step, so that neither micro-batches nor
-ranks change a gradient.
+Legend: B responses, T tokens of the longest one, N any shape of tokens. Masks are True on response tokens, the one
+that ended the response included.
+Nothing here averages: a loss is a number per token, and `token_weights` says what each counts in the whole step, so
+that neither micro-batches nor ranks change a gradient.
 """
 
 from typing import Literal, NamedTuple
@@ -26,8 +27,8 @@ def length_mask(length: Tensor, size: int) -> Tensor:
 def token_kl(logprob: Tensor, reference: Tensor, estimator: KlEstimator = "k1", limit: float | None = None) -> Tensor:
     """Estimate KL(policy || reference) at each sampled token from d = logprob - reference.
 
-    k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d (http://joschu.net/blog/kl-approx.html). k1 and k3 are unbiased where the tokens are samples of the policy;
-    k1 may be negative. limit: d is clamped to +-limit first. N -> N, nats.
+    k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d (http://joschu.net/blog/kl-approx.html). k1 and k3 are unbiased where
+    the tokens are samples of the policy; k1 may be negative. limit: d is clamped to +-limit first. N -> N, nats.
     """
     d = logprob - reference
     if limit is not None:
@@ -42,7 +43,8 @@ def token_kl(logprob: Tensor, reference: Tensor, estimator: KlEstimator = "k1", 
 def penalise_missing_end(score: Tensor, ended: Tensor, penalty: float | None, how: MissingEnd = "subtract") -> Tensor:
     """Lower the score of responses that were cut before their end: a reward model has never seen such texts.
 
-    subtract: score - penalty; replace: -penalty whatever the score (arXiv:1909.08593, sec. 3.1.1, has it so, with 1). score, ended (B,).
+    subtract: score - penalty; replace: -penalty whatever the score (arXiv:1909.08593, sec. 3.1.1, has it so, with 1).
+    score, ended (B,).
     """
     if penalty is None:
         return score
@@ -50,7 +52,9 @@ def penalise_missing_end(score: Tensor, ended: Tensor, penalty: float | None, ho
 
 
 def value_mask(mask: Tensor, position: ScorePosition = "last") -> Tensor:
-    """Places that have a value and a reward: the response, and with `after_last` one place more where there is room (B, T)."""
+    """Places that have a value and a reward: the response, and with `after_last` one place more where there is room
+    (B, T).
+    """
     if position == "last":
         return mask
     return torch.cat([mask[:, :1], mask[:, 1:] | mask[:, :-1]], dim=1)
@@ -61,8 +65,9 @@ def token_rewards(
 ) -> Tensor:
     """Return r_t = -beta kl_t, plus the score on one token (arXiv:1909.08593, eq. 2).
 
-    last: on the response's last token, which is the end token where there is one. after_last: one place later, on the first padding, and on
-    the last token where the response fills T; TRL 1.12 and arXiv:2403.17031 have it so. score (B,), kl, mask (B, T) -> (B, T), 0 elsewhere.
+    last: on the response's last token, which is the end token where there is one. after_last: one place later, on the
+    first padding, and on the last token where the response fills T; TRL 1.12 and arXiv:2403.17031 have it so. score
+    (B,), kl, mask (B, T) -> (B, T), 0 elsewhere.
     """
     rewards = torch.where(mask, -beta * kl, 0.0)
     place = mask.sum(1) - (1 if position == "last" else 0)
@@ -79,8 +84,8 @@ class Advantages(NamedTuple):
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> Advantages:
     """Generalised advantage estimation over response tokens (arXiv:1506.02438, eq. 16).
 
-    A_t = delta_t + gamma lambda A_{t+1}, delta_t = r_t + gamma V_{t+1} - V_t, V = 0 after the end; V_t is the value of what comes before token t.
-    rewards, values, mask (B, T).
+    A_t = delta_t + gamma lambda A_{t+1}, delta_t = r_t + gamma V_{t+1} - V_t, V = 0 after the end; V_t is the value of
+    what comes before token t. rewards, values, mask (B, T).
     """
     rewards, values = torch.where(mask, rewards, 0.0), torch.where(mask, values, 0.0)
     delta = rewards + gamma * torch.cat([values[:, 1:], values.new_zeros(len(values), 1)], dim=1) - values
@@ -93,7 +98,9 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: 
 
 
 def masked_moments(x: Tensor, mask: Tensor, unbiased: bool = False) -> tuple[Tensor, Tensor]:
-    """Mean and variance over the masked places of all ranks, in float64 where x is shorter; `unbiased` divides by n - 1."""
+    """Mean and variance over the masked places of all ranks, in float64 where x is shorter; `unbiased` divides by n -
+    1.
+    """
     x = (
         x.double()
     )  # a sum of equal numbers is then exact, and so is their mean: nothing is left to be divided by a tiny deviation
@@ -104,7 +111,8 @@ def masked_moments(x: Tensor, mask: Tensor, unbiased: bool = False) -> tuple[Ten
 
 
 def whiten(x: Tensor, mask: Tensor, *, keep_mean: bool = False, unbiased: bool = False) -> Tensor:
-    """Return (x - mean) / sqrt(variance + 1e-8) over the masked places of all ranks, plus the mean with `keep_mean`; 0 elsewhere.
+    """Return (x - mean) / sqrt(variance + 1e-8) over the masked places of all ranks, plus the mean with `keep_mean`; 0
+    elsewhere.
 
     TRL's `masked_whiten` is unbiased and sees one rank only. Equal numbers give exactly 0. x, mask of equal shape.
     """
@@ -114,7 +122,9 @@ def whiten(x: Tensor, mask: Tensor, *, keep_mean: bool = False, unbiased: bool =
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """Return 1 - Var(returns - values) / Var(returns) over the masked places of all ranks; 1 is a perfect critic, 0 a constant one."""
+    """Return 1 - Var(returns - values) / Var(returns) over the masked places of all ranks; 1 is a perfect critic, 0 a
+    constant one.
+    """
     _, residual = masked_moments(returns - values, mask)
     _, whole = masked_moments(returns, mask)
     return 1 - residual / whole.clamp_min(1e-12)
@@ -123,8 +133,9 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
 def token_weights(length: Tensor, how: Aggregation, *, tokens: Tensor, sequences: Tensor, longest: int) -> Tensor:
     """Weight of each token of a response in a loss that is summed over everything: (B,) -> (B,).
 
-    token: 1 / all tokens; sequence: 1 / (own tokens x all sequences); constant: 1 / (all sequences x longest), which favours no length
-    (arXiv:2503.20783, sec. 3.2). `tokens` and `sequences` count the whole step, over micro-batches and ranks.
+    token: 1 / all tokens; sequence: 1 / (own tokens x all sequences); constant: 1 / (all sequences x longest), which
+    favours no length (arXiv:2503.20783, sec. 3.2). `tokens` and `sequences` count the whole step, over micro-batches
+    and ranks.
     """
     if how == "token":
         return torch.ones_like(length, dtype=torch.float32) / tokens
@@ -154,8 +165,9 @@ def policy_terms(
 ) -> PolicyTerms:
     """Clipped surrogate max(-A w, -A clip(w, 1 - low, 1 + high)), w = exp(logprob - old) (arXiv:1707.06347, eq. 7).
 
-    Unequal clips: arXiv:2503.14476, eq. 10. dual_clip c > 1 bounds the loss of tokens with A < 0 by -c A (arXiv:1912.09729, eq. 5).
-    The log-ratio is clamped to +-log_ratio_limit, far outside the clip, against overflow. N -> N.
+    Unequal clips: arXiv:2503.14476, eq. 10. dual_clip c > 1 bounds the loss of tokens with A < 0 by -c A
+    (arXiv:1912.09729, eq. 5). The log-ratio is clamped to +-log_ratio_limit, far outside the clip, against overflow. N
+    -> N.
     """
     log_ratio = (logprob - old).clamp(-log_ratio_limit, log_ratio_limit)
     ratio = log_ratio.exp()

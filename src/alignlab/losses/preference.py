@@ -17,8 +17,8 @@ def bradley_terry(
 ) -> Tensor:
     """Mean over pairs of the cross-entropy between the raters' shares and sigma(r_1 - r_2 - m), plus c (r_1 + r_2)^2.
 
-    -s log sigma(d) - (1 - s) log sigma(-d) with d = r_1 - r_2 - m; with s = 1 the loss of arXiv:2203.02155, eq. 1, with the margin of arXiv:2307.09288,
-    eq. 2, and the centering of arXiv:2312.09244. All (P,).
+    -s log sigma(d) - (1 - s) log sigma(-d) with d = r_1 - r_2 - m; with s = 1 the loss of arXiv:2203.02155, eq. 1,
+    with the margin of arXiv:2307.09288, eq. 2, and the centering of arXiv:2312.09244. All (P,).
     """
     difference = first - second if margin is None else first - second - margin
     loss = F.binary_cross_entropy_with_logits(difference, share)
@@ -49,7 +49,8 @@ def dpo(
     """Direct preference optimisation from summed log-probabilities of the responses (P,), in nats.
 
     With h = (log pi_1 - log ref_1) - (log pi_2 - log ref_2), smoothing e and share s:
-    dpo, cdpo: -t log sigma(beta h) - (1 - t) log sigma(-beta h), t = s (1 - e) + (1 - s) e  (arXiv:2305.18290, eq. 7; cDPO: e > 0)
+    dpo, cdpo: -t log sigma(beta h) - (1 - t) log sigma(-beta h), t = s (1 - e) + (1 - s) e
+        (arXiv:2305.18290, eq. 7; cDPO: e > 0)
     robust:    [-(1 - e) log sigma(beta h) + e log sigma(-beta h)] / (1 - 2 e)               (arXiv:2403.00409, eq. 12)
     ipo:       (h' - 1 / (2 beta))^2, h' from the means over tokens                          (arXiv:2310.12036, eq. 17)
     Lengths (P,) are needed for ipo alone. Shares other than 1 have a meaning for dpo and cdpo alone.

@@ -48,28 +48,26 @@ class Losses(NamedTuple):
 class AlbefMethod(PairMethod):
     """Trains `Albef`; the momentum twin and the feature queues are part of its state.
 
-    R processes with B pairs each learn what one process with R * B pairs and `negative_pool=B` learns: all random choices are drawn for the
-    joint batch from (seed, step).
+    R processes with B pairs each learn what one process with R * B pairs and `negative_pool=B` learns: all random
+    choices are drawn for the joint batch from (seed, step).
 
     Args:
         net: builds an `Albef`; see `PairMethod` for the rest.
         queue_size: features of each kind that a batch is compared with besides its own.
         momentum: of the teacher; 0: the student is its own teacher.
-        momentum_ramp_steps: ours, for short runs from nothing. The momentum rises from 0, since a teacher that lags behind fast students
-            gives keys whose age, not whose content, tells them apart.
+        momentum_ramp_steps: ours, for short runs from nothing. The momentum rises from 0, since a teacher that lags
+            behind fast students gives keys whose age, not whose content, tells them apart.
         alpha: weight of the teacher's opinion in ITC and MLM.
         alpha_ramp_steps: in which alpha rises from 0; one epoch in the published schedule.
         fuse_from_step: ours. Before it the towers are aligned by ITC alone, at about a third of the cost.
         mask_probability: of a token, for MLM.
         negative_pool: pairs among which hard negatives are drawn. None: those of the process.
-        seed: of all random choices.
-        itm_weight, mlm_weight: beside ITC's 1.
-        reference: as in the published code: dropout stays on in the teacher, ids are ignored (another caption of the same picture counts
-            as a negative), other ranks' pictures are negatives only once they are in the queue, temperature and embeddings are decayed.
+        seed: of all random choices. itm_weight, mlm_weight: beside ITC's 1.
+        reference: as in the published code: dropout in the teacher; another caption of the same picture is a negative,
+            other ranks' pictures only once they are in the queue; temperature and embeddings are decayed.
     """
 
-    within_batch = "ITM and MLM are those of the whole step; earlier batches are in the queues, and micro_batch_size is for CLIP and SigLIP only"
-
+    within_batch = "ITM and MLM are those of the whole step; earlier batches are in the queues"
     renames = {"net.vision.": "net.encoder.vision.", "net.": "net.encoder."}  # noqa: RUF012 - of CLIP, of CoCa
 
     def __init__(
@@ -154,7 +152,8 @@ class AlbefMethod(PairMethod):
     ) -> Losses:
         """All losses of one batch, or ITC alone where `fuse` is False; changes neither teacher nor queues.
 
-        counts (2,): what ITM and MLM are divided by instead of what this batch counts; share: of ITC. A batch's losses are then its parts of a step's.
+        counts (2,): what ITM and MLM are divided by instead of what this batch counts; share: of ITC. A batch's losses
+        are then its parts of a step's.
         """
         if len(batch.image) < 2:
             raise ValueError("a batch of 1 pair has no hard negative: batch_size must be at least 2")
@@ -237,7 +236,9 @@ class AlbefMethod(PairMethod):
 
     @torch.no_grad()
     def _counts_of_step(self, batch: PairBatch, step: Step) -> Tensor:
-        """(2,) rows of ITM and masked tokens of all batches of the present step, as a mean over ranks; the device isn't waited for."""
+        """(2,) rows of ITM and masked tokens of all batches of the present step, as a mean over ranks; the device
+        isn't waited for.
+        """
         if step.index == 0 or self._counts is None:
             found = []
             for index, each in enumerate(step.batches(batch)):

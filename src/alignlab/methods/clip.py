@@ -18,13 +18,14 @@ from alignlab.types.pairs import ImageEncoding, PairBatch, PairIds, TextEncoding
 
 
 class ClipMethod(PairMethod):
-    """Trains `Clip` with a contrastive loss over the joint batch of all ranks, which exchange their vectors inside the loss.
+    """Trains `Clip` with a contrastive loss over the joint batch of all ranks, which exchange their vectors inside the
+    loss.
 
     Args:
         net: builds a `Clip`; see `PairMethod` for the rest.
         loss: `InfoNce` or `SigLip`.
-        micro_batch_size: pairs that go through the net at a time; the loss still sees the whole batch, and its gradient is the
-            same (`cached_gradient_loss`). None: the batch in one go.
+        micro_batch_size: pairs that go through the net at a time; the loss still sees the whole batch, and its
+            gradient is the same (`cached_gradient_loss`). None: the batch in one go.
     """
 
     within_batch = (

@@ -1,4 +1,5 @@
-"""Direct preference optimisation: DPO, cDPO, robust DPO and IPO, with the reference in the same model or computed beforehand.
+"""Direct preference optimisation: DPO, cDPO, robust DPO and IPO, with the reference in the same model or computed
+beforehand.
 
 Legend: B texts, P pairs.
 """
@@ -26,14 +27,14 @@ class DpoMethod(LanguageMethod):
     """Trains a policy on pairs so that it prefers what people prefer, relative to where it started.
 
     Args:
-        net: builds the policy; its start is the reference. Under an adapter (`peft`) that is the same model with the adapter
-            off, else a frozen copy. See `LanguageMethod` for the rest.
+        net: builds the policy; its start is the reference. Under an adapter (`peft`) that is the same model with the
+            adapter off, else a frozen copy. See `LanguageMethod` for the rest.
         kind: "dpo", "ipo", "cdpo" (needs label_smoothing) or "robust" (needs label_smoothing).
         beta: of the KL penalty; for ipo its tau.
         label_smoothing: of cdpo and robust, the share of pairs that are the wrong way round.
         soft_labels: dpo and cdpo learn the raters' shares instead of certain preferences.
-        cache_reference: keeps the reference's log-probability of each text once it was computed; pairs from then on cost no
-            reference forward.
+        cache_reference: keeps the reference's log-probability of each text once it was computed; pairs from then on
+            cost no reference forward.
 
     Raises:
         ValueError: a setting is out of its range or has no meaning for this kind.
@@ -56,7 +57,8 @@ class DpoMethod(LanguageMethod):
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 0.5")
         if (label_smoothing > 0) != (kind in ("cdpo", "robust")):
             raise ValueError(
-                f"label_smoothing={label_smoothing} with kind={kind}: cdpo and robust need it above 0, dpo and ipo don't take it"
+                f"label_smoothing={label_smoothing} with kind={kind}: cdpo and robust need it above 0, dpo and ipo "
+                "don't take it"
             )
         if soft_labels and kind not in ("dpo", "cdpo"):
             raise ValueError(f"soft_labels=true has no meaning for kind={kind}; use dpo or cdpo")
@@ -70,7 +72,8 @@ class DpoMethod(LanguageMethod):
 
     @torch.no_grad()
     def reference_log_probs(self, batch: PreferenceBatch, split: Split) -> Tensor:
-        """Log-probabilities under the reference, (B,), from memory where all texts of the batches of all ranks are known.
+        """Log-probabilities under the reference, (B,), from memory where all texts of the batches of all ranks are
+        known.
 
         Ranks decide together: a sharded policy is gathered by all of them or by none.
         """

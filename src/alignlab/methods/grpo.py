@@ -1,4 +1,5 @@
-"""Policy optimisation without a critic: GRPO, RLOO and REINFORCE++, with Dr. GRPO's, DAPO's and GSPO's choices as settings.
+"""Policy optimisation without a critic: GRPO, RLOO and REINFORCE++, with Dr. GRPO's, DAPO's and GSPO's choices as
+settings.
 
 Legend: B responses of this process, G of each prompt, T response tokens of the longest.
 """
@@ -29,15 +30,16 @@ Kind = Literal["grpo", "rloo", "reinforce++"]
 
 
 class GrpoMethod(OnPolicyMethod):
-    """Compares several responses to each prompt instead of asking a critic; see `OnPolicyMethod` for what is not listed here.
+    """Compares several responses to each prompt instead of asking a critic; see `OnPolicyMethod` for what is not
+    listed here.
 
     Args:
         net: as in `OnPolicyMethod`.
         reward: as in `OnPolicyMethod`.
         kind: "grpo" (arXiv:2402.03300), "rloo" (arXiv:2402.14740), "reinforce++" (arXiv:2501.03262).
         update: by default one epoch.
-        kl_in_reward, kl_estimator: coefficient of a KL penalty in the reward: summed over the response for grpo and rloo, on
-            its token for reinforce++. GRPO's penalty within the loss is the objective's `kl_coefficient`.
+        kl_in_reward, kl_estimator: coefficient of a KL penalty in the reward: summed over the response for grpo and
+            rloo, on its token for reinforce++. GRPO's penalty within the loss is the objective's `kl_coefficient`.
         group_size: responses to each prompt.
         scale: of grpo's advantages, see `group_advantages`.
         group_baseline: whether reinforce++ takes the mean of the group from the score first.

@@ -24,18 +24,23 @@ WHOLE = Step()
 
 
 class Method(nn.Module):
-    """A net and whatever else a method learns or remembers, as submodules: `net`, and a twin or a queue where there is one.
+    """A net and whatever else a method learns or remembers, as submodules: `net`, and a twin or a queue where there is
+    one.
 
-    Parameters and buffers belong to these parts and not to the method itself, whose parts a system takes over under the same names.
-    `forward` computes and changes nothing; what changes is changed by the verbs. They all have defaults that do nothing.
+    Parameters and buffers belong to these parts and not to the method itself, whose parts a system takes over under
+    the same names. `forward` computes and changes nothing; what changes is changed by the verbs. They all have
+    defaults that do nothing.
 
     Attributes:
         net: what is trained.
-        backward_within: whether `forward` runs backward passes of its own; gradients are then set to zero before it, not after.
-        within_batch: what is compared within a batch only, so that accumulated batches differ from a large one, and what to do about it.
+        backward_within: whether `forward` runs backward passes of its own; gradients are then set to zero before it,
+            not after.
+        within_batch: what is compared within a batch only, so that accumulated batches differ from a large one, and
+            what to do about it.
         optimizer_settings: arguments that the optimizer's factory gets besides the net.
         rolls_out: whether a batch is prompts, which the method answers itself before it learns (`OnPolicyMethod`).
-        renames: how weights of other methods that may start this one (`init_from`) are called here: prefix there -> prefix here.
+        renames: how weights of other methods that may start this one (`init_from`) are called here: prefix there ->
+            prefix here.
     """
 
     net: nn.Module
@@ -62,7 +67,8 @@ class Method(nn.Module):
         """Changes due after the optimizer's step."""
 
     def validate(self, batch: Any, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
-        """Means over a held-out batch, which are then averaged over batches by their sizes, and over ranks; what needs all rows is left to `summarise`.
+        """Means over a held-out batch, which are then averaged over batches by their sizes, and over ranks; what needs
+        all rows is left to `summarise`.
 
         Args:
             index: of the batch in this validation.

@@ -118,7 +118,10 @@ class PpoMethod(OnPolicyMethod):
         self.kl.update(per_sequence=per_sequence, per_token=per_token, responses=responses)
 
     def saved(self) -> dict[str, Any]:
-        """The KL coefficient and the scores' moments. Seeds are functions of the update's number: they need nothing."""
+        """The KL coefficient and the scores' moments.
+
+        Seeds are functions of the update's number: they need nothing.
+        """
         return {"rlhf": {"kl": self.kl.state_dict(), "scale": self.scale.state_dict()}}
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:

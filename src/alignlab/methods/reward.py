@@ -71,9 +71,11 @@ class RewardMethod(LanguageMethod):
         return {}
 
     def summarise(self) -> dict[str, float]:
-        """Statistics of all pairs of all ranks; mean and deviation of the rewards and the calibrating scale go into the model.
+        """Statistics of all pairs of all ranks; mean and deviation of the rewards and the calibrating scale go into
+        the model.
 
-        The scale is fitted to the first half of the pairs; `ece` and `brier` are those of the second half, whose texts the fit hasn't seen.
+        The scale is fitted to the first half of the pairs; `ece` and `brier` are those of the second half, whose texts
+        the fit hasn't seen.
         """
         local = torch.cat(self._validated).float()
         self._validated.clear()

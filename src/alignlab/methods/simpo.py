@@ -1,4 +1,5 @@
-"""SimPO (arXiv:2405.14734): preferences from the mean log-probability of a response's tokens, with a margin and without a reference.
+"""SimPO (arXiv:2405.14734): preferences from the mean log-probability of a response's tokens, with a margin and
+without a reference.
 
 Legend: B texts, P pairs.
 """

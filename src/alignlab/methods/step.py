@@ -36,7 +36,8 @@ class Step(NamedTuple):
     def share(
         self, batch: Any, count: Callable[[Any], int | Tensor], *, equal_on_ranks: bool = False
     ) -> Tensor | float:
-        """This batch's part in a mean over the whole step: what it counts over what the step counts, the latter a mean over ranks.
+        """This batch's part in a mean over the whole step: what it counts over what the step counts, the latter a mean
+        over ranks.
 
         The sum of share x mean over the batches of a step is then, averaged over ranks, the mean over all.
 
@@ -56,6 +57,7 @@ class StepOutput(NamedTuple):
     """What a method makes of one batch."""
 
     loss: Tensor  # () to be differentiated: this batch's part of the step's loss; the parts of a step add up
-    metrics: dict[str, Tensor] = {}  # noqa: RUF012 - () each, besides the loss: this batch's parts of means over the step
+    # () each, besides the loss: this batch's parts of means over the step
+    metrics: dict[str, Tensor] = {}  # noqa: RUF012
     state: dict[str, Tensor] = {}  # noqa: RUF012 - () each: values as they stand, such as a temperature
     kept: Any = None  # what `after_backward` needs

@@ -1,6 +1,7 @@
 """ALBEF: a vision transformer, a text encoder, and a fusion encoder that reads both (arXiv:2107.07651, sec. 3.1).
 
-Legend: B pictures, N texts, R rows of text, T tokens, S image tokens, W text width, D joint embedding, M masked positions.
+Legend: B pictures, N texts, R rows of text, T tokens, S image tokens, W text width, D joint embedding, M masked
+positions.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,8 @@ class FusedRows(NamedTuple):
 class AlbefEncoder(nn.Module):
     """Everything of ALBEF that has a momentum twin: towers, fusion layers, projections and language head.
 
-    causal: a token of text sees only what stands before it, in the text and in the fusion layers, so that the head can learn to write.
+    causal: a token of text sees only what stands before it, in the text and in the fusion layers, so that the head can
+    learn to write.
     """
 
     layer_lists = ("text", "fusion")  # one tower to `optim.layer_decay`, as the layers of BERT that they start from
@@ -144,7 +146,8 @@ class AlbefEncoder(nn.Module):
 class Albef(nn.Module):
     """The encoder with the two things that have no twin: temperature and matching head.
 
-    The temperature divides and is learned as it is, not its logarithm, so a large learning rate can throw it to the lower
+    The temperature divides and is learned as it is, not its logarithm, so a large learning rate can throw it to the
+    lower
     end of `temperature_range` within a few steps: raise that end where the rate is far above the published 1e-4.
     """
 
@@ -198,7 +201,9 @@ class Albef(nn.Module):
     def match_with_attention(
         self, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
-        """ITM logits (B, 2) of B pairs and the cross-attention of one fusion layer (B, heads, T, S), kept in the graph."""
+        """ITM logits (B, 2) of B pairs and the cross-attention of one fusion layer (B, heads, T, S), kept in the
+        graph.
+        """
         bias, x, kept = attention_bias(text_mask, text_tokens.dtype), text_tokens, None
         fusion = self.encoder.fusion
         if not 0 <= layer < len(fusion):

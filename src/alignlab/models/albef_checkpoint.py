@@ -1,8 +1,8 @@
 """Published ALBEF checkpoints, read and written strictly; `albef_layout.py` says what they hold.
 
-A published pre-training checkpoint holds 844 entries at full size: the student, its momentum twin under `..._m`, the temperature, the
-matching head and both queues (arXiv:2107.07651). Here query, key and value are one matrix, queues are (K, D) and carry ids, and
-text and fusion layers are counted apart; everything else is a change of names.
+A published pre-training checkpoint holds 844 entries at full size: the student, its momentum twin under `..._m`, the
+temperature, the matching head and both queues (arXiv:2107.07651). Here query, key and value are one matrix, queues are
+(K, D) and carry ids, and text and fusion layers are counted apart; everything else is a change of names.
 
 Legend: W text width, U vision width, D joint embedding, K queue, V vocabulary.
 """
@@ -66,7 +66,8 @@ def from_official(official: Mapping[str, Tensor], *, grid: tuple[int, int] | Non
 
 
 def to_official(state: AlbefState) -> dict[str, Tensor]:
-    """Translate our state dicts into a published checkpoint's `model` entry; the queues' ids have no place there and are dropped.
+    """Translate our state dicts into a published checkpoint's `model` entry; the queues' ids have no place there and
+    are dropped.
 
     Raises ValueError that lists every missing, unexpected or misshapen entry.
     """
@@ -83,11 +84,14 @@ def to_official(state: AlbefState) -> dict[str, Tensor]:
     return official
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
+# --- names
+# ------------------------------------------------------------------------------------------------------------
 
 
 def _renamed(text_layers: int, fusion_layers: int) -> Iterator[tuple[str, list[str]]]:
-    """Our encoder's module or tensor, and the published ones it is stacked from (below `text_encoder`), for all but the vision tower."""
+    """Our encoder's module or tensor, and the published ones it is stacked from (below `text_encoder`), for all but
+    the vision tower.
+    """
     yield "embeddings.word", ["bert.embeddings.word_embeddings"]
     yield "embeddings.position", ["bert.embeddings.position_embeddings"]
     yield "embeddings.segment", ["bert.embeddings.token_type_embeddings"]
@@ -112,7 +116,8 @@ def _renamed(text_layers: int, fusion_layers: int) -> Iterator[tuple[str, list[s
     yield "language_head.norm", ["cls.predictions.transform.LayerNorm"]
 
 
-# --- translation ------------------------------------------------------------------------------------------------------
+# --- translation
+# ------------------------------------------------------------------------------------------------------
 
 
 def _encoder_from_official(
@@ -162,7 +167,8 @@ def _encoder_to_official(encoder: Mapping[str, Tensor], m: str) -> dict[str, Ten
     return theirs | {head + "bias": bias, head + "decoder.weight": words, head + "decoder.bias": bias}
 
 
-# --- checks -----------------------------------------------------------------------------------------------------------
+# --- checks
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _check_ties(official: Mapping[str, Tensor]) -> None:

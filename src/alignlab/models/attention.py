@@ -1,7 +1,7 @@
 """Pre-norm transformer blocks with fused attention, whole or for one pooled token only.
 
-The parameters live in timm's `Block` (norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2); the computation here is equal to
-timm's forward with fewer copies. Legend: B batch, N tokens, W width, H heads. Masks are True = keep.
+The parameters live in timm's `Block` (norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2); the computation here is
+equal to timm's forward with fewer copies. Legend: B batch, N tokens, W width, H heads. Masks are True = keep.
 """
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 
 def is_plain(block: nn.Module) -> bool:
-    """Whether `PreNormBlock` computes the same as this block: timm's standard one, in whatever configuration but gated."""
+    """Whether `PreNormBlock` computes the same as this block: timm's standard one, in whatever configuration but
+    gated.
+    """
     if type(block) not in (Block, PreNormBlock) or type(block.attn) is not Attention:
         return False
     return getattr(block.attn, "gate", None) is None and isinstance(
@@ -23,7 +25,8 @@ def is_plain(block: nn.Module) -> bool:
 class PreNormBlock(Block):
     """timm's block with faster forwards: whole (`forward`), or with the output of one token only (`for_one`).
 
-    Each is a call of the block itself, so that what hooks into modules (sharding, compilation) sees every use of its parameters.
+    Each is a call of the block itself, so that what hooks into modules (sharding, compilation) sees every use of its
+    parameters.
     """
 
     entry_points = ("forward", "for_one")  # methods that use parameters, for `alignlab.strategies.sharding`
@@ -41,8 +44,8 @@ class PreNormBlock(Block):
     def for_one(self, x: Tensor, index: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Compute only one token's output: keys and values of all tokens, query, projection and MLP of one.
 
-        x: (B, N, W); index: (B,) position of the token, None = the first; mask: (B, 1, 1, N) bool of the keys it may see.
-        Returns (B, 1, W), equal to the whole block's output at that position.
+        x: (B, N, W); index: (B,) position of the token, None = the first; mask: (B, 1, 1, N) bool of the keys it may
+        see. Returns (B, 1, W), equal to the whole block's output at that position.
         """
         attn = self.attn
         batch, tokens, _ = x.shape
@@ -81,8 +84,8 @@ def attend(
 ) -> Tensor:
     """Scaled dot-product attention: (B, H, N, D), (B, H, M, D) twice -> (B, H, N, D).
 
-    Fused, except in bfloat16 on a CPU, where the backward pass of torch's fused kernel takes 3 to 8 times as long as the plain
-    products. mask: bool, True = keep, or additive; it broadcasts to (B, H, N, M).
+    Fused, except in bfloat16 on a CPU, where the backward pass of torch's fused kernel takes 3 to 8 times as long as
+    the plain products. mask: bool, True = keep, or additive; it broadcasts to (B, H, N, M).
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal)

@@ -1,6 +1,7 @@
 """Post-norm BERT blocks that ALBEF's text and fusion encoders are made of.
 
-Legend: R rows (texts), T tokens, W width, P pictures, S image tokens, H heads, E head width (W = H * E). Masks: True = keep.
+Legend: R rows (texts), T tokens, W width, P pictures, S image tokens, H heads, E head width (W = H * E). Masks: True =
+keep.
 """
 
 from typing import NamedTuple
@@ -107,7 +108,8 @@ class CrossAttention(nn.Module):
         """Rows x (R, T, W) look at pictures -> (R, T, W).
 
         The first rows come in whole groups of P, the p-th row of a group looking at picture p: their queries are laid
-        end to end, so keys and values are neither projected nor copied again. `picture` (M,) names the pictures of the last M rows.
+        end to end, so keys and values are neither projected nor copied again. `picture` (M,) names the pictures of the
+        last M rows.
         """
         query = self.query(x)
         loose = 0 if picture is None else len(picture)

@@ -1,4 +1,6 @@
-"""Settings of all blocks of a net at once: activations computed again in the backward pass, translation by `torch.compile`."""
+"""Settings of all blocks of a net at once: activations computed again in the backward pass, translation by
+`torch.compile`.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -18,7 +20,8 @@ def set_blocks(net: nn.Module, *, gradient_checkpointing: bool, compile: bool | 
 
 
 def checkpoint_blocks(net: nn.Module) -> None:
-    """Switch gradient checkpointing on in every tower: of a block's activations only its input is kept (arXiv:1604.06174).
+    """Switch gradient checkpointing on in every tower: of a block's activations only its input is kept
+    (arXiv:1604.06174).
 
     Raises ValueError where there is nothing to switch.
     """
@@ -32,10 +35,10 @@ def checkpoint_blocks(net: nn.Module) -> None:
 def compile_blocks(module: nn.Module, options: bool | dict[str, Any] = True) -> None:
     """Let `torch.compile` translate every block in place; names and values of parameters stay as they are.
 
-    A block is a module with `entry_points`. One of a class is translated and serves for the whole depth, so that the first step waits for a
-    handful of small graphs instead of the net's. Copies made later (a teacher) are compiled too. options: True, or arguments of
-    `torch.compile` such as {"mode": "max-autotune"}. Raises ValueError for options that torch doesn't take, for a net with towers that can't be
-    compiled, and where there is no compiler.
+    A block is a module with `entry_points`. One of a class is translated and serves for the whole depth, so that the
+    first step waits for a handful of small graphs instead of the net's. Copies made later (a teacher) are compiled
+    too. options: True, or arguments of `torch.compile` such as {"mode": "max-autotune"}. Raises ValueError for options
+    that torch doesn't take, for a net with towers that can't be compiled, and where there is no compiler.
     """
     blocks = [part for part in module.modules() if hasattr(part, "entry_points")]
     for name, part in module.named_modules():
@@ -44,7 +47,8 @@ def compile_blocks(module: nn.Module, options: bool | dict[str, Any] = True) -> 
     if not blocks:
         raise ValueError(f"compile: {type(module).__name__} has no blocks to compile; use compile=false")
     _check_compiler()
-    # a method is seen by pictures and texts, with and without gradient, in training and not, with one batch size and with several
+    # a method is seen by pictures and texts, with and without gradient, in training and not, with one batch size and
+    # with several
     torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)
     for block in blocks:
         for name in block.entry_points:

@@ -28,9 +28,10 @@ class PairEmbeddings(NamedTuple):
 class Clip(nn.Module):
     """Two towers that map pictures and texts to unit vectors of one space.
 
-    vision: builds a `VisionTower`; text: builds a `TextTower` from `vocab_size`. temperature: start of the learned temperature,
-    kept as `logit_scale` = log(1 / temperature); logit_bias: start of SigLIP's learned bias, None = no bias. freeze: tower that doesn't learn and stays in
-    eval mode (LiT, arXiv:2111.07991); its projection learns all the same. max_scale: limit that `clamp_temperature` enforces.
+    vision: builds a `VisionTower`; text: builds a `TextTower` from `vocab_size`. temperature: start of the learned
+    temperature, kept as `logit_scale` = log(1 / temperature); logit_bias: start of SigLIP's learned bias, None = no
+    bias. freeze: tower that doesn't learn and stays in eval mode (LiT, arXiv:2111.07991); its projection learns all
+    the same. max_scale: limit that `clamp_temperature` enforces.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Weights of transformers' `CLIPModel` and `SiglipModel` for `Clip`.
 
-Legend: W width. Both layouts hold the same numbers; query, key and value of a layer are three matrices there and one here.
+Legend: W width. Both layouts hold the same numbers; query, key and value of a layer are three matrices there and one
+here.
 """
 
 import re
@@ -77,7 +78,8 @@ def clip_like(
     text, vision, siglip = config.text_config, config.vision_config, config.model_type == "siglip"
     if vocab_size != text.vocab_size:
         raise ValueError(
-            f"the data's vocabulary has {vocab_size} tokens, the pretrained net {text.vocab_size}: take its own tokenizer"
+            f"the data's vocabulary has {vocab_size} tokens, the pretrained net {text.vocab_size}: take its own "
+            "tokenizer"
         )
     image_tower = partial(
         vision_transformer,

@@ -24,7 +24,8 @@ class MomentumTwin(nn.Module):
     def update(self, student: nn.Module, momentum: float) -> None:
         """Move the teacher towards the student in place, with one kernel launch for all tensors of a kind.
 
-        Each rank moves what it stores. Call it between steps: within one, a sharded parameter is a copy that nobody keeps.
+        Each rank moves what it stores. Call it between steps: within one, a sharded parameter is a copy that nobody
+        keeps.
         """
         teacher, student = (local_shards(part.parameters()) for part in (self.teacher, student))
         torch._foreach_lerp_(teacher, student, 1.0 - momentum)
@@ -43,8 +44,8 @@ class QueueState(NamedTuple):
 class FeatureQueue(nn.Module):
     """Ring buffer of the teacher's last K image and text features with the ids of their pictures and captions.
 
-    Starts with random unit vectors as the reference does. A batch that does not divide K wraps around; the pointer is a
-    tensor on the queue's device, so that a push never waits for it.
+    Starts with random unit vectors as the reference does. A batch that does not divide K wraps around; the pointer is
+    a tensor on the queue's device, so that a push never waits for it.
     """
 
     def __init__(self, size: int, dim: int) -> None:

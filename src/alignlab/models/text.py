@@ -19,9 +19,9 @@ from alignlab.models.vision import ACTIVATIONS
 class TextTower(nn.Module):
     """Token and position embeddings, `depth` blocks, final norm; one token or the mean of all stands for the text.
 
-    causal: a token sees only what stands before it (CLIP); otherwise all valid tokens (SigLIP). pool: "last" valid token, "first",
-    or the "mean" of the valid ones. Texts may be shorter than `context_length`; padding never changes a result.
-    In the last block only the pooled token is computed in full.
+    causal: a token sees only what stands before it (CLIP); otherwise all valid tokens (SigLIP). pool: "last" valid
+    token, "first", or the "mean" of the valid ones. Texts may be shorter than `context_length`; padding never changes
+    a result. In the last block only the pooled token is computed in full.
     """
 
     def __init__(

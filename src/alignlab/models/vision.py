@@ -55,7 +55,9 @@ class VisionTower(nn.Module):
             self.trunk.set_grad_checkpointing(on)  # timm's nets do it themselves
 
     def tokens(self, image: Tensor) -> Tensor:
-        """Encode to tokens after the final norm, CLS first: (B, 3, H, W) -> (B, S, W). Towers without CLS return patches only."""
+        """Encode to tokens after the final norm, CLS first: (B, 3, H, W) -> (B, S, W). Towers without CLS return
+        patches only.
+        """
         if not self._plain:
             x = self.trunk.forward_features(image)
             return x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
@@ -70,7 +72,8 @@ class VisionTower(nn.Module):
     def pooled(self, image: Tensor) -> Tensor:
         """Encode to one vector: (B, 3, H, W) -> (B, W).
 
-        For CLS pooling this is `tokens(image)[:, 0]`, with the last block's query, projection and MLP computed for CLS alone.
+        For CLS pooling this is `tokens(image)[:, 0]`, with the last block's query, projection and MLP computed for CLS
+        alone.
         """
         trunk = self.trunk
         if not self._plain:
@@ -98,8 +101,8 @@ class VisionTower(nn.Module):
 class ConvStem(nn.Module):
     """Stride-2 3x3 convolutions with norm and GELU down to the patch grid, then a 1x1 convolution to the width.
 
-    "Early convolutions help transformers see better", arXiv:2106.14881, with GroupNorm of one group in place of BatchNorm, so
-    that a picture's embedding doesn't depend on its batch. Takes the place of timm's `PatchEmbed`.
+    "Early convolutions help transformers see better", arXiv:2106.14881, with GroupNorm of one group in place of
+    BatchNorm, so that a picture's embedding doesn't depend on its batch. Takes the place of timm's `PatchEmbed`.
     """
 
     def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, bias: bool = True, **_) -> None:
@@ -141,10 +144,11 @@ def vision_transformer(
 ) -> VisionTower:
     """Build a vision tower (arXiv:2010.11929), by sizes or by the name of a timm model.
 
-    With `name`, only image_size, patch_dropout, gradient_checkpointing and pretrained are used besides. pool: "cls", or "map" for
-    SigLIP's attention pooling without CLS token. pre_norm: CLIP's norm before the first block. patch_dropout: share of the patches
-    left out in training (arXiv:2212.00794). A checkpoint made at another image size fits: its position embedding is resized.
-    Raises ValueError for sizes that don't divide, and for a name that timm doesn't know.
+    With `name`, only image_size, patch_dropout, gradient_checkpointing and pretrained are used besides. pool: "cls",
+    or "map" for SigLIP's attention pooling without CLS token. pre_norm: CLIP's norm before the first block.
+    patch_dropout: share of the patches left out in training (arXiv:2212.00794). A checkpoint made at another image
+    size fits: its position embedding is resized. Raises ValueError for sizes that don't divide, and for a name that
+    timm doesn't know.
     """
     if not 0 <= patch_dropout < 1:
         raise ValueError(f"patch_dropout={patch_dropout} must be at least 0 and below 1")
@@ -199,8 +203,8 @@ def _named_tower(
 def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix: int = 1) -> Tensor:
     """Resize a learned position embedding of a square grid bicubically, its first `prefix` entries (CLS) kept.
 
-    (1, prefix + h*h, W) -> (1, prefix + rows*columns, W), as ALBEF's reference does (no antialiasing, corners not aligned).
-    Raises ValueError if the old grid isn't square.
+    (1, prefix + h*h, W) -> (1, prefix + rows*columns, W), as ALBEF's reference does (no antialiasing, corners not
+    aligned). Raises ValueError if the old grid isn't square.
     """
     kept, patches = embedding[:, :prefix], embedding[:, prefix:]
     side = math.isqrt(patches.shape[1])

@@ -38,7 +38,8 @@ def adamw(
 ) -> dict:
     """Build AdamW (arXiv:1711.05101) and its step-wise schedule in the form Lightning expects.
 
-    decay, layer_decay, lr_multipliers: as `parameter_groups` has them; schedule, decay_fraction: as `learning_rate` has them.
+    decay, layer_decay, lr_multipliers: as `parameter_groups` has them; schedule, decay_fraction: as `learning_rate`
+    has them.
     fused: one kernel for all tensors; None takes it wherever every parameter allows it.
     Raises ValueError for impossible rates, steps or factors.
     """
@@ -75,10 +76,12 @@ def learning_rate(
 ) -> Callable[[int], float]:
     """Return the learning rate as a function of the optimizer step: linear warm-up, then a schedule.
 
-    With w warm-up steps of n in all, step s < w has warmup_lr + (lr - warmup_lr)(s + 1)/w; later p = (s - w)/(n - w) and
+    With w warm-up steps of n in all, step s < w has warmup_lr + (lr - warmup_lr)(s + 1)/w; later p = (s - w)/(n - w)
+    and
     cosine: min_lr + (lr - min_lr)(1 + cos(pi p))/2; linear: lr + (min_lr - lr) p; constant: lr;
     inverse_sqrt: max(min_lr, lr sqrt(w / (s + 1))), w at least 1 (arXiv:1706.03762, eq. 3), which needs no end;
-    warmup_stable_decay: lr, and linearly to min_lr in the last `decay_fraction` of all n steps (arXiv:2404.06395, sec. 4).
+    warmup_stable_decay: lr, and linearly to min_lr in the last `decay_fraction` of all n steps (arXiv:2404.06395, sec.
+    4).
     """
     _check_rates(lr, warmup_lr, min_lr, warmup_steps)
     if schedule not in get_args(Schedule):

@@ -2,8 +2,8 @@
 
 Muon replaces a matrix's momentum by the nearest orthogonal matrix, so that all its directions move at the same speed
 (Jordan et al., 2024; at scale arXiv:2502.16982). On small data it leaves the plateau of contrastive training several
-times sooner than AdamW. Orthogonalising needs a whole matrix: where a strategy has cut the parameters up, everything else happens on the pieces
-and the update of one matrix at a time is put together (`MuonAdamW.assemble`).
+times sooner than AdamW. Orthogonalising needs a whole matrix: where a strategy has cut the parameters up, everything
+else happens on the pieces and the update of one matrix at a time is put together (`MuonAdamW.assemble`).
 """
 
 import math
@@ -18,8 +18,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from alignlab.optim.adamw import Schedule, learning_rate
 from alignlab.optim.parameter_groups import Decay, parameter_groups
 
-# From what a rank stores (a DTensor, or ZeRO's flat piece of several parameters) and the update of that piece, in the same form: each matrix of
-# that update in turn, whole, and a function that puts this rank's part of a whole matrix in its place. All ranks iterate together.
+# From what a rank stores (a DTensor, or ZeRO's flat piece of several parameters) and the update of that piece, in the
+# same form: each matrix of
+# that update in turn, whole, and a function that puts this rank's part of a whole matrix in its place. All ranks
+# iterate together.
 Assemble = Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Callable[[Tensor], None]]]]
 
 
@@ -61,7 +63,9 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _step_pieces(self) -> None:
-        """`torch.optim.Muon.step` where a rank has pieces of matrices: elementwise on these, but for the orthogonalisation."""
+        """`torch.optim.Muon.step` where a rank has pieces of matrices: elementwise on these, but for the
+        orthogonalisation.
+        """
         for group in self.parts[0].param_groups:
             for piece in group["params"]:
                 if piece.grad is None:
@@ -106,9 +110,10 @@ def muon(
 ) -> dict:
     """Build Muon with AdamW and its step-wise schedule in the form Lightning expects.
 
-    lr is that of the hidden matrices; embeddings, convolutions, norms, biases, temperatures and matrices with fewer than 16
-    rows or columns (heads of a few classes) go to AdamW at lr * other_lr_ratio. layer_decay and lr_multipliers act on both, as in `adamw`.
-    Raises ValueError as `adamw` does, where there is no hidden matrix, and for decay="reference", which is a matter of AdamW.
+    lr is that of the hidden matrices; embeddings, convolutions, norms, biases, temperatures and matrices with fewer
+    than 16 rows or columns (heads of a few classes) go to AdamW at lr * other_lr_ratio. layer_decay and lr_multipliers
+    act on both, as in `adamw`. Raises ValueError as `adamw` does, where there is no hidden matrix, and for
+    decay="reference", which is a matter of AdamW.
     """
     if decay != "matrices":
         raise ValueError(f"muon has no decay={decay}, which the reference's optimizer asks for: use adamw_albef")

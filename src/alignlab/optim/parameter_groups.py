@@ -28,9 +28,10 @@ def parameter_groups(
 ) -> list[dict]:
     """Sort the trainable parameters into groups of equal learning rate and decay, in a stable order.
 
-    decay: "matrices" decays weights of linear and convolution layers only, so no norms, biases, embeddings, learned tokens, temperature;
-    "reference" follows ALBEF's released code, which exempts 1-d tensors and biases alone and so decays embeddings, class tokens, positions
-    and the temperature. layer_decay: factor on the learning rate per layer counted from the top of each tower (`layer_scales`).
+    decay: "matrices" decays weights of linear and convolution layers only, so no norms, biases, embeddings, learned
+    tokens, temperature; "reference" follows ALBEF's released code, which exempts 1-d tensors and biases alone and so
+    decays embeddings, class tokens, positions and the temperature. layer_decay: factor on the learning rate per layer
+    counted from the top of each tower (`layer_scales`).
     lr_multipliers: name of a part of the net -> factor on its learning rate; the longest name that fits counts.
     Raises ValueError for impossible values, for a name that is no part, and where nothing is trainable.
     """
@@ -61,10 +62,11 @@ def parameter_groups(
 
 
 def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
-    """Give layer i of a tower's L the factor layer_decay**(L - i), what lies below its first layer ** (L + 1), the rest 1 (arXiv:2106.08254).
+    """Give layer i of a tower's L the factor layer_decay**(L - i), what lies below its first layer ** (L + 1), the
+    rest 1 (arXiv:2106.08254).
 
-    A tower is a list of layers called blocks, layers or h; or several in a row that a module names in `layer_lists`, the lowest first.
-    Raises ValueError for a net without such lists.
+    A tower is a list of layers called blocks, layers or h; or several in a row that a module names in `layer_lists`,
+    the lowest first. Raises ValueError for a net without such lists.
     """
     scales: dict[str, float] = {}
     towers = list(_towers(module))
@@ -84,7 +86,9 @@ def layer_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
 
 
 def _towers(module: nn.Module) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
-    """Prefix of every tower, and its lists: name -> (layers below it, its own layers). Lists within layers are parts of these."""
+    """Prefix of every tower, and its lists: name -> (layers below it, its own layers). Lists within layers are parts
+    of these.
+    """
     covered: set[int] = set()
     for path, part in module.named_modules():
         if id(part) in covered:
@@ -122,7 +126,8 @@ def _multipliers(module: nn.Module, by_prefix: Mapping[str, float]) -> dict[str,
             raise ValueError(f"lr_multipliers: {prefix} is no part of the net; did you mean {close[0]}?")
         if factor <= 0:
             raise ValueError(
-                f"lr_multipliers: {prefix}={factor} must be positive; a part that shall not learn is frozen by its own key"
+                f"lr_multipliers: {prefix}={factor} must be positive; a part that shall not learn is frozen by its "
+                "own key"
             )
         found |= {name: float(factor) for name in names if name == part or name.startswith(f"{part}.")}
     return found

@@ -17,9 +17,9 @@ _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 def extract(reply: str, form: AnswerForm) -> str | None:
     """The answer that a reply gives, or None if it gives none in this form.
 
-    What follows the last "the answer is" goes before everything else. Without it: `number` takes the last number, `choice` a
-    letter A to J that opens the reply or is called an option, `yes_no` the first of the two, `boxed` the last LaTeX box,
-    `line` the first line that isn't empty, `text` everything.
+    What follows the last "the answer is" goes before everything else. Without it: `number` takes the last number,
+    `choice` a letter A to J that opens the reply or is called an option, `yes_no` the first of the two, `boxed` the
+    last LaTeX box, `line` the first line that isn't empty, `text` everything.
     """
     if form not in get_args(AnswerForm):
         raise ValueError(f"answer={form} is none of {', '.join(get_args(AnswerForm))}")
@@ -46,7 +46,8 @@ def extract(reply: str, form: AnswerForm) -> str | None:
 def correct(answer: str | None, target: str | Sequence[str], form: AnswerForm) -> bool:
     """Whether an extracted answer equals a target, or one of several.
 
-    Numbers are compared as numbers; text without regard to case, spaces, articles and a full stop at the end. None is never right.
+    Numbers are compared as numbers; text without regard to case, spaces, articles and a full stop at the end. None is
+    never right.
     """
     if answer is None:
         return False

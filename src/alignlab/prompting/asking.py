@@ -87,9 +87,11 @@ def solve_all(
     on_outcome: Callable[[Question, Outcome], None],
     on_token: Callable[[int, Request], None] | None = None,
 ) -> None:
-    """Solves every question; `on_outcome` gets each as soon as it is solved or has failed, in any order, and `on_token` every token with its request.
+    """Solves every question; `on_outcome` gets each as soon as it is solved or has failed, in any order, and
+    `on_token` every token with its request.
 
-    A failed request ends its own question only. Prompts go to the backend `batch_size` at a time, those of similar length together.
+    A failed request ends its own question only. Prompts go to the backend `batch_size` at a time, those of similar
+    length together.
     """
     _Conversation(technique, asker, on_outcome, on_token).run(deque(questions))
 

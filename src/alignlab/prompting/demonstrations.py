@@ -22,7 +22,8 @@ class Demonstration(NamedTuple):
 def read_demonstrations(
     given: Sequence[Mapping[str, str]] | None, file: str | None, *, reasoning: bool = False
 ) -> list[Demonstration]:
-    """From a config's list and from a .jsonl file, the list first; fields question, answer and, where `reasoning`, reasoning.
+    """From a config's list and from a .jsonl file, the list first; fields question, answer and, where `reasoning`,
+    reasoning.
 
     Raises ValueError where there is none or a field is missing or unknown.
     """
@@ -43,8 +44,8 @@ def read_demonstrations(
 class Chooser:
     """`number` demonstrations for each question, never one that is the question itself.
 
-    `first`: in the order given; `random`: drawn anew for every question from `seed` and its id; `nearest`: those that share most words with the
-    question (Jaccard index), the nearest last, where it is read best.
+    `first`: in the order given; `random`: drawn anew for every question from `seed` and its id; `nearest`: those that
+    share most words with the question (Jaccard index), the nearest last, where it is read best.
     """
 
     def __init__(self, pool: Sequence[Demonstration], number: int | None, selection: Selection, seed: int = 0) -> None:

@@ -9,10 +9,12 @@ from alignlab.prompting.technique import Answer, Prompt, Question, Solving, dial
 
 
 class GeneratedKnowledge:
-    """Draws `statements` pieces of knowledge, asks once with each, and keeps the answer that the model gives most surely.
+    """Draws `statements` pieces of knowledge, asks once with each, and keeps the answer that the model gives most
+    surely.
 
-    Demonstrations of knowledge have the fact as `answer`. Sureness is the mean log-probability of the reply's tokens, where the paper
-    compares the probabilities of given options. Empty and repeated statements are dropped; none left: the question alone.
+    Demonstrations of knowledge have the fact as `answer`. Sureness is the mean log-probability of the reply's tokens,
+    where the paper compares the probabilities of given options. Empty and repeated statements are dropped; none left:
+    the question alone.
     """
 
     def __init__(

@@ -11,7 +11,8 @@ _ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+(.+)$")
 
 
 class LeastToMost:
-    """Asks for smaller questions, a line each, then answers them in turn: every one sees those before it; the last is the question itself.
+    """Asks for smaller questions, a line each, then answers them in turn: every one sees those before it; the last is
+    the question itself.
 
     At most `max_questions` smaller ones are asked. Demonstrations of breaking up have a numbered list as `answer`.
     """
@@ -42,7 +43,9 @@ class LeastToMost:
         return Answer(turns[-1], extract(turns[-1], self.answer))
 
     def parts(self, plan: str, question: str) -> list[str]:
-        """The questions of a plan, numbered or bulleted or else every line that asks, and the question itself at the end."""
+        """The questions of a plan, numbered or bulleted or else every line that asks, and the question itself at the
+        end.
+        """
         listed = [found[1].strip() for line in plan.splitlines() if (found := _ITEM.match(line))]
         listed = listed or [line.strip() for line in plan.splitlines() if line.strip().endswith("?")]
         smaller = [part for part in dict.fromkeys(listed) if part != question]

@@ -25,9 +25,9 @@ def has_template(tokenizer: Any) -> bool:
 def render(tokenizer: Any, prompt: Prompt, template: Template = "auto") -> Rendered:
     """Text and ids of a prompt.
 
-    A chat template writes its own special tokens, so the tokenizer adds none; plain text gets those that the tokenizer puts in
-    front. Strings of control tokens in what people wrote are text, as in training. Raises ValueError for an empty prompt and for
-    template="chat" where the model has no template.
+    A chat template writes its own special tokens, so the tokenizer adds none; plain text gets those that the tokenizer
+    puts in front. Strings of control tokens in what people wrote are text, as in training. Raises ValueError for an
+    empty prompt and for template="chat" where the model has no template.
     """
     chat = has_template(tokenizer) if template == "auto" else template == "chat"
     if chat and not has_template(tokenizer):

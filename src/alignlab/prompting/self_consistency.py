@@ -12,8 +12,9 @@ from alignlab.prompting.technique import Answer, Prompt, Question, Reply, Solvin
 class SelfConsistency:
     """Solves `samples` times by `inner` in parallel and lets the answers vote.
 
-    `weighting`: "majority" counts answers; "probability" weighs each by exp(mean log-probability of its last reply's tokens), the
-    paper's normalised weighted sum. A tie goes to the answer that was drawn first; replies without an answer don't vote.
+    `weighting`: "majority" counts answers; "probability" weighs each by exp(mean log-probability of its last reply's
+    tokens), the paper's normalised weighted sum. A tie goes to the answer that was drawn first; replies without an
+    answer don't vote.
     """
 
     needs_sampling = True

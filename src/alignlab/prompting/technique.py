@@ -38,7 +38,10 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a technique arrives at. `answer` is None where nothing could be extracted, which is not the same as wrong."""
+    """What a technique arrives at.
+
+    `answer` is None where nothing could be extracted, which is not the same as wrong.
+    """
 
     text: str  # the reply it is read from
     answer: str | None

@@ -14,7 +14,8 @@ _ASKS = {
 class ZeroShotCot:
     """Asks twice: the reply begins with `trigger`; then the same reply, extended by `conclusion`, is gone on with.
 
-    `conclusion` None: the paper's for the form of the answer. The reasoning is part of the model's own turn both times.
+    `conclusion` None: the paper's for the form of the answer. The reasoning is part of the model's own turn both
+    times.
     """
 
     needs_sampling = False

@@ -20,7 +20,9 @@ from alignlab.systems.choosing import system_of
 def build(
     cfg: DictConfig, trained_in: Path | None = None
 ) -> tuple[lightning.LightningDataModule, lightning.LightningModule]:
-    """The data module, set up, and the system that fits it; a run directory that weights come from gives the tokenizer that it trained."""
+    """The data module, set up, and the system that fits it; a run directory that weights come from gives the tokenizer
+    that it trained.
+    """
     datamodule = instantiate(cfg.data, _convert_="all")
     if trained_in is not None and hasattr(datamodule, "reuse_tokenizer"):
         datamodule.reuse_tokenizer(trained_in / "tokenizer")
@@ -45,7 +47,8 @@ def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytor
     ]
     if str(cfg.trainer.get("precision")) in ("16-true", "transformer-engine-float16"):
         raise ValueError(
-            f"trainer.precision={cfg.trainer.precision} can't train: in float16 Adam's eps and the squares of small gradients are 0;"
+            f"trainer.precision={cfg.trainer.precision} can't train: in float16 Adam's eps and the squares of small "
+            "gradients are 0;"
             " take bf16-true, bf16-mixed or 16-mixed"
         )
     trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")

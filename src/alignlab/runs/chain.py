@@ -1,6 +1,7 @@
 """A chain: several trainings in a row from one command, `python train.py chain=rlhf_movies`.
 
-Each stage is a training of its own in its own process and in a folder of the run directory, so that it can be looked at, resumed or repeated alone.
+Each stage is a training of its own in its own process and in a folder of the run directory, so that it can be looked
+at, resumed or repeated alone.
 """
 
 import signal
@@ -65,7 +66,8 @@ class Stage:
 
 
 def checked(cfg: DictConfig, run_dir: Path, config_dir: Path) -> DictConfig:
-    """The chain's config, that of the chain it resumes with this command line on top; all its stages composed and checked.
+    """The chain's config, that of the chain it resumes with this command line on top; all its stages composed and
+    checked.
 
     Raises:
         ConfigError: every problem of every stage, with its path as one would type it.
@@ -94,7 +96,9 @@ def shown(cfg: DictConfig, config_dir: Path) -> DictConfig:
 
 
 def stages(cfg: DictConfig, run_dir: Path) -> list[Stage]:
-    """The stages in order, with the chain's words, those of the command line for all and those for them; the last of a key counts."""
+    """The stages in order, with the chain's words, those of the command line for all and those for them; the last of a
+    key counts.
+    """
     found = []
     for name, own in OmegaConf.to_container(cfg.stages).items():
         if own is None:
@@ -112,7 +116,8 @@ def stages(cfg: DictConfig, run_dir: Path) -> list[Stage]:
 
 
 def chain(cfg: DictConfig) -> Result:
-    """Runs the stages of a checked config in order and leaves their metrics as `<stage>/<metric>` in the chain's result.json.
+    """Runs the stages of a checked config in order and leaves their metrics as `<stage>/<metric>` in the chain's
+    result.json.
 
     Raises:
         StageFailed: what its name says; what comes after it isn't begun.

@@ -1,4 +1,6 @@
-"""Errors in the words of the command line: the user's own inside what Hydra and Lightning wrap around it, with the config's path."""
+"""Errors in the words of the command line: the user's own inside what Hydra and Lightning wrap around it, with the
+config's path.
+"""
 
 import re
 import traceback
@@ -32,7 +34,9 @@ def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseExceptio
 
 
 def _below(wrapped: str, message: str, cfg: DictConfig | None) -> str:
-    """A constructor's message with the path of its node, which Hydra tells; a dot stands between if it begins with a key of the node."""
+    """A constructor's message with the path of its node, which Hydra tells; a dot stands between if it begins with a
+    key of the node.
+    """
     where = wrapped.rpartition("full_key: ")[2].strip() if "full_key: " in wrapped else ""
     if not where or message.startswith(f"{where.partition('.')[0]}."):  # a part that knows its path
         return message
@@ -42,7 +46,9 @@ def _below(wrapped: str, message: str, cfg: DictConfig | None) -> str:
 
 
 def _placed(message: str, cfg: DictConfig) -> str:
-    """A message that begins with `name=value` or `name is value`, with the path of the one key that has that name and value."""
+    """A message that begins with `name=value` or `name is value`, with the path of the one key that has that name and
+    value.
+    """
     said = re.match(r"(\w+)(?:=| is )('[^']*'|[^\s;,:]+)", message)
     if said is None or said[1] in cfg:
         return message

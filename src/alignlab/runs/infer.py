@@ -78,7 +78,8 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
     """The backend of a config with its model in it, ready to be asked.
 
     Raises:
-        ValueError: the backend can't run here, the model or adapter can't be loaded, or technique and sampling don't fit.
+        ValueError: the backend can't run here, the model or adapter can't be loaded, or technique and sampling don't
+            fit.
     """
     if cfg.get("backend") is None:
         raise ValueError("backend=null: this task needs a backend")
@@ -93,7 +94,8 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
     check(sampling)
     if technique.needs_sampling and sampling.temperature == 0:
         raise ValueError(
-            "this prompt technique draws several replies, and sampling.temperature=0 makes them equal: use sampling=varied"
+            "this prompt technique draws several replies, and sampling.temperature=0 makes them equal: use "
+            "sampling=varied"
         )
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size is {cfg.batch_size}; it must be at least 1")
@@ -157,7 +159,10 @@ def _job(cfg: DictConfig, run_dir: Path, predictions: Predictions) -> Job:
 
 
 def _instantiated(cfg: DictConfig, key: str, **settings: object) -> object:
-    """A node's object, with settings that win over its own. Raises ValueError with the key for whatever its constructor raises."""
+    """A node's object, with settings that win over its own.
+
+    Raises ValueError with the key for whatever its constructor raises.
+    """
     try:
         return instantiate(cfg[key], _convert_="all", **settings)
     except InstantiationException as error:

@@ -10,9 +10,11 @@ from alignlab.files.weights import few, read_file, weights_of
 
 
 def start_from(place: str, system: lightning.LightningModule) -> list[str]:
-    """Gives a system the weights of a run directory, a checkpoint or a file of weights; says in a line each what was taken, left out and begins anew.
+    """Gives a system the weights of a run directory, a checkpoint or a file of weights; says in a line each what was
+    taken, left out and begins anew.
 
-    A weight is taken where name and shape are equal: its own name, that within `net.`, or one of the method's `renames`.
+    A weight is taken where name and shape are equal: its own name, that within `net.`, or one of the method's
+    `renames`.
 
     Raises:
         ValueError: there are no weights, or none of them fits.

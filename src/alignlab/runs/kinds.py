@@ -39,7 +39,8 @@ class Kind:
         return arguments(chain_arguments(words) if self.root is ChainRoot else words)
 
     def checked(self, cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> DictConfig:
-        """The composed config with the run that it resumes taken in, every default written out and nothing wrong with it.
+        """The composed config with the run that it resumes taken in, every default written out and nothing wrong with
+        it.
 
         Raises:
             ConfigError: all that is wrong.

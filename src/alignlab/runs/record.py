@@ -1,4 +1,6 @@
-"""What every run leaves, however it ends: result.json with versions and revision, the traceback in its log, the table at its end."""
+"""What every run leaves, however it ends: result.json with versions and revision, the traceback in its log, the table
+at its end.
+"""
 
 import platform
 import subprocess

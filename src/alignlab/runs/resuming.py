@@ -20,23 +20,28 @@ SILENT = ("resume", "run_name", "layout")
 # Patterns of dotted keys, for fnmatch: the first that fits decides.
 REFUSED: Mapping[type, Sequence[str]] = {
     Root: (
-        "optim._target_ optim.decay optim.layer_decay optim.lr_multipliers* ckpt_path init_from model._target_ model.queue_size model.pool "
+        "optim._target_ optim.decay optim.layer_decay optim.lr_multipliers* ckpt_path init_from model._target_ "
+        "model.queue_size model.pool "
         "model.critic* model.loss._target_ data._target_"
     ).split(),
     InferenceRoot: "task._target_".split(),
 }
 TAKEN: Mapping[type, Sequence[str]] = {
     Root: (
-        "trainer* callbacks* logger* seed objective optim.* model.gradient_checkpointing model.compile* model.micro_batch_size *.gradient_checkpointing "
-        "*.dropout *.attention_dropout *.token_dropout model.loss.* data.batch_size data.num_workers data.prefetch_factor data.cache_gb data.on_error "
+        "trainer* callbacks* logger* seed objective optim.* model.gradient_checkpointing model.compile* "
+        "model.micro_batch_size *.gradient_checkpointing "
+        "*.dropout *.attention_dropout *.token_dropout model.loss.* data.batch_size data.num_workers "
+        "data.prefetch_factor data.cache_gb data.on_error "
         "data.path data.val_path data.annotations data.val_annotations data.image_dir"
     ).split(),
-    InferenceRoot: "backend* batch_size input output task.*".split(),  # what stood on standard input may come from a file
+    # what stood on standard input may come from a file
+    InferenceRoot: "backend* batch_size input output task.*".split(),
 }
 
 
 def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = None, root: type = Root) -> DictConfig:
-    """The config of the run that `resume` names, with this command line's overrides on top; `cfg` itself without `resume`.
+    """The config of the run that `resume` names, with this command line's overrides on top; `cfg` itself without
+    `resume`.
 
     A run that torchrun or Slurm has started again resumes `run_dir` if there is a checkpoint.
 
@@ -86,7 +91,8 @@ def earlier(saved: Mapping[str, Any], place: str | Path) -> str | None:
     if layout > LAYOUT:
         return f"{place} was written by a later alignlab; use that one"
     return (
-        f"{place} was written by an earlier alignlab (its modules have moved since): go on with that version (git_revision in "
+        f"{place} was written by an earlier alignlab (its modules have moved since): go on with that version "
+        "(git_revision in "
         "result.json), or take its weights alone: `alignlab convert safetensors RUN FILE`, then ckpt_path=FILE"
     )
 

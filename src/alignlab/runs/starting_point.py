@@ -1,4 +1,6 @@
-"""Which checkpoint a run begins from: the newest readable one of the run it resumes, another's with its optimizer, or bare weights."""
+"""Which checkpoint a run begins from: the newest readable one of the run it resumes, another's with its optimizer, or
+bare weights.
+"""
 
 import logging
 from pathlib import Path
@@ -60,7 +62,9 @@ def checkpoint(
 
 
 def _resumed(run_dir: Path, trainer: lightning.Trainer, result: Result) -> Path | None:
-    """The newest readable checkpoint of a run directory; without any, the run begins anew. What was wrong with others is noted."""
+    """The newest readable checkpoint of a run directory; without any, the run begins anew. What was wrong with others
+    is noted.
+    """
     file, complaints = newest_readable(run_dir / "checkpoints")
     if file is None:
         complaints = ["no checkpoint yet"]

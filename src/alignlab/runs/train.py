@@ -49,7 +49,8 @@ def train(cfg: DictConfig) -> Result:
     """Trains what a checked config composes and leaves a run directory with result.json, whatever happens.
 
     Raises:
-        ValueError: the data, the system, the trainer or the checkpoint can't be what the config asks for, or the directory is in use.
+        ValueError: the data, the system, the trainer or the checkpoint can't be what the config asks for, or the
+            directory is in use.
         Interrupted: a signal asked for the end.
         DiskFull, RankDied: what their names say.
     """
@@ -143,7 +144,9 @@ def _alone(run_dir: Path) -> Iterator[None]:
 
 
 def _last_words(cause: RankDied, result: Result, steps: int, run_dir: Path) -> None:
-    """For a rank that waits for one that has gone, possibly for ever: says why and ends the process, from another thread."""
+    """For a rank that waits for one that has gone, possibly for ever: says why and ends the process, from another
+    thread.
+    """
     result.status, result.reason = "failed", f"{type(cause).__name__}: {cause}"
     _end_now(result, steps, run_dir, f"error: {cause}", code=1)
 

@@ -1,4 +1,6 @@
-"""`trainer=deepspeed`: ZeRO stages 1 to 3 with offload (arXiv:1910.02054; arXiv:2101.06840), on GPUs or on CPU processes with gloo."""
+"""`trainer=deepspeed`: ZeRO stages 1 to 3 with offload (arXiv:1910.02054; arXiv:2101.06840), on GPUs or on CPU
+processes with gloo.
+"""
 
 import importlib.util
 import os
@@ -23,17 +25,19 @@ EVEN = 2  # ZeRO aligns its buckets to this many elements
 
 
 class DeepSpeed(DeepSpeedStrategy):
-    """ZeRO: every process keeps its part of the optimizer states (stage 1), of the gradients too (2), of the parameters too (3).
+    """ZeRO: every process keeps its part of the optimizer states (stage 1), of the gradients too (2), of the
+    parameters too (3).
 
     Args:
         stage: 1, 2 or 3.
-        offload_optimizer: keep optimizer states and their step on the host (compiles DeepSpeed's CPU Adam at the first use).
+        offload_optimizer: keep optimizer states and their step on the host (compiles DeepSpeed's CPU Adam at the first
+            use).
         offload_parameters: keep parameters on the host; stage 3 only.
-        checkpoint: "whole" collects everything on rank zero into one file that every other strategy and one device can go on from;
-            "sharded" leaves DeepSpeed's own folder.
+        checkpoint: "whole" collects everything on rank zero into one file that every other strategy and one device can
+            go on from; "sharded" leaves DeepSpeed's own folder.
         persist_below: stage 3 keeps parameters of fewer elements whole on every rank.
-        bucket_elements: elements that are reduced or gathered at once; None: an eighth of the model's, at most 50 million. Even. Stage 3
-            keeps a buffer of this size.
+        bucket_elements: elements that are reduced or gathered at once; None: an eighth of the model's, at most 50
+            million. Even. Stage 3 keeps a buffer of this size.
         timeout_minutes: how long a rank waits for the others.
 
     Raises:
@@ -100,7 +104,9 @@ class DeepSpeed(DeepSpeedStrategy):
 
     @contextmanager
     def model_sharded_context(self) -> Iterator[None]:
-        """Builds the net whole on every rank; ZeRO partitions it afterwards, so that all strategies start from equal weights."""
+        """Builds the net whole on every rank; ZeRO partitions it afterwards, so that all strategies start from equal
+        weights.
+        """
         self._init_config_if_needed()
         yield
 

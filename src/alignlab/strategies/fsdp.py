@@ -26,12 +26,14 @@ Layout = Literal["whole", "sharded"]
 class Fsdp(ModelParallelStrategy):
     """Shards parameters, gradients and optimizer states of any system over all processes.
 
-    The system's `configure_model` builds the net as ever; the strategy then shards its units (`alignlab.strategies.sharding`).
-    A step computes in the trainer's precision and averages gradients over ranks as DDP does.
+    The system's `configure_model` builds the net as ever; the strategy then shards its units
+    (`alignlab.strategies.sharding`). A step computes in the trainer's precision and averages gradients over ranks as
+    DDP does.
 
     Args:
-        checkpoint: "whole" collects everything on rank zero into one file that every other strategy and one device can go on from;
-            "sharded" lets each rank write its part into a folder (`alignlab convert whole` makes one file of it).
+        checkpoint: "whole" collects everything on rank zero into one file that every other strategy and one device can
+            go on from; "sharded" lets each rank write its part into a folder (`alignlab convert whole` makes one file
+            of it).
         cpu_offload: keep shards, gradients and optimizer states on the host.
         reshard_after_forward: gather a unit's parameters again for its backward pass; False is faster and keeps them.
         timeout_minutes: how long a rank waits for the others.

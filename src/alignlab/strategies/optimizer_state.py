@@ -1,6 +1,8 @@
-"""Optimizer states of sharded training in the form that a plain torch optimizer writes, so that any strategy can go on.
+"""Optimizer states of sharded training in the form that a plain torch optimizer writes, so that any strategy can go
+on.
 
-A plain state numbers the parameters in the order of the optimizer's groups: {"state": {number: {...}}, "param_groups": [{"params": [numbers], ...}]}.
+A plain state numbers the parameters in the order of the optimizer's groups: {"state": {number: {...}}, "param_groups":
+[{"params": [numbers], ...}]}.
 """
 
 from typing import Any
@@ -12,7 +14,9 @@ State = dict[str, Any]
 
 
 def numbered(state: State) -> State:
-    """From parameters named by path, as `torch.distributed.checkpoint` gives them, to numbers in the order of the groups."""
+    """From parameters named by path, as `torch.distributed.checkpoint` gives them, to numbers in the order of the
+    groups.
+    """
     order = {name: i for i, name in enumerate(name for group in state["param_groups"] for name in group["params"])}
     groups = [{**group, "params": [order[name] for name in group["params"]]} for group in state["param_groups"]]
     return {"state": {order[name]: value for name, value in state["state"].items()}, "param_groups": groups}
@@ -36,5 +40,6 @@ def check_groups(state: State, sizes: list[int]) -> None:
     found = [len(group["params"]) for group in state["param_groups"]]
     if found != sizes:
         raise ValueError(
-            f"the checkpoint's optimizer has parameter groups of {found} tensors, this run's of {sizes}: model or optim differ"
+            f"the checkpoint's optimizer has parameter groups of {found} tensors, this run's of {sizes}: model or "
+            "optim differ"
         )

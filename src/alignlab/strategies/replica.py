@@ -1,4 +1,6 @@
-"""A whole copy of a sharded system: for evaluation that each rank does at its own pace, and for what one rank writes alone."""
+"""A whole copy of a sharded system: for evaluation that each rank does at its own pace, and for what one rank writes
+alone.
+"""
 
 from collections import OrderedDict
 from typing import Literal
@@ -24,11 +26,12 @@ def sharded(system: nn.Module) -> bool:
 def whole(
     system: pl.LightningModule, on: Literal["every rank", "rank zero"] = "every rank"
 ) -> pl.LightningModule | None:
-    """The system itself, or where its parameters are sharded a copy that holds every parameter whole, on this rank's device.
+    """The system itself, or where its parameters are sharded a copy that holds every parameter whole, on this rank's
+    device.
 
-    A sharded forward is a collective: ranks with different numbers of batches, or one that works alone, would wait for the others for ever. The
-    copy needs the memory of all parameters while it lives; it shares everything that isn't a parameter. All ranks call this together; random states
-    stay as they were.
+    A sharded forward is a collective: ranks with different numbers of batches, or one that works alone, would wait for
+    the others for ever. The copy needs the memory of all parameters while it lives; it shares everything that isn't a
+    parameter. All ranks call this together; random states stay as they were.
 
     Returns:
         None on ranks for which there is none: with on="rank zero", the others of a sharded system.
@@ -65,7 +68,8 @@ def gathered(parameter: nn.Parameter) -> Tensor:
 def _unsharded_twin(system: pl.LightningModule) -> pl.LightningModule:
     """An object of the system's own class, with its attributes and a net built anew, and none of what sharding added.
 
-    `fully_shard` gives a module another class, whose constructor `copy.copy` can't call, forward hooks, and methods of its own for every step.
+    `fully_shard` gives a module another class, whose constructor `copy.copy` can't call, forward hooks, and methods of
+    its own for every step.
     """
     kind = next(c for c in type(system).__mro__ if not issubclass(c, FSDPModule))
     twin = kind.__new__(kind)

@@ -1,8 +1,9 @@
 """Which parts of a model FSDP2 shards together, and a proof that nothing was left out.
 
-A module that should be gathered and freed as one unit (a transformer block) carries `entry_points`: the names of its methods that
-use parameters, none of which calls another. Blocks of `transformers` models are found by the names these models give. What lies outside every unit
-(embeddings, projections, heads, temperature) belongs to the system itself and is whole from the start of a step to the end of its backward pass.
+A module that should be gathered and freed as one unit (a transformer block) carries `entry_points`: the names of its
+methods that use parameters, none of which calls another. Blocks of `transformers` models are found by the names these
+models give. What lies outside every unit (embeddings, projections, heads, temperature) belongs to the system itself
+and is whole from the start of a step to the end of its backward pass.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,10 +24,12 @@ STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 
 def shard(module: nn.Module, mesh: DeviceMesh, *, reshard_after_forward: bool = True, offload: bool = False) -> int:
-    """Shards a system in place over a mesh of one dimension and returns the number of units, the system itself not counted.
+    """Shards a system in place over a mesh of one dimension and returns the number of units, the system itself not
+    counted.
 
     Every parameter is cut along its first dimension; gradients are averaged over the mesh as DDP's are.
-    reshard_after_forward: free a unit's parameters after its forward and gather them again for its backward; False keeps them.
+    reshard_after_forward: free a unit's parameters after its forward and gather them again for its backward; False
+    keeps them.
     offload: keep shards, gradients and optimizer on the host.
     Raises ValueError for 0-d parameters, for units inside units, and where a parameter is left unsharded.
     """
@@ -48,7 +51,9 @@ def shard(module: nn.Module, mesh: DeviceMesh, *, reshard_after_forward: bool = 
 
 
 def units(module: nn.Module) -> Iterator[nn.Module]:
-    """Modules to shard as one: those with `entry_points`, and the blocks that a `transformers` model says not to split."""
+    """Modules to shard as one: those with `entry_points`, and the blocks that a `transformers` model says not to
+    split.
+    """
     names = {name for part in module.modules() for name in getattr(part, "_no_split_modules", None) or ()}
     inside: set[int] = set()
     for part in module.modules():

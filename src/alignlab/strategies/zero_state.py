@@ -1,7 +1,9 @@
-"""Weights and optimizer states of a ZeRO-partitioned model, whole: read from all ranks, written back to each rank's part.
+"""Weights and optimizer states of a ZeRO-partitioned model, whole: read from all ranks, written back to each rank's
+part.
 
-Every function is a collective: all ranks call it in the same order. `optimizer` is ZeRO's, None in evaluation. Frozen parameters (a momentum
-teacher) count as weights. DeepSpeed has functions of this kind that fail before the first step or where a tensor doesn't divide by the ranks.
+Every function is a collective: all ranks call it in the same order. `optimizer` is ZeRO's, None in evaluation. Frozen
+parameters (a momentum teacher) count as weights. DeepSpeed has functions of this kind that fail before the first step
+or where a tensor doesn't divide by the ranks.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +22,9 @@ UPDATE = "update"  # a step's change, among the optimizer's states while it is p
 
 
 def weights(module: nn.Module, optimizer: Any) -> dict[str, Tensor]:
-    """Parameters, as exact as the optimizer keeps them, and persistent buffers: on the host of rank zero, {} elsewhere."""
+    """Parameters, as exact as the optimizer keeps them, and persistent buffers: on the host of rank zero, {}
+    elsewhere.
+    """
     state = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         value = _whole(optimizer, parameter)
@@ -102,7 +106,9 @@ def load_optimizer_state(optimizer: Any, order: list[list[nn.Parameter]], state:
 
 
 def _gathered(parameter: nn.Parameter, **settings: int) -> AbstractContextManager:
-    """DeepSpeed's context in which a parameter of stage 3 is whole; imported where it is at work, since the extra may be missing."""
+    """DeepSpeed's context in which a parameter of stage 3 is whole; imported where it is at work, since the extra may
+    be missing.
+    """
     import deepspeed
 
     return deepspeed.zero.GatheredParameters([parameter], **settings)

@@ -1,8 +1,9 @@
-"""One optimizer step over several batches (`trainer.accumulate_grad_batches`): k batches of B give the loss and the gradient of one of k B.
+"""One optimizer step over several batches (`trainer.accumulate_grad_batches`): k batches of B give the loss and the
+gradient of one of k B.
 
-A mean over a count that varies is the sum over the step divided by the count of the whole step, over its batches and over ranks, which is
-known before the first batch's backward pass because the loader looks ahead. Then sums of gradients are right as they are: clipping, scalers of
-float16, sharded gradients and callbacks see nothing unusual.
+A mean over a count that varies is the sum over the step divided by the count of the whole step, over its batches and
+over ranks, which is known before the first batch's backward pass because the loader looks ahead. Then sums of
+gradients are right as they are: clipping, scalers of float16, sharded gradients and callbacks see nothing unusual.
 """
 
 import logging
@@ -48,7 +49,9 @@ def step_of(system: pl.LightningModule, batch_index: int) -> Step:
 
 
 def _scale(trainer: pl.Trainer) -> Tensor | float:
-    """What Lightning multiplies a training loss with before its backward pass: 1 / accumulated batches, and float16's loss scale."""
+    """What Lightning multiplies a training loss with before its backward pass: 1 / accumulated batches, and float16's
+    loss scale.
+    """
     share = 1.0 / trainer.accumulate_grad_batches
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return share if scaler is None else scaler.scale(torch.full((), share, device=trainer.strategy.root_device))
@@ -64,7 +67,8 @@ def batches_of_step(system: pl.LightningModule, batch: Any = None) -> Sequence[A
     step = getattr(system.trainer.train_dataloader, "step", None)
     if not step:
         raise ValueError(
-            f"accumulate_grad_batches={system.trainer.accumulate_grad_batches}: the training loader doesn't look ahead, so nobody knows "
+            f"accumulate_grad_batches={system.trainer.accumulate_grad_batches}: the training loader doesn't look "
+            "ahead, so nobody knows "
             "what the whole step counts; make it with alignlab.data.loaders.training_batches"
         )
     return step
@@ -73,10 +77,11 @@ def batches_of_step(system: pl.LightningModule, batch: Any = None) -> Sequence[A
 def share_of_step(
     system: pl.LightningModule, batch: Any, count: Callable[[Any], int], *, equal_on_ranks: bool = False
 ) -> Tensor | float:
-    """This batch's part in a mean over the whole step: what it counts over what the step counts, the latter a mean over ranks.
+    """This batch's part in a mean over the whole step: what it counts over what the step counts, the latter a mean
+    over ranks.
 
-    count: a batch -> how many the mean runs over, from sizes alone. The sum of share x mean over the batches of a step is then, averaged over
-    ranks, the mean over all.
+    count: a batch -> how many the mean runs over, from sizes alone. The sum of share x mean over the batches of a step
+    is then, averaged over ranks, the mean over all.
     """
     own, step = count(batch), sum(count(each) for each in batches_of_step(system, batch))
     if equal_on_ranks:
@@ -87,7 +92,8 @@ def share_of_step(
 def for_backward(system: pl.LightningModule, part: Tensor) -> Tensor:
     """A batch's part of the step's loss, times what the trainer divides it by.
 
-    Lightning divides every loss by accumulate_grad_batches, also at the end of an epoch where fewer are summed; DeepSpeed does so once more.
+    Lightning divides every loss by accumulate_grad_batches, also at the end of an epoch where fewer are summed;
+    DeepSpeed does so once more.
     """
     return part * divisor(system.trainer)
 
@@ -118,7 +124,8 @@ def say_what_differs(trainer: pl.Trainer, instead: str) -> None:
     """Says that a contrastive loss over accumulated batches isn't that of one large batch; `instead`: what would be."""
     if trainer.accumulate_grad_batches > 1:
         log.warning(
-            "accumulate_grad_batches=%d: the contrastive loss compares within each batch, not within the whole step; %s",
+            "accumulate_grad_batches=%d: the contrastive loss compares within each batch, not within the whole step; "
+            "%s",
             trainer.accumulate_grad_batches,
             instead,
         )

@@ -22,11 +22,12 @@ log = logging.getLogger(__name__)
 class MethodSystem(pl.LightningModule):
     """A method and its optimizer as a LightningModule.
 
-    The method's parts (`net`, `twin`, `queue`) are this module's parts under the same names: those of checkpoints. What else a method offers
-    (`encode_image`, `export`) can be asked of the system.
+    The method's parts (`net`, `twin`, `queue`) are this module's parts under the same names: those of checkpoints.
+    What else a method offers (`encode_image`, `export`) can be asked of the system.
 
     Args:
-        make: builds the method, and with it the net; called in `configure_model`, where the trainer has set dtype and device.
+        make: builds the method, and with it the net; called in `configure_model`, where the trainer has set dtype and
+            device.
         optim: `optim(net, total_steps=...)` gives what `configure_optimizers` returns.
     """
 
@@ -66,7 +67,8 @@ class MethodSystem(pl.LightningModule):
         if self.method.backward_within and isinstance(self.trainer.strategy, DeepSpeedStrategy):
             # whose engine takes the first backward pass that it sees for the step's
             raise ValueError(
-                "model.micro_batch_size doesn't work with trainer=deepspeed: take trainer=fsdp or ddp, or set it to null"
+                "model.micro_batch_size doesn't work with trainer=deepspeed: take trainer=fsdp or ddp, or set it to "
+                "null"
             )
         if self.method.within_batch is not None:
             say_what_differs(self.trainer, self.method.within_batch)
@@ -95,7 +97,9 @@ class MethodSystem(pl.LightningModule):
         self.method.after_backward(kept)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
-        """Lightning's moment, after `training_step`, is too late for a step that has put gradients there: it does this itself."""
+        """Lightning's moment, after `training_step`, is too late for a step that has put gradients there: it does this
+        itself.
+        """
         if not self.method.backward_within:
             optimizer.zero_grad()
 
@@ -128,7 +132,9 @@ class MethodSystem(pl.LightningModule):
 
     @contextmanager
     def _several_backward_passes(self) -> Iterator[None]:
-        """What a step with backward passes of its own needs of FSDP2: parameters outside every unit stay gathered until the last of them."""
+        """What a step with backward passes of its own needs of FSDP2: parameters outside every unit stay gathered
+        until the last of them.
+        """
         sharded = self.method.backward_within and isinstance(self, FSDPModule)
         if sharded:
             self.set_reshard_after_backward(False, recurse=False)

@@ -19,7 +19,8 @@ class Benchmark:
     Parameters
     ----------
     backends
-        an entry is a backend's name and any further overrides: `int8`, or `compiled dtype=bfloat16`, or `offload backend.resident=0.25`.
+        an entry is a backend's name and any further overrides: `int8`, or `compiled dtype=bfloat16`, or `offload
+        backend.resident=0.25`.
     batch_sizes, prompt_tokens, new_tokens, repeats
         see `Measure`.
     minutes

@@ -20,8 +20,8 @@ class Item(NamedTuple):
 def read_items(prompt_text: object, file: str | None, pipe: TextIO) -> list[Item]:
     """The items of a run, from the first of these that is there: `prompt_text`, `input`, a pipe.
 
-    A .jsonl file has an object a line with one of the fields prompt, question, text, and perhaps an id; any other file and a pipe
-    have a text a line. Ids are line numbers from 0 where none are given; blank lines are skipped.
+    A .jsonl file has an object a line with one of the fields prompt, question, text, and perhaps an id; any other file
+    and a pipe have a text a line. Ids are line numbers from 0 where none are given; blank lines are skipped.
     Raises ValueError where there is nothing, a line can't be read, or two items share an id.
     """
     if prompt_text is not None and file is not None:

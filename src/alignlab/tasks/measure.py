@@ -38,7 +38,8 @@ class Measure:
     yardstick
         agreement.json of another backend's run, to compare with; None writes one only.
     bandwidth
-        bytes per second of the memory of the device that programs use by default; None measures it, as does a backend on another one.
+        bytes per second of the memory of the device that programs use by default; None measures it, as does a backend
+        on another one.
     """
 
     needs = "backend"
@@ -88,7 +89,9 @@ class Measure:
         return found
 
     def speed(self, backend: Backend, ids: list[int], size: int) -> dict[str, float]:
-        """Time to the first token (a run of one token), ms for each further one, and tokens per second of all requests."""
+        """Time to the first token (a run of one token), ms for each further one, and tokens per second of all
+        requests.
+        """
         prompts = [_cut(ids, 7 * number, self.prompt_tokens) for number in range(size)]
         first, whole = [], []
         for repeat in range(self.repeats + 1):

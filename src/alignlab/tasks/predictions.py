@@ -14,8 +14,8 @@ Named = TypeVar("Named")  # has an id
 class Predictions:
     """Rows by id, appended to the file one by one and put into the order of the input at the end.
 
-    Opened on a run that was interrupted, it keeps the finished rows; those of failed items and a half-written last line are dropped,
-    for they will be done again.
+    Opened on a run that was interrupted, it keeps the finished rows; those of failed items and a half-written last
+    line are dropped, for they will be done again.
     """
 
     def __init__(self, run_dir: Path, resumed: bool = False) -> None:

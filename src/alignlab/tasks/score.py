@@ -12,9 +12,10 @@ from alignlab.tasks.predictions import Prediction
 class Score:
     """Log-likelihood of every item's text under the model, without template or technique.
 
-    A text begins after the model's begin- or end-of-text token, so that its first token counts too; models that have neither start to count
-    at the second. An item's field `context` stands before the text and does not count. Texts longer than the model's context are read
-    in windows, each token seen with at least `overlap` of a window before it (the first window apart).
+    A text begins after the model's begin- or end-of-text token, so that its first token counts too; models that have
+    neither start to count at the second. An item's field `context` stands before the text and does not count. Texts
+    longer than the model's context are read in windows, each token seen with at least `overlap` of a window before it
+    (the first window apart).
     """
 
     needs = "backend"
@@ -59,7 +60,8 @@ class Score:
         tokenizer = subject.tokenizer
         start = next((id for id in (tokenizer.bos_token_id, tokenizer.eos_token_id) if id is not None), None)
         context = item.fields.get("context", "")
-        # Joined before they are cut apart: a tokenizer may merge over the seam, and the model reads what it was trained on.
+        # Joined before they are cut apart: a tokenizer may merge over the seam, and the model reads what it was
+        # trained on.
         before, ids = ChatText(tokenizer).encode_all([context, context + item.text])
         shared = next(
             (n for n, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids))

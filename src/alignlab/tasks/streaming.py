@@ -6,7 +6,9 @@ from alignlab.inference.backend import Request
 
 
 class TokenStream:
-    """Writes text as its tokens come in; a character that is not complete yet waits, and so does what may become a stop string."""
+    """Writes text as its tokens come in; a character that is not complete yet waits, and so does what may become a
+    stop string.
+    """
 
     def __init__(self, tokenizer: Any, to: TextIO) -> None:
         self.tokenizer, self.to, self.streamed = tokenizer, to, False

@@ -15,7 +15,9 @@ from alignlab.strategies.optimizer_state import numbered
 
 
 def checkpoint_of(source: Path) -> Path:
-    """The checkpoint that a path names: a run directory's last one, or the path itself. Raises ValueError if there is none."""
+    """The checkpoint that a path names: a run directory's last one, or the path itself. Raises ValueError if there is
+    none.
+    """
     found = source / "checkpoints" / "last.ckpt" if (source / "checkpoints").is_dir() else source
     if not found.exists():
         raise ValueError(f"{source} is neither a checkpoint nor a run directory with checkpoints/last.ckpt")

@@ -3,8 +3,9 @@
     pip download --no-binary :all: --no-deps vaderSentiment==3.3.2
     python -m alignlab.tools.rated_reviews vaderSentiment-3.3.2.tar.gz src/alignlab/data/language
 
-One line a text: the ratings of all its raters as digits 0 to 8 (rating + 4, in the file's order), a tab, the text. White space is joined, a text that
-occurs twice keeps its first place and the ratings of both. The same archive gives the same bytes.
+One line a text: the ratings of all its raters as digits 0 to 8 (rating + 4, in the file's order), a tab, the text.
+White space is joined, a text that occurs twice keeps its first place and the ratings of both. The same archive gives
+the same bytes.
 """
 
 import ast

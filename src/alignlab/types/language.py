@@ -10,7 +10,9 @@ from torch import Tensor
 
 
 class LanguageVocabulary(NamedTuple):
-    """What a language model's system needs to know about its tokenizer; padding may equal the end: masks come from lengths."""
+    """What a language model's system needs to know about its tokenizer; padding may equal the end: masks come from
+    lengths.
+    """
 
     size: int
     pad_id: int
@@ -19,7 +21,9 @@ class LanguageVocabulary(NamedTuple):
 
 
 class TokenBatch(NamedTuple):
-    """Texts for next-token prediction, padded on the right; a row may hold several texts (packing), told apart by `document`."""
+    """Texts for next-token prediction, padded on the right; a row may hold several texts (packing), told apart by
+    `document`.
+    """
 
     ids: Tensor  # (B, T) int64
     document: Tensor  # (B, T) int64, number of the text within its row from 1 on, 0 = padding
@@ -31,11 +35,15 @@ class TokenBatch(NamedTuple):
 
 
 class PreferenceBatch(NamedTuple):
-    """Compared texts, padded on the right. Two of them make a pair; one text may stand in several pairs (arXiv:2203.02155, sec. 3.5)."""
+    """Compared texts, padded on the right.
+
+    Two of them make a pair; one text may stand in several pairs (arXiv:2203.02155, sec. 3.5).
+    """
 
     ids: Tensor  # (B, T) int64
     mask: Tensor  # (B, T) bool
-    target: Tensor  # (M,) int64, places in the flattened (B * T) of the responses' tokens, ends included, texts' first tokens not
+    # (M,) int64, places in the flattened (B * T) of the responses' tokens, ends included, texts' first tokens not
+    target: Tensor
     first: Tensor  # (P,) int64, row of the preferred text of each pair
     second: Tensor  # (P,) int64, row of the other one
     share: Tensor  # (P,) float, share of raters that prefers the first: 1 where nobody counted

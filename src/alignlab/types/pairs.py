@@ -1,7 +1,7 @@
 """Batches of pictures and captions, and what towers give of them.
 
-Legend: B pictures, N captions, T tokens, D joint embedding, W width, S image tokens (1 CLS + patches), C classes, P prompts.
-Masks are boolean, True = keep. Every tensor has its batch dimension first.
+Legend: B pictures, N captions, T tokens, D joint embedding, W width, S image tokens (1 CLS + patches), C classes, P
+prompts. Masks are boolean, True = keep. Every tensor has its batch dimension first.
 """
 
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ from torch import Tensor
 class PairBatch(NamedTuple):
     """Pictures with one caption each.
 
-    Equal `image_id`s mark the same picture and equal `text_id`s the same caption (up to spelling), anywhere in the data set:
-    such pairs are positives of each other, never negatives.
+    Equal `image_id`s mark the same picture and equal `text_id`s the same caption (up to spelling), anywhere in the
+    data set: such pairs are positives of each other, never negatives.
     """
 
     image: Tensor  # (B, 3, H, W) float, normalised

@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 class ProcessLauncher(SweepLauncher):
     """Runs a sweep's jobs on this machine.
 
-    Ranks that a job starts see the job's command line and never the sweep's; a job that fails is a row of the table, and its objective nan.
+    Ranks that a job starts see the job's command line and never the sweep's; a job that fails is a row of the table,
+    and its objective nan.
 
     Args:
         n_jobs: how many at a time.

@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 
 
 class SlurmLauncher(SweepLauncher):
-    """Submits a sweep's jobs through submitit, waits for them and collects their results; Ctrl-C cancels what isn't done.
+    """Submits a sweep's jobs through submitit, waits for them and collects their results; Ctrl-C cancels what isn't
+    done.
 
     A job that is preempted or runs out of time saves, goes back into the queue and resumes in its directory.
 

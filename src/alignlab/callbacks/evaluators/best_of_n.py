@@ -15,7 +15,8 @@ FILE = "best_of_n.jsonl"
 
 
 class BestOfN(Callback):
-    """Samples several responses to held-out prompts before the first update and picks by the reward; a resumed run keeps what it has.
+    """Samples several responses to held-out prompts before the first update and picks by the reward; a resumed run
+    keeps what it has.
 
     Ranks: rank zero alone samples, from the policy that it holds whole; for systems that fsdp and deepspeed refuse.
 

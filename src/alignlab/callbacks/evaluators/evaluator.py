@@ -45,7 +45,10 @@ def is_last(trainer: lightning.Trainer) -> bool:
 
 
 def read_by(trainer: lightning.Trainer, key: str, method: str) -> Any:
-    """The run's data module, or its data set, whichever has `method`. Raises ValueError if neither has what the evaluator `key` reads."""
+    """The run's data module, or its data set, whichever has `method`.
+
+    Raises ValueError if neither has what the evaluator `key` reads.
+    """
     datamodule = getattr(trainer, "datamodule", None)
     for holder in (datamodule, getattr(datamodule, "source", None)):
         if hasattr(holder, method):
@@ -68,7 +71,8 @@ class Evaluator(Callback):
 
     Ranks: all of them evaluate, each its own part, after gathering a sharded system (`strategies.replica`).
 
-    `evaluate` runs in eval mode, without gradients, in the trainer's precision; on several ranks all of them take part.
+    `evaluate` runs in eval mode, without gradients, in the trainer's precision; on several ranks all of them take
+    part.
     """
 
     def __init__(self, every: Every = "validation") -> None:

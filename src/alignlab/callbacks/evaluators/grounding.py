@@ -18,8 +18,9 @@ class GroundingEvaluator(Evaluator):
 
     Ranks: as `Evaluator`; hits are gathered.
 
-    Reads `datamodule.source.grounded_phrases(index, split)`: character spans of the first caption with their boxes. Logs
-    `pointing_game_accuracy` and `pointing_game_chance`, what pointing blindly would reach; nothing where net or data don't fit.
+    Reads `datamodule.source.grounded_phrases(index, split)`: character spans of the first caption with their boxes.
+    Logs `pointing_game_accuracy` and `pointing_game_chance`, what pointing blindly would reach; nothing where net or
+    data don't fit.
 
     Parameters
     ----------

@@ -12,7 +12,8 @@ from alignlab.evaluation.zero_shot import encode_labelled
 
 
 class LinearProbe(Evaluator):
-    """Accuracy of logistic regression that learns from one set of `datamodule.zero_shot_sets()` and is tested on another.
+    """Accuracy of logistic regression that learns from one set of `datamodule.zero_shot_sets()` and is tested on
+    another.
 
     Ranks: as `Evaluator`; features are gathered.
 

@@ -15,14 +15,17 @@ from alignlab.evaluation.preference import (
 
 
 class RatingRanking(Evaluator):
-    """Logs accuracy over all pairs of held-out texts (`val/all_pairs_accuracy`, `..._above_1`), calibration and correlations.
+    """Logs accuracy over all pairs of held-out texts (`val/all_pairs_accuracy`, `..._above_1`), calibration and
+    correlations.
 
     Ranks: as `Evaluator`, but each rank scores all texts.
 
-    The scale that calibrates is fitted to every other text; `all_pairs_ece` and `all_pairs_brier` are those of the rest.
+    The scale that calibrates is fitted to every other text; `all_pairs_ece` and `all_pairs_brier` are those of the
+    rest.
 
     Args:
-        baselines: the same accuracies of ridge regression on words and word pairs, and of the number of words (a few seconds).
+        baselines: the same accuracies of ridge regression on words and word pairs, and of the number of words (a few
+            seconds).
     """
 
     def __init__(self, every: Every = "end", baselines: bool = True) -> None:
@@ -63,7 +66,9 @@ class RatingRanking(Evaluator):
 
     @staticmethod
     def _pairs(score: torch.Tensor, texts: object, chosen: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Difference of scores, share and margin of all pairs of the chosen texts, the one with the larger share first."""
+        """Difference of scores, share and margin of all pairs of the chosen texts, the one with the larger share
+        first.
+        """
         places = chosen.nonzero().squeeze(1)
         first, second = (places[part] for part in all_pairs(len(places)))
         share = torch.from_numpy(texts.preference(first.numpy(), second.numpy()))

@@ -18,11 +18,13 @@ Answers = list[dict[str, Any]]
 
 
 class ResponseTable(Callback):
-    """Writes `samples/responses.jsonl`, `reward_against_kl.png` and `responses.html` when training ends, and prints the table.
+    """Writes `samples/responses.jsonl`, `reward_against_kl.png` and `responses.html` when training ends, and prints
+    the table.
 
     Ranks: rank zero alone answers, from the policy that it holds whole; for systems that fsdp and deepspeed refuse.
 
-    Prompts are held-out ones; both times they are answered with the same random numbers. A resumed run keeps what was said before its first step.
+    Prompts are held-out ones; both times they are answered with the same random numbers. A resumed run keeps what was
+    said before its first step.
 
     Args:
         num_prompts: rows of the table.
@@ -77,7 +79,10 @@ class ResponseTable(Callback):
 
 
 def draw_reward_against_kl(rows: Sequence[LoggedRow], best: Sequence[dict[str, Any]], file: Path) -> bool:
-    """Score and judge over the KL to the reference, training and validation, beside best-of-n. False: nothing to draw."""
+    """Score and judge over the KL to the reference, training and validation, beside best-of-n.
+
+    False: nothing to draw.
+    """
     from matplotlib.figure import Figure  # half a second, and needed once
 
     curves = {

@@ -11,7 +11,8 @@ from alignlab.evaluation.retrieval import recall_from_features
 
 
 class RetrievalEvaluator(Evaluator):
-    """Recall at 1, 5 and 10 both ways, of the features alone and, where the net can match, with its best candidates re-ranked.
+    """Recall at 1, 5 and 10 both ways, of the features alone and, where the net can match, with its best candidates
+    re-ranked.
 
     Ranks: as `Evaluator`; features are gathered, and candidates are re-ranked where their picture is.
 

@@ -35,7 +35,8 @@ class Found(NamedTuple):
 
 
 class SampleSheets(Callback):
-    """Writes `samples/retrieval.png`, `retrieval.jsonl` and, for nets that match, `grad_cam.png` when training has ended.
+    """Writes `samples/retrieval.png`, `retrieval.jsonl` and, for nets that match, `grad_cam.png` when training has
+    ended.
 
     Ranks: all of them encode and search together; rank zero alone draws.
 
@@ -175,7 +176,9 @@ def search(
 def text_heat(
     net: torch.nn.Module, encoded: EncodedSet, slots: list[int], texts: list[int], layer: int | None = None
 ) -> Tensor:
-    """Grad-CAM of pairs of this rank's pictures (places among its own) and texts: (B, T, rows, cols) on the net's device."""
+    """Grad-CAM of pairs of this rank's pictures (places among its own) and texts: (B, T, rows, cols) on the net's
+    device.
+    """
     device = encoded.text_features.device
     image = encoded.image_tokens[slots].to(device)
     mask = encoded.text_mask[texts]

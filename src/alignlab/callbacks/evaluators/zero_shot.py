@@ -14,7 +14,8 @@ class ZeroShotEvaluator(Evaluator):
 
     Ranks: as `Evaluator`; scores are gathered.
 
-    `sets` names the ones to use, None all of them. A picture's class is the one whose prompts lie nearest; no matching head.
+    `sets` names the ones to use, None all of them. A picture's class is the one whose prompts lie nearest; no matching
+    head.
     """
 
     def __init__(self, every: Every = "validation", sets: Sequence[str] | None = None) -> None:

@@ -1,4 +1,6 @@
-"""Makes a resumed run obey settings that its checkpoint holds otherwise: the optimizer's numbers, and where batches of another size go on."""
+"""Makes a resumed run obey settings that its checkpoint holds otherwise: the optimizer's numbers, and where batches of
+another size go on.
+"""
 
 from collections.abc import Collection
 from typing import Any
@@ -27,7 +29,8 @@ class ChangedSettings(Callback):
     ) -> None:
         """Counts the epoch's batches anew where they are of another size, or steps are of other numbers of them.
 
-        The run goes on with the last batch that begins a step at or before the old place: rows may come again, none is left out.
+        The run goes on with the last batch that begins a step at or before the old place: rows may come again, none is
+        left out.
         """
         fit = checkpoint.get("loops", {}).get("fit_loop", {})
         states = fit.get("state_dict", {}).get("combined_loader") or []

@@ -26,9 +26,10 @@ class Checkpoints(Checkpoint):
 
     Ranks: all of them save together, where the strategy gathers; rank zero names, rotates, and decides when.
 
-    The newest is `last.ckpt`, the best `best.ckpt`; see `CheckpointFolder`. After a checkpoint that took c seconds, with steps of s seconds,
-    the next is due in ceil(c / (share s)) steps: rank zero measures, all ranks hear its answer with the checkpoint and none asks in between.
-    A run stopped by an exception that is a request (Ctrl-C, SIGTERM) saves too, if it stopped between two steps and on one process.
+    The newest is `last.ckpt`, the best `best.ckpt`; see `CheckpointFolder`. After a checkpoint that took c seconds,
+    with steps of s seconds, the next is due in ceil(c / (share s)) steps: rank zero measures, all ranks hear its
+    answer with the checkpoint and none asks in between. A run stopped by an exception that is a request (Ctrl-C,
+    SIGTERM) saves too, if it stopped between two steps and on one process.
 
     Parameters
     ----------
@@ -134,7 +135,9 @@ class Checkpoints(Checkpoint):
             self.save(trainer)
 
     def request(self, trainer: lightning.Trainer) -> None:
-        """Has a checkpoint of this moment written before the next step; to be called on all ranks, at the end of a step."""
+        """Has a checkpoint of this moment written before the next step; to be called on all ranks, at the end of a
+        step.
+        """
         self._due = take_down(trainer)
 
     def save(self, trainer: lightning.Trainer) -> None:
@@ -204,7 +207,8 @@ class StreamedIO(TorchCheckpointIO):
     """Writes straight into the file, under a temporary name until it is complete and on disk.
 
     Tensors of a GPU are copied together and waited for once.
-    Lightning's own way builds the file in memory first and may copy it from another file system, which takes twice the memory and isn't atomic.
+    Lightning's own way builds the file in memory first and may copy it from another file system, which takes twice the
+    memory and isn't atomic.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:

@@ -56,7 +56,8 @@ class CheckpointFolder:
         return temporary
 
     def finish(self, step: int, metrics: dict[str, float]) -> None:
-        """Gives what was written its name, moves the links, writes the index, removes what is out of turn; in this order.
+        """Gives what was written its name, moves the links, writes the index, removes what is out of turn; in this
+        order.
 
         Checkpoints of later steps are out of turn: the run has gone back.
         """
@@ -110,7 +111,8 @@ def read_index(path: Path) -> list[Entry]:
 
 
 def newest_readable(path: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that can be read, and a line about each that can't; None where there is no checkpoint at all.
+    """The newest checkpoint that can be read, and a line about each that can't; None where there is no checkpoint at
+    all.
 
     Files are read once and compared with their check sums, folders by size.
 

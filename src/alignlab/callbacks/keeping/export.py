@@ -1,4 +1,6 @@
-"""`<run directory>/export/`: the trained language model in Hugging Face's format, for infer.py, for the next stage, for everybody else."""
+"""`<run directory>/export/`: the trained language model in Hugging Face's format, for infer.py, for the next stage,
+for everybody else.
+"""
 
 import logging
 import shutil
@@ -20,7 +22,8 @@ class Export(Callback):
     Ranks: sharded parameters are gathered by all of them; rank zero alone writes.
 
     Args:
-        best: with the weights of checkpoints/best.ckpt where there is one, as `load_system` takes them; else with the last ones.
+        best: with the weights of checkpoints/best.ckpt where there is one, as `load_system` takes them; else with the
+            last ones.
     """
 
     def __init__(self, best: bool = True) -> None:

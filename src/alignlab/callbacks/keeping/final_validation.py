@@ -7,7 +7,8 @@ from lightning.pytorch.callbacks import Callback
 
 
 class FinalValidation(Callback):
-    """Makes the last step end with a validation, also when `trainer.val_check_interval` doesn't divide `trainer.max_steps`.
+    """Makes the last step end with a validation, also when `trainer.val_check_interval` doesn't divide
+    `trainer.max_steps`.
 
     Ranks: each for itself, no exchange; all come to the same answer.
     """

@@ -11,10 +11,12 @@ AHEAD_BYTES = 4 * 2**30  # of pinned memory, which is never given back: what is 
 
 
 def host_copies(tree: Any, *, fresh: bool = False) -> Any:
-    """A tree of dicts, lists and tuples with tensors of a CUDA device replaced by copies in pinned memory, the host waiting once.
+    """A tree of dicts, lists and tuples with tensors of a CUDA device replaced by copies in pinned memory, the host
+    waiting once.
 
-    Views of the same memory stay views of the same copy where they are equal, as tied weights are. fresh: tensors of the host are copied too, and
-    other values (`copy.deepcopy`); else they are handed on. Sharded tensors are handed on, or cloned where they are.
+    Views of the same memory stay views of the same copy where they are equal, as tied weights are. fresh: tensors of
+    the host are copied too, and other values (`copy.deepcopy`); else they are handed on. Sharded tensors are handed
+    on, or cloned where they are.
     """
     copied: dict[tuple, Tensor] = {}
     blocking = _cuda_bytes(tree) > AHEAD_BYTES

@@ -12,15 +12,17 @@ from alignlab.launch.signals import Inbox, Interrupted
 
 
 class Interruption(Callback):
-    """Asks all ranks at the end of every optimizer step whether one has received a signal, and raises `Interrupted` on all before the next step.
+    """Asks all ranks at the end of every optimizer step whether one has received a signal, and raises `Interrupted` on
+    all before the next step.
 
     Ranks: all of them ask each other once a step, over a group of its own.
 
-    The question is an all-reduce of one integer between the processes' CPUs (gloo), started at the end of one step and read at the
-    end of the next: nobody waits for a device, and the answer has usually come meanwhile. Lightning's own question, a broadcast that every
-    step waits for on the device and that only rank zero can answer, is dropped. A validation that is due at that step is done first.
-    A checkpoint is requested from those callbacks of the trainer that have `request` and `save`; beside one of Lightning's own kind,
-    `last.ckpt` is written.
+    The question is an all-reduce of one integer between the processes' CPUs (gloo), started at the end of one step and
+    read at the
+    end of the next: nobody waits for a device, and the answer has usually come meanwhile. Lightning's own question, a
+    broadcast that every step waits for on the device and that only rank zero can answer, is dropped. A validation that
+    is due at that step is done first. A checkpoint is requested from those callbacks of the trainer that have
+    `request` and `save`; beside one of Lightning's own kind, `last.ckpt` is written.
     """
 
     def __init__(self, inbox: Inbox) -> None:
@@ -64,7 +66,9 @@ class Interruption(Callback):
                     trainer.save_checkpoint(Path(callback.dirpath) / "last.ckpt")
 
     def _answer(self) -> int:
-        """The largest number of a signal that any rank had received at the end of the step before; asks anew unless there is one."""
+        """The largest number of a signal that any rank had received at the end of the step before; asks anew unless
+        there is one.
+        """
         if self._group is None:
             return self.inbox.received
         number = 0

@@ -1,7 +1,7 @@
 """Ends a run at its first loss or gradient that isn't finite, and says in which module it came up.
 
-A healthy step costs one norm over the gradients. Nothing is hooked: only when a step has gone wrong is it done again, from the same weights, batch and
-random states, with a look at the output of every module.
+A healthy step costs one norm over the gradients. Nothing is hooked: only when a step has gone wrong is it done again,
+from the same weights, batch and random states, with a look at the output of every module.
 """
 
 import math
@@ -21,18 +21,21 @@ from alignlab.systems.diverged import Diverged
 
 
 class NanReport(BeforeStep):
-    """Raises `Diverged` before the optimizer takes a step with numbers that aren't finite; on several ranks all raise together.
+    """Raises `Diverged` before the optimizer takes a step with numbers that aren't finite; on several ranks all raise
+    together.
 
-    With `16-mixed` only the loss counts: its scaler leaves out steps whose gradient isn't finite. PPO and GRPO look at the gradients of their own steps.
+    With `16-mixed` only the loss counts: its scaler leaves out steps whose gradient isn't finite. PPO and GRPO look at
+    the gradients of their own steps.
 
     Ranks: all of them ask together whether a number isn't finite, and do the step again together.
 
     Parameters
     ----------
     every_n_steps
-        how often the device is asked, which then has to be waited for. None: every step on a CPU, at logging steps and before
-        checkpoints on a GPU, where the step that went wrong is named but its module only if it is the step that was asked about: to learn
-        that, resume the run with callbacks.nan_report.every_n_steps=1.
+        how often the device is asked, which then has to be waited for. None: every step on a CPU, at logging steps and
+        before
+        checkpoints on a GPU, where the step that went wrong is named but its module only if it is the step that was
+            asked about: to learn that, resume the run with callbacks.nan_report.every_n_steps=1.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:
@@ -55,7 +58,8 @@ class NanReport(BeforeStep):
         if any(isinstance(callback, SpikeGuard) and callback.intervenes for callback in trainer.callbacks):
             return
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            norm = None  # float16's scaler passes over steps whose gradient overflows, and some do while it looks for its scale
+            # float16's scaler passes over steps whose gradient overflows, and some do while it looks for its scale
+            norm = None
         nothing = torch.zeros((), device=module.device)
         values = torch.stack([nothing if x is None else x.reshape(()).float() for x in (loss, norm)])
         if self._first is None:
@@ -96,7 +100,10 @@ class NanReport(BeforeStep):
         raise Diverged(f"{what} is {value} at step {step}" + (f": first in {places}{on_rank}" if places else ""))
 
     def _where(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> str | None:
-        """Does the step again and names what first isn't finite. Every rank goes all the way: ranks exchange tensors within."""
+        """Does the step again and names what first isn't finite.
+
+        Every rank goes all the way: ranks exchange tensors within.
+        """
         places = []
         for batch, batch_idx, states in self._batches:
             random_states.restore(states, module.device)

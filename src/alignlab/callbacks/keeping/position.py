@@ -1,7 +1,8 @@
 """Where a run is between two steps, in the form from which Lightning goes on exactly there.
 
-Lightning's hooks lie within steps: what it saves there counts the running batch as begun, or a validation as missing. Here its counters are
-set to those of the moment between the last step with all that follows it (validation, logging) and the next.
+Lightning's hooks lie within steps: what it saves there counts the running batch as begun, or a validation as missing.
+Here its counters are set to those of the moment between the last step with all that follows it (validation, logging)
+and the next.
 """
 
 from typing import Any, NamedTuple

@@ -1,4 +1,5 @@
-"""Random numbers: the same initial weights on every device and rank, then different ones on every rank, untouched by validation, those of the
+"""Random numbers: the same initial weights on every device and rank, then different ones on every rank, untouched by
+validation, those of the
 checkpoint in a resumed run.
 """
 
@@ -20,9 +21,10 @@ class SeedPerRank(Callback):
 
     Ranks: each for itself, no exchange.
 
-    The net is built on the CPU, with the CPU's generator, and moved to its device once: a seed means the same net everywhere.
-    It also makes training independent of what building the model and validations have drawn. A run that goes on from a checkpoint
-    goes on with its random states, if seed and number of processes are the same; else it seeds anew.
+    The net is built on the CPU, with the CPU's generator, and moved to its device once: a seed means the same net
+    everywhere. It also makes training independent of what building the model and validations have drawn. A run that
+    goes on from a checkpoint goes on with its random states, if seed and number of processes are the same; else it
+    seeds anew.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,6 +1,8 @@
-"""The state of training at the beginning of a step, to be put back in the same process: for one step back, and for many.
+"""The state of training at the beginning of a step, to be put back in the same process: for one step back, and for
+many.
 
-Tensors are the ones this rank holds: its shards where a strategy shards. Nothing is said about epochs and data, which go on.
+Tensors are the ones this rank holds: its shards where a strategy shards. Nothing is said about epochs and data, which
+go on.
 """
 
 import copy
@@ -17,10 +19,12 @@ from alignlab.callbacks.keeping.random_states import States
 
 
 class MovingState:
-    """What a step changes besides trained parameters and optimizer: teacher, queues, statistics, random states, schedule, counters.
+    """What a step changes besides trained parameters and optimizer: teacher, queues, statistics, random states,
+    schedule, counters.
 
-    Which tensors those are is learned from their version counters, so that large frozen parts are never copied; a tensor that moves for the
-    first time is known from the step after. `known`: what was learned before the run was resumed.
+    Which tensors those are is learned from their version counters, so that large frozen parts are never copied; a
+    tensor that moves for the first time is known from the step after. `known`: what was learned before the run was
+    resumed.
     """
 
     def __init__(self, module: lightning.LightningModule, known: list[int]) -> None:

@@ -1,9 +1,11 @@
-"""Takes back steps whose loss or gradient jumps out of what the last steps had: `log`, `skip` the batch, or `rollback` and skip the window.
+"""Takes back steps whose loss or gradient jumps out of what the last steps had: `log`, `skip` the batch, or `rollback`
+and skip the window.
 
     z = max over signals of (x - median) / max(1.4826 MAD, floor)     x: the loss; the logarithm of the gradient's norm
 
-over the last `window` healthy steps of this rank; MAD is the median distance from the median, which 1.4826 makes the standard deviation of a
-normal distribution. The floor is 1 % of the median loss, and 0.05 for the logarithm. All ranks act on the largest z of any.
+over the last `window` healthy steps of this rank; MAD is the median distance from the median, which 1.4826 makes the
+standard deviation of a normal distribution. The floor is 1 % of the median loss, and 0.05 for the logarithm. All ranks
+act on the largest z of any.
 """
 
 import json
@@ -34,9 +36,10 @@ class SpikeGuard(BeforeStep):
 
     Ranks: all of them act on the largest z of any, one exchange a step.
 
-    After a skip everything is as if the batch had never been drawn: teacher, queues, random states, schedule, step. After a rollback
-    everything is as if none of the batches since the snapshot had been; the run goes on behind the spike (PaLM did so by hand,
-    arXiv:2204.02311, sec. 5.1). A loss that isn't finite is a spike. The decision needs the loss on the host: a GPU is waited for at every step.
+    After a skip everything is as if the batch had never been drawn: teacher, queues, random states, schedule, step.
+    After a rollback everything is as if none of the batches since the snapshot had been; the run goes on behind the
+    spike (PaLM did so by hand, arXiv:2204.02311, sec. 5.1). A loss that isn't finite is a spike. The decision needs
+    the loss on the host: a GPU is waited for at every step.
 
     Parameters
     ----------
@@ -47,7 +50,8 @@ class SpikeGuard(BeforeStep):
     window, min_history
         healthy steps that are compared with, and how many there must be before anything counts as a spike.
     rollback_steps
-        steps between snapshots in host memory; the older of the last two is gone back to, so between one and two times so many steps.
+        steps between snapshots in host memory; the older of the last two is gone back to, so between one and two times
+        so many steps.
     max_rollbacks, max_skips
         of one run; one more ends it as diverged.
     """

@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 
 
 class DataWait(Callback):
-    """Compares the time that training stood waiting for batches with all of its time but validation, over the first `seconds` after three steps.
+    """Compares the time that training stood waiting for batches with all of its time but validation, over the first
+    `seconds` after three steps.
 
     Ranks: rank zero alone measures its own loader.
 

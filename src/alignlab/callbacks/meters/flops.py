@@ -12,14 +12,15 @@ from alignlab.cost.flops import ModelFlops, peak_flops
 
 
 class Flops(Callback):
-    """Counts the FLOPs of the first training step and logs `train/gflops_per_sample`, then `train/mfu` with `train/samples_per_second`.
+    """Counts the FLOPs of the first training step and logs `train/gflops_per_sample`, then `train/mfu` with
+    `train/samples_per_second`.
 
     Ranks: each for itself, no exchange.
 
-    MFU = samples/s a device * FLOPs a sample / peak (arXiv:2204.02311, app. B). FLOPs are the model's: what gradient checkpointing or
-    micro-batches compute once more isn't counted. peak: FLOP/s of one device; None takes a known GPU's data sheet, and measures a
-    matrix product in the run's precision elsewhere. Blocks under `compile` are counted too: that first step runs them eagerly.
-    Raises ValueError without the throughput callback.
+    MFU = samples/s a device * FLOPs a sample / peak (arXiv:2204.02311, app. B). FLOPs are the model's: what gradient
+    checkpointing or micro-batches compute once more isn't counted. peak: FLOP/s of one device; None takes a known
+    GPU's data sheet, and measures a matrix product in the run's precision elsewhere. Blocks under `compile` are
+    counted too: that first step runs them eagerly. Raises ValueError without the throughput callback.
     """
 
     def __init__(self, peak: float | None = None) -> None:

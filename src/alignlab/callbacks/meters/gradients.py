@@ -25,7 +25,8 @@ def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor | None:
 
 
 class BeforeStep(Callback):
-    """Calls `look` with the loss, accumulated as its gradient is, and the norm of the gradient, before clipping and the optimizer's step.
+    """Calls `look` with the loss, accumulated as its gradient is, and the norm of the gradient, before clipping and
+    the optimizer's step.
 
     Ranks: all of them compute the norm, which is one exchange where gradients are sharded.
 
@@ -61,7 +62,8 @@ class BeforeStep(Callback):
 
 
 class GradientStatistics(BeforeStep):
-    """Logs `train/gradient_norm`, unclipped, and `train/clipped_share`, the share of steps so far whose norm `trainer.gradient_clip_val` cut.
+    """Logs `train/gradient_norm`, unclipped, and `train/clipped_share`, the share of steps so far whose norm
+    `trainer.gradient_clip_val` cut.
 
     Ranks: as `BeforeStep`.
 

@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 
 
 class LearningRate(Callback):
-    """Logs `lr` at logging steps and the last: the largest rate among the optimizers' parameter groups (they differ by layer decay).
+    """Logs `lr` at logging steps and the last: the largest rate among the optimizers' parameter groups (they differ by
+    layer decay).
 
     Ranks: each for itself, no exchange.
 
@@ -39,7 +40,8 @@ class LearningRate(Callback):
 def describe(optimizers: Iterable[torch.optim.Optimizer]) -> list[str]:
     """One line a parameter group: tensors, elements, peak rate, decay."""
     return [
-        f"parameter group {index}: {len(group['params'])} tensors, {sum(p.numel() for p in group['params']):,} elements, "
+        f"parameter group {index}: {len(group['params'])} tensors, {sum(p.numel() for p in group['params']):,} "
+        "elements, "
         f"lr {group.get('initial_lr', group['lr']):.3g}, weight decay {group.get('weight_decay', 0.0):g}"
         for optimizer in optimizers
         for index, group in enumerate(optimizer.param_groups)

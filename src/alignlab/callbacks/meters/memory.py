@@ -18,8 +18,9 @@ class MemoryMeter(Callback):
 
     Ranks: all of them compare their numbers, once.
 
-    tensor_bytes: all tensors after step `at_step`, gradients still there: what `alignlab.cost.memory.training_memory` adds up. peak_bytes: the most that
-    was allocated so far on a GPU; on a CPU the growth of the process's highest resident size since before the net was built.
+    tensor_bytes: all tensors after step `at_step`, gradients still there: what `alignlab.cost.memory.training_memory`
+    adds up. peak_bytes: the most that was allocated so far on a GPU; on a CPU the growth of the process's highest
+    resident size since before the net was built.
     """
 
     def __init__(self, at_step: int = 3) -> None:

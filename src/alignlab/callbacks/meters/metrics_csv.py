@@ -15,7 +15,8 @@ class MetricsCsv(Logger):
     """Appends rows to `<save_dir>/metrics.csv` and goes on with a file that is already there.
 
     Lightning's own CSV logger deletes the file of a run that is resumed. A row holds all that was logged at one step;
-    columns that appear later cause one rewrite of the file. A last line without its end, of a run that was killed, doesn't count.
+    columns that appear later cause one rewrite of the file. A last line without its end, of a run that was killed,
+    doesn't count.
     """
 
     def __init__(self, save_dir: str) -> None:

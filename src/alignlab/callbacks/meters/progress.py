@@ -87,7 +87,9 @@ class LineProgress(ProgressBar):
 
 
 def shown(trainer: lightning.Trainer) -> dict[str, Tensor]:
-    """What people watch, of all that was logged: still on the device. Lightning's own `prog_bar=True` would fetch it at every step."""
+    """What people watch, of all that was logged: still on the device. Lightning's own `prog_bar=True` would fetch it
+    at every step.
+    """
     return {name: value for name, value in trainer.callback_metrics.items() if name in SHOWN}
 
 

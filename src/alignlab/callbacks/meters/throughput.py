@@ -9,12 +9,13 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Throughput(Callback):
-    """Logs `train/samples_per_second`, over the steps since the last time; `samples_per_second` is that of the whole run.
+    """Logs `train/samples_per_second`, over the steps since the last time; `samples_per_second` is that of the whole
+    run.
 
     Ranks: each for itself, no exchange.
 
-    The clock runs from the end of the `warmup_steps`-th step (compilation, first touch of memory) and stands still from the beginning of a
-    validation until the next step begins; checkpoints between steps count.
+    The clock runs from the end of the `warmup_steps`-th step (compilation, first touch of memory) and stands still
+    from the beginning of a validation until the next step begins; checkpoints between steps count.
     The device is waited for only where Lightning waits anyway: at logging steps, before validation and at the end.
     """
 

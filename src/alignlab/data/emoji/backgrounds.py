@@ -27,7 +27,9 @@ _TEXTURE = 9  # amplitude of patterns and noise
 
 @functools.lru_cache(maxsize=4)
 def textures(height: int, width: int) -> np.ndarray:
-    """Brightness patterns (NUM_TEXTURES, H, W, 1) int16, equal for every process: gradients with noise, blobs, stripes, checks, dots."""
+    """Brightness patterns (NUM_TEXTURES, H, W, 1) int16, equal for every process: gradients with noise, blobs,
+    stripes, checks, dots.
+    """
     rng = np.random.Generator(np.random.PCG64(20_210_716))
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     tiles = []

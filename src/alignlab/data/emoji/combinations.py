@@ -1,6 +1,7 @@
 """Which concepts may appear together: combinations of held-out scenes never occur in training.
 
-A pair of concepts is held out by a hash of its two names. A training scene holds no held-out pair; in a held-out scene every pair is held out.
+A pair of concepts is held out by a hash of its two names. A training scene holds no held-out pair; in a held-out scene
+every pair is held out.
 """
 
 import hashlib
@@ -10,9 +11,10 @@ import itertools
 class Combinations:
     """Held-out pairs, and the concept sets of held-out scenes.
 
-    No set of a held-out scene equals or contains that of another, so a caption that names all its concepts fits one picture only.
-    The sequence depends on the names, `held_out_fraction` and `max_sprites` alone: not on a seed, so that runs with different seeds are
-    compared on the same scenes; and `sets[:n]` is the same for every n.
+    No set of a held-out scene equals or contains that of another, so a caption that names all its concepts fits one
+    picture only.
+    The sequence depends on the names, `held_out_fraction` and `max_sprites` alone: not on a seed, so that runs with
+    different seeds are compared on the same scenes; and `sets[:n]` is the same for every n.
     """
 
     def __init__(self, names: tuple[str, ...], held_out_fraction: float, max_sprites: int) -> None:

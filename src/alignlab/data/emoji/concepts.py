@@ -1,8 +1,10 @@
 """The things that emoji scenes are made of: names and drawings of about 120 concepts.
 
-A drawing is a Twemoji picture, written as its code points in hexadecimal joined by "-". In the table below a trailing "*" stands for
-the whole family: every skin tone, gender and hair variant of that drawing. Drawings behind "|" are held out of training, and so are
-the members of "*" families in the tones of `HELD_OUT_TONES`: they are the unseen drawings of known concepts.
+A drawing is a Twemoji picture, written as its code points in hexadecimal joined by "-". In the table below a trailing
+"*" stands for
+the whole family: every skin tone, gender and hair variant of that drawing. Drawings behind "|" are held out of
+training, and so are the members of "*" families in the tones of `HELD_OUT_TONES`: they are the unseen drawings of
+known concepts.
 """
 
 import functools
@@ -10,7 +12,8 @@ from typing import NamedTuple
 
 from alignlab.data.emoji.drawings import HELD_OUT_TONES, drawing_families, has_tone
 
-# name: drawings | held-out drawings. Chosen to be told apart at 20 pixels, with an English name of one or two words that has a plural.
+# name: drawings | held-out drawings. Chosen to be told apart at 20 pixels, with an English name of one or two words
+# that has a plural.
 _TABLE = """
 dog: 1f415 1f436 1f9ae | 1f429
 cat: 1f431 1f408 1f63a 1f638 | 1f63c

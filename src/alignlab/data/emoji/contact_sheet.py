@@ -1,4 +1,6 @@
-"""A picture of many pictures with their captions, to look at a data set: `python -m alignlab.data.emoji.contact_sheet out.png`."""
+"""A picture of many pictures with their captions, to look at a data set: `python -m alignlab.data.emoji.contact_sheet
+out.png`.
+"""
 
 import argparse
 import textwrap

@@ -113,7 +113,9 @@ def _turned_picture(drawing: str, rotation: float) -> Image.Image:
 
 
 def render_patch(picture: Image.Image, side: int) -> Patch:
-    """Resizes an RGBA picture to a longer side of `side` pixels and crops it to the box of pixels with alpha >= MIN_ALPHA."""
+    """Resizes an RGBA picture to a longer side of `side` pixels and crops it to the box of pixels with alpha >=
+    MIN_ALPHA.
+    """
     factor = side / max(picture.size)
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC if factor > 1 else Image.Resampling.HAMMING))

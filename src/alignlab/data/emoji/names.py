@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from alignlab.data.emoji.drawings import TONES, drawing_families
 
-# Families that differ in gender, age of a man or woman, or in how a couple is written, but show one thing: member -> representative.
+# Families that differ in gender, age of a man or woman, or in how a couple is written, but show one thing: member ->
+# representative.
 _SAME_THING = {
     "1f468": "1f9d1",
     "1f469": "1f9d1",

@@ -1,7 +1,7 @@
 """Single emoji with their names: one picture, several names, in many languages; held out by concept.
 
-All gender, skin-tone and hair variants of a concept lie on one side of the split. In training the drawing is shifted, scaled, turned and laid on
-a random background; held-out pictures are fixed.
+All gender, skin-tone and hair variants of a concept lie on one side of the split. In training the drawing is shifted,
+scaled, turned and laid on a random background; held-out pictures are fixed.
 """
 
 import random

@@ -35,7 +35,8 @@ class EmojiScenePairs:
         self.scenes = EmojiScenes(image_size, **settings)
         if not 1 <= num_val <= self.scenes.num_val:
             raise ValueError(
-                f"num_val is {num_val}; with held_out_fraction and max_sprites as they are it must be 1 to {self.scenes.num_val}"
+                f"num_val is {num_val}; with held_out_fraction and max_sprites as they are it must be 1 to "
+                f"{self.scenes.num_val}"
             )
         self.num_train, self.num_val = num_train, num_val
 
@@ -68,7 +69,9 @@ class EmojiScenePairs:
         return (self.scenes.caption(index, "val") for index in range(self.num_val))
 
     def zero_shot_pictures(self) -> dict[str, ZeroShotPictures]:
-        """Single drawings named among all concepts: "variants" has drawings that training never shows, "known" those of the training."""
+        """Single drawings named among all concepts: "variants" has drawings that training never shows, "known" those
+        of the training.
+        """
         known = [(label, drawing) for label, concept in enumerate(self.scenes.concepts) for drawing in concept.drawings]
         unseen = [
             (label, drawing) for label, concept in enumerate(self.scenes.concepts) for drawing in concept.held_out

@@ -1,8 +1,8 @@
 """Scenes of two or three emoji on a coloured background, with captions that tell what is where.
 
-Scene `index` of a split is a function of (seed, split, index) alone: any process can make any scene, in any order, and everything that is in
-the picture is known exactly. Scenes of the split "val" consist of combinations of concepts that never meet in training, and don't
-depend on the seed.
+Scene `index` of a split is a function of (seed, split, index) alone: any process can make any scene, in any order, and
+everything that is in the picture is known exactly. Scenes of the split "val" consist of combinations of concepts that
+never meet in training, and don't depend on the seed.
 """
 
 import random
@@ -33,7 +33,9 @@ class Sprite(NamedTuple):
 
 
 class Relation(NamedTuple):
-    """`subject` (a sprite's index) is `name` its `objects`: "left of", "right of", "above", "below" one, or "between" two."""
+    """`subject` (a sprite's index) is `name` its `objects`: "left of", "right of", "above", "below" one, or "between"
+    two.
+    """
 
     subject: int
     name: str
@@ -95,7 +97,9 @@ class EmojiScenes:
         return len(self.combinations.sets)
 
     def scene(self, index: int, split: str = "train") -> Scene:
-        """Scene number `index` of "train" or "val"; beyond `num_val` the combinations of "val" repeat in new arrangements."""
+        """Scene number `index` of "train" or "val"; beyond `num_val` the combinations of "val" repeat in new
+        arrangements.
+        """
         draw = self._draw(index, split)
         places, relations, sentence, colour = self._arrange(draw, self._concepts_of(draw, index, split))
         texture = int(draw() * NUM_TEXTURES)
@@ -199,7 +203,9 @@ def _place(concept: int, scale: float, along: float, across: float, upright: boo
 
 
 def _two_sides(draw: random.Random.random, group: list[int], single: int, upright: bool) -> tuple[list[_Place], bool]:
-    """One or two things on one side and one thing on the other; second value: whether the group comes first along the axis."""
+    """One or two things on one side and one thing on the other; second value: whether the group comes first along the
+    axis.
+    """
     limit = 5 if len(group) == 1 else 4
     scales = [SCALES[1 + int(draw() * (limit - 1 - len(group) // 2))] for _ in group]
     single_scale = SCALES[1 + int(draw() * 4)]

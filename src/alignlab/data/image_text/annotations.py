@@ -75,7 +75,9 @@ def read_annotations(
 def split_by_hash(
     pictures: list[CaptionedPicture], share: float
 ) -> tuple[list[CaptionedPicture], list[CaptionedPicture]]:
-    """Divides pictures into training and held-out ones by a hash of their names: stable when others are added or all are moved."""
+    """Divides pictures into training and held-out ones by a hash of their names: stable when others are added or all
+    are moved.
+    """
     held_out = [picture for picture in pictures if _hash(picture.name) < share]
     return [picture for picture in pictures if _hash(picture.name) >= share], held_out
 

@@ -1,4 +1,6 @@
-"""Changes of training pictures, as functions of a random number generator of their own: the same number, the same picture."""
+"""Changes of training pictures, as functions of a random number generator of their own: the same number, the same
+picture.
+"""
 
 import math
 import random
@@ -11,7 +13,9 @@ _MAX_LEVEL = 10
 
 
 def random_resized_crop(picture: Image.Image, size: int, scale: tuple[float, float], rng: random.Random) -> Image.Image:
-    """Cuts out a share of the area in `scale`, of an aspect ratio between 3:4 and 4:3, and resizes it to a square of `size` pixels."""
+    """Cuts out a share of the area in `scale`, of an aspect ratio between 3:4 and 4:3, and resizes it to a square of
+    `size` pixels.
+    """
     width, height = picture.size
     for _ in range(10):
         area = width * height * (scale[0] + (scale[1] - scale[0]) * rng.random())
@@ -33,7 +37,9 @@ def _moved(matrix: tuple[float, ...]) -> Callable[[Image.Image], Image.Image]:
 
 
 def _operations(level: float, sign: int) -> list[Callable[[Image.Image], Image.Image]]:
-    """The ten operations at strength `level` in [0, 1]; none changes a hue, for captions name colours, and none mirrors."""
+    """The ten operations at strength `level` in [0, 1]; none changes a hue, for captions name colours, and none
+    mirrors.
+    """
     slant, shift = 0.3 * level * sign, 0.45 * level * sign
     return [
         lambda picture: picture,

@@ -41,7 +41,9 @@ class PairSource(Protocol):
     num_train: int  # pairs in an epoch
 
     def train_pair(self, serial: int) -> Pair | None:
-        """Pair number `serial` = epoch x num_train + position in the epoch's order; None if its picture is broken and skipped."""
+        """Pair number `serial` = epoch x num_train + position in the epoch's order; None if its picture is broken and
+        skipped.
+        """
 
     def num_pictures(self, split: str) -> int: ...
 

@@ -33,11 +33,13 @@ class PairDataModule(LightningDataModule):
     """Pictures with captions, for training, validation losses, retrieval and zero-shot classification.
 
     Args:
-        source: the data set: a class with the methods of `PairSource`, or its dotted path. It is made by `setup`, from `image_size` and `of_source`.
+        source: the data set: a class with the methods of `PairSource`, or its dotted path. It is made by `setup`, from
+            `image_size` and `of_source`.
         batch_size: pairs in a batch of one process.
         image_size: height and width in pixels.
         context_length: largest number of ids of a caption.
-        num_workers: processes that make batches; 0: the training process itself; None: by the cores of this machine (`workers_by_cores`).
+        num_workers: processes that make batches; 0: the training process itself; None: by the cores of this machine
+            (`workers_by_cores`).
         prefetch_factor: batches that each of them makes ahead.
         tokenizer: hub id or folder; None trains one on the captions.
         tokenizer_kind: of a tokenizer that is trained.
@@ -105,7 +107,9 @@ class PairDataModule(LightningDataModule):
         self.source = source
 
     def reuse_tokenizer(self, folder: Path) -> None:
-        """Takes a run's tokenizer, if it is there, instead of training one: its ids belong to the run's weights, whatever a new one would be."""
+        """Takes a run's tokenizer, if it is there, instead of training one: its ids belong to the run's weights,
+        whatever a new one would be.
+        """
         if self._tokenizer_name is None and folder.is_dir():
             self._tokenizer_name = str(folder)
 
@@ -129,13 +133,18 @@ class PairDataModule(LightningDataModule):
         )
 
     def retrieval_dataloader(self, split: str = "val") -> NormalisedBatches:
-        """Pictures rank, rank + world size, ... of a split with all their captions, normalised; nothing is padded or repeated."""
+        """Pictures rank, rank + world size, ...
+
+        of a split with all their captions, normalised; nothing is padded or repeated.
+        """
         rank, world_size = self._ranks
         shard = list(range(rank, self.source.num_pictures(split), world_size))
         return self._normalised(RetrievalPictures(self.source, split, self._encode), shard)
 
     def zero_shot_sets(self) -> dict[str, ZeroShotSet]:
-        """Zero-shot problems of this data set, normalised and whole on every rank: evaluation deals the batches out itself."""
+        """Zero-shot problems of this data set, normalised and whole on every rank: evaluation deals the batches out
+        itself.
+        """
         sets = {}
         for name, pictures in self.source.zero_shot_pictures().items():
             ids, mask = self._encode([prompt for prompts in pictures.prompts for prompt in prompts])
@@ -165,7 +174,9 @@ class PairDataModule(LightningDataModule):
         return image.float() * scale - shift
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalises pictures on the device, in float32, and gives them the type that the trainer's precision asks for."""
+        """Normalises pictures on the device, in float32, and gives them the type that the trainer's precision asks
+        for.
+        """
         if isinstance(batch, PairBatch) and batch.image.dtype == torch.uint8:
             image = self.normalise(batch.image)
             return batch._replace(image=self.trainer.precision_plugin.convert_input(image) if self.trainer else image)

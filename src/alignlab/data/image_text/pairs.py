@@ -23,8 +23,9 @@ _CACHE_SIDE = 1.4  # cached pictures have about twice the area of a training pic
 class ImageTextPairs:
     """The source behind `data=image_text`, `coco` and `flickr30k`.
 
-    Training: every picture once an epoch in a new order, under one of its captions; a random crop, mirrored only if `flip` (captions say
-    left and right), and `augment_operations` of RandAugment. Elsewhere a picture is resized to the square as a whole.
+    Training: every picture once an epoch in a new order, under one of its captions; a random crop, mirrored only if
+    `flip` (captions say left and right), and `augment_operations` of RandAugment. Elsewhere a picture is resized to
+    the square as a whole.
 
     Parameters
     ----------
@@ -39,8 +40,8 @@ class ImageTextPairs:
     clean_captions
         cleans captions as the ALBEF reference does.
     on_error
-        what a broken picture does: "raise", or "skip" with a warning: in training another pair of the batch takes its place; pictures of other
-        splits are all decoded at the start, so that every rank leaves the same ones out.
+        what a broken picture does: "raise", or "skip" with a warning: in training another pair of the batch takes its
+            place; pictures of other splits are all decoded at the start, so that every rank leaves the same ones out.
     cache_gb
         gigabytes for decoded training pictures.
     """

@@ -18,8 +18,8 @@ _BICUBIC = Image.Resampling.BICUBIC
 class PictureCache:
     """Slots for the first pictures of a list, uint8, in a memory-mapped temporary file.
 
-    A picture is reduced to at most `side` x `side` pixels of area at its own aspect ratio, and takes `3 side^2` bytes. Pictures beyond
-    `max_bytes` are decoded each time. Two workers that fill one slot at once write the same bytes.
+    A picture is reduced to at most `side` x `side` pixels of area at its own aspect ratio, and takes `3 side^2` bytes.
+    Pictures beyond `max_bytes` are decoded each time. Two workers that fill one slot at once write the same bytes.
     """
 
     def __init__(self, number: int, side: int, max_bytes: int, folder: str | None = None) -> None:
@@ -66,14 +66,16 @@ class PictureCache:
 
 
 def read_picture(path: Path, area: int) -> Image.Image:
-    """Decodes a picture file as RGB, turned upright, reduced to `area` pixels if it is larger; transparent parts are white.
+    """Decodes a picture file as RGB, turned upright, reduced to `area` pixels if it is larger; transparent parts are
+    white.
 
     JPEG files are decoded at a half, quarter or eighth where that is enough.
 
     Raises
     ------
     ValueError
-        naming the file, if it is missing, empty, no picture, or one whose values have no shade of their own (32-bit numbers).
+        naming the file, if it is missing, empty, no picture, or one whose values have no shade of their own (32-bit
+        numbers).
     """
     try:
         with warnings.catch_warnings():

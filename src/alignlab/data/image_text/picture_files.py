@@ -1,4 +1,6 @@
-"""The files behind a list of pictures: whether they are there, and whether training and held-out pictures are the same."""
+"""The files behind a list of pictures: whether they are there, and whether training and held-out pictures are the
+same.
+"""
 
 import hashlib
 import logging
@@ -21,7 +23,10 @@ class Sized(NamedTuple):
 
 
 def check_files(pictures: Sequence[CaptionedPicture]) -> list[Sized]:
-    """The pictures with the sizes of their files. Raises a ValueError for the first whose file is missing, empty or no file."""
+    """The pictures with the sizes of their files.
+
+    Raises a ValueError for the first whose file is missing, empty or no file.
+    """
     found = []
     for picture in pictures:
         try:
@@ -45,7 +50,8 @@ def say_shared(splits: Mapping[str, Sequence[Sized]]) -> int:
         if found:
             trained, held_out = found[0]
             log.warning(
-                "%d of %d pictures of the split %r are training pictures too, so its numbers are too good; the first: %s is the picture of %s",
+                "%d of %d pictures of the split %r are training pictures too, so its numbers are too good; the first: "
+                "%s is the picture of %s",
                 len(found),
                 len(pictures),
                 split,
@@ -56,7 +62,10 @@ def say_shared(splits: Mapping[str, Sequence[Sized]]) -> int:
 
 
 def same_files(first: Sequence[Sized], second: Sequence[Sized]) -> list[tuple[CaptionedPicture, CaptionedPicture]]:
-    """Pictures of `second` whose file has the bytes of one of `first`, with that one. Only files of equal size are opened."""
+    """Pictures of `second` whose file has the bytes of one of `first`, with that one.
+
+    Only files of equal size are opened.
+    """
     sizes = {size for _, size in second}
     by_size: dict[int, list[CaptionedPicture]] = {}
     for picture, size in first:

@@ -28,11 +28,12 @@ SPECIAL_TOKENS = {
 def train_tokenizer(
     texts: Iterable[str], kind: str = "word", size: int = 4096, more_letters: Iterable[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """Trains a lower-casing tokenizer on captions; the same texts give the same ids. Accents and voiced marks are kept.
+    """Trains a lower-casing tokenizer on captions; the same texts give the same ids. Accents and voiced marks are
+    kept.
 
-    `kind` is "word" (one id for each word, for captions from a small grammar) or "wordpiece" (BERT's, for natural language). `size` is
-    the largest number of ids, special tokens included. A word piece vocabulary can spell whatever is written with the letters of `texts` and
-    `more_letters` (held-out captions).
+    `kind` is "word" (one id for each word, for captions from a small grammar) or "wordpiece" (BERT's, for natural
+    language). `size` is the largest number of ids, special tokens included. A word piece vocabulary can spell whatever
+    is written with the letters of `texts` and `more_letters` (held-out captions).
     """
     if kind not in ("word", "wordpiece"):
         raise ValueError(f"tokenizer_kind is {kind!r}; it must be 'word' or 'wordpiece'")
@@ -45,7 +46,8 @@ def train_tokenizer(
         texts, more_letters = list(texts), "".join(more_letters)
         normalise = tokenizer.normalizer.normalize_str
         alphabet = {letter for text in (*texts, more_letters) for letter in normalise(text)} - {" "}
-        # The trainer numbers inner letters in the order of a hash table, which differs between processes, and breaks ties between merges by
+        # The trainer numbers inner letters in the order of a hash table, which differs between processes, and breaks
+        # ties between merges by
         # number. Given first and sorted, they have the same numbers everywhere.
         # Chinese characters get spaces around them and so are never inside a word.
         special += [f"##{letter}" for letter in sorted(alphabet) if " " not in normalise(f"a{letter}a")]
@@ -62,7 +64,8 @@ def train_tokenizer(
 
 def _untrained(model: models.Model) -> Tokenizer:
     tokenizer = Tokenizer(model)
-    # Accents become letters of their own, so that both spellings of one (composed or not) have the same ids; nothing is stripped.
+    # Accents become letters of their own, so that both spellings of one (composed or not) have the same ids; nothing
+    # is stripped.
     bert = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     tokenizer.normalizer = normalizers.Sequence([bert, normalizers.NFD()])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -108,8 +111,8 @@ class Losses(NamedTuple):
 class CaptionEncoder:
     """Turns captions into ids `[CLS] x` (with `append_sep`: `[CLS] x [SEP]`), padded to the longest of the batch.
 
-    The template without [SEP] is that of the ALBEF reference. `pad_to_multiple` rounds the length up, for hardware that prefers it.
-    Longer captions are cut to `context_length` ids.
+    The template without [SEP] is that of the ALBEF reference. `pad_to_multiple` rounds the length up, for hardware
+    that prefers it. Longer captions are cut to `context_length` ids.
     """
 
     def __init__(
@@ -148,7 +151,9 @@ class CaptionEncoder:
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def warn_of_losses(self, captions: Iterable[str], key: str = "context_length") -> Losses:
-        """Counts captions that will be cut, that have unknown words, or that get the ids of another caption, and warns of each once."""
+        """Counts captions that will be cut, that have unknown words, or that get the ids of another caption, and warns
+        of each once.
+        """
         captions, room = list(captions), self.context_length - 1 - self.append_sep
         rows = [encoding.ids for encoding in self._rust.encode_batch_fast(captions, add_special_tokens=False)]
         long = [len(row) for row in rows if len(row) > room]
@@ -179,7 +184,8 @@ class CaptionEncoder:
         num_equal = sum(map(len, equal))
         if equal:
             log.warning(
-                "%d of %d different captions have the same ids as another one, so no model can tell them apart, such as %r and %r",
+                "%d of %d different captions have the same ids as another one, so no model can tell them apart, such "
+                "as %r and %r",
                 num_equal,
                 sum(map(len, alike.values())),
                 *equal[0][:2],

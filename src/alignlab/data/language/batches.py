@@ -48,7 +48,9 @@ class Preferences(NamedTuple):
 
 
 def pack(lengths: np.ndarray, capacity: int) -> list[list[int]]:
-    """Numbers of the texts of each row of `capacity` tokens: the longest first, each into the fullest row that has room (best fit decreasing)."""
+    """Numbers of the texts of each row of `capacity` tokens: the longest first, each into the fullest row that has
+    room (best fit decreasing).
+    """
     rows: list[list[int]] = []
     with_room: dict[int, list[int]] = {}  # tokens left -> rows
     rooms: list[int] = []  # keys of with_room, sorted
@@ -76,7 +78,8 @@ def pack(lengths: np.ndarray, capacity: int) -> list[list[int]]:
 def epoch_order(lengths: np.ndarray, joint_batch: int, seed: int, epoch: int) -> np.ndarray:
     """A random order of an epoch in which the rows of a joint batch are about equally long.
 
-    Texts are shuffled, sorted by length within stretches of `GROUP` joint batches, and the batches shuffled. What doesn't fill a batch comes last.
+    Texts are shuffled, sorted by length within stretches of `GROUP` joint batches, and the batches shuffled. What
+    doesn't fill a batch comes last.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
@@ -88,7 +91,9 @@ def epoch_order(lengths: np.ndarray, joint_batch: int, seed: int, epoch: int) ->
 
 
 class Shuffled(Dataset):
-    """What has an own order in every epoch: serial number = epoch x length + place. Without `seed` the order is that of the numbers."""
+    """What has an own order in every epoch: serial number = epoch x length + place. Without `seed` the order is that
+    of the numbers.
+    """
 
     def __init__(self, seed: int | None) -> None:
         self.seed = seed
@@ -228,7 +233,10 @@ class PromptRows(Shuffled):
 
 
 def token_batch(store: TokenStore, rows: Sequence[Sequence[int]]) -> TokenBatch:
-    """Rows of one or several texts each as tensors. A text's first token is never predicted: nothing stands before it."""
+    """Rows of one or several texts each as tensors.
+
+    A text's first token is never predicted: nothing stands before it.
+    """
     ids, _ = right_padded([np.concatenate([store.ids(i) for i in row]) for row in rows])
     document, _ = right_padded([np.repeat(np.arange(1, len(row) + 1), store.lengths[list(row)]) for row in rows])
     position, _ = right_padded([np.concatenate([np.arange(store.lengths[i]) for i in row]) for row in rows])
@@ -252,7 +260,10 @@ def _predicted(response: np.ndarray) -> np.ndarray:
 
 
 def right_padded(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """(B, T) int64 filled up with 0, and the mask (B, T) of what is there. The id that pads doesn't matter: masks come from lengths."""
+    """(B, T) int64 filled up with 0, and the mask (B, T) of what is there.
+
+    The id that pads doesn't matter: masks come from lengths.
+    """
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     padded = torch.zeros(mask.shape, dtype=torch.long)

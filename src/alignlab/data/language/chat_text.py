@@ -1,8 +1,9 @@
-"""Texts and chats as token ids, the same way in training, rewards and inference: what people wrote is text, and control tokens are the template's alone.
+"""Texts and chats as token ids, the same way in training, rewards and inference: what people wrote is text, and
+control tokens are the template's alone.
 
-`<|im_end|>` or `<eos>` inside a message would otherwise become the very token that ends a turn. Such strings are carried through the template as private
-characters (`marked` text); then template's tokens and people's strings change places, and a copy of the tokenizer that knows the former by the private
-characters reads the whole.
+`<|im_end|>` or `<eos>` inside a message would otherwise become the very token that ends a turn. Such strings are
+carried through the template as private characters (`marked` text); then template's tokens and people's strings change
+places, and a copy of the tokenizer that knows the former by the private characters reads the whole.
 """
 
 import json
@@ -20,7 +21,8 @@ _copies: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its control to
 class ChatText:
     """A tokenizer's reading of plain texts and of chats by its template.
 
-    Raises ValueError where a text can't be read as text: the tokenizer is a Python one, or the template changes what it is given.
+    Raises ValueError where a text can't be read as text: the tokenizer is a Python one, or the template changes what
+    it is given.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -62,7 +64,8 @@ class ChatText:
     def chat(self, messages: Messages, add_generation_prompt: bool = False) -> str:
         """A chat in the template's writing, marked; `ids` and `text` read it.
 
-        A template that knows no system turn gets it at the head of the first user's turn. Raises ValueError where it refuses the chat.
+        A template that knows no system turn gets it at the head of the first user's turn. Raises ValueError where it
+        refuses the chat.
         """
         if not getattr(self.tokenizer, "chat_template", None):
             raise ValueError(
@@ -85,7 +88,9 @@ class ChatText:
         return self._copy([]).encode(swapped, add_special_tokens=False).ids
 
     def continuation(self, marked: str) -> list[int]:
-        """Ids of a marked text that follows others: without the space that some tokenizers put before a text's first word."""
+        """Ids of a marked text that follows others: without the space that some tokenizers put before a text's first
+        word.
+        """
         anchor = self.tokenizer.eos_token
         ids = self.ids(anchor + marked)
         return ids[1:] if ids[:1] == [self.tokenizer.eos_token_id] and marked else self.ids(marked)
@@ -132,7 +137,9 @@ class ChatText:
             raise ValueError(f"the chat template refuses the roles {roles}: {error}") from error
 
     def _copy(self, texts: Sequence[str]) -> Any:
-        """The tokenizer in which control tokens go by their private characters, so that their strings are text like any other."""
+        """The tokenizer in which control tokens go by their private characters, so that their strings are text like
+        any other.
+        """
         for text in texts:
             self._check(text)
         known = _copies.get(self.tokenizer)

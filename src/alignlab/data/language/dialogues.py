@@ -1,4 +1,6 @@
-"""Prompts and responses brought to one form, however a file splits a dialogue: answers alone, or whole dialogues that hold the prompt once more."""
+"""Prompts and responses brought to one form, however a file splits a dialogue: answers alone, or whole dialogues that
+hold the prompt once more.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -11,9 +13,10 @@ log = logging.getLogger(__name__)
 def answers(prompt: Content, responses: dict[str, Content]) -> tuple[Content, list[Content]]:
     """A prompt and what follows it in each response (by column), all plain texts or all chats.
 
-    Where one of them is a chat, a plain prompt is a turn of the user and a plain response one of the assistant. A response that is the whole dialogue
-    (arXiv:2310.16944's data: prompt, and chosen = question and answer) loses the turns it shares with the prompt's end; a system turn that only the
-    dialogues have goes to the prompt. Raises ValueError where a response begins with another question than the prompt's.
+    Where one of them is a chat, a plain prompt is a turn of the user and a plain response one of the assistant. A
+    response that is the whole dialogue (arXiv:2310.16944's data: prompt, and chosen = question and answer) loses the
+    turns it shares with the prompt's end; a system turn that only the dialogues have goes to the prompt. Raises
+    ValueError where a response begins with another question than the prompt's.
     """
     if isinstance(prompt, str) and all(isinstance(response, str) for response in responses.values()):
         return prompt, list(responses.values())
@@ -45,7 +48,8 @@ def _after(prompt: Messages, response: Messages, name: str) -> tuple[Messages, M
         return [], response  # goes on with a further turn
     begun = (rest or response)[0]["content"]
     raise ValueError(
-        f"{name} is a whole dialogue, but of another prompt: it begins with {begun[:40]!r}, the prompt ends with {prompt[-1]['content'][:40]!r}"
+        f"{name} is a whole dialogue, but of another prompt: it begins with {begun[:40]!r}, the prompt ends with "
+        f"{prompt[-1]['content'][:40]!r}"
     )
 
 
@@ -54,7 +58,9 @@ def _same(first: dict[str, str], second: dict[str, str]) -> bool:
 
 
 def without_prompts(rows: Sequence, columns: tuple[str, ...], where: str) -> list:
-    """The same for plain texts, which only a whole file can tell: where *every* response begins with its prompt it is the whole text; said."""
+    """The same for plain texts, which only a whole file can tell: where *every* response begins with its prompt it is
+    the whole text; said.
+    """
     plain = [row for row in rows if isinstance(row.prompt, str) and row.prompt.strip()]
     if not plain or any(not getattr(row, name).startswith(row.prompt) for row in plain for name in columns):
         return list(rows)

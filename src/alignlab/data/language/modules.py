@@ -21,7 +21,8 @@ class LanguageDataModule(LightningDataModule):
     """Texts for language models: the tokenizer, and loaders that shard by rank and can be resumed.
 
     Args:
-        rows: the data set: a class with the methods of `RowSource`, or its dotted path; made from `split_seed`, `val_share` and `of_rows`.
+        rows: the data set: a class with the methods of `RowSource`, or its dotted path; made from `split_seed`,
+            `val_share` and `of_rows`.
         batch_size: rows of a batch of one process (texts, groups of compared texts, or prompts).
         max_length: ids of a text at most; what is longer is cut on the right.
         tokenizer: hub id, folder or run directory; None: the built-in one with `vocab_size` ids.
@@ -87,7 +88,9 @@ class LanguageDataModule(LightningDataModule):
             log.warning("%d texts are longer than max_length=%d and were cut", self.renderer.cut, self.max_length)
 
     def train_dataloader(self) -> DataLoader:
-        """Batches in the epoch's order; incomplete ones are dropped. Raises ValueError where a text is too long for the model."""
+        """Batches in the epoch's order; incomplete ones are dropped. Raises ValueError where a text is too long for
+        the model.
+        """
         self._check_context()
         rows = self.rows["train"]
         rows.joint_batch = self.batch_size * self._ranks[1] * accumulated_batches(self.trainer)  # of a whole step
@@ -101,7 +104,9 @@ class LanguageDataModule(LightningDataModule):
         return whole_batches(self.rows["val"], batches)
 
     def _check_context(self) -> None:
-        """Raises ValueError, or warns where positions are rotations, if a text has more tokens than the model that trains has positions."""
+        """Raises ValueError, or warns where positions are rotations, if a text has more tokens than the model that
+        trains has positions.
+        """
         system = getattr(self.trainer, "lightning_module", None)
         if getattr(system, "net", None) is None:
             return
@@ -113,7 +118,8 @@ class LanguageDataModule(LightningDataModule):
             return
         kind, room = ("text", "") if not response else ("prompt", f" and a response up to {response}")
         message = (
-            f"the longest {kind} has {self.renderer.longest} tokens{room} (max_length={self.max_length}), the model {limit} positions: "
+            f"the longest {kind} has {self.renderer.longest} tokens{room} (max_length={self.max_length}), the model "
+            f"{limit} positions: "
             f"set max_length={max(limit - response, 2)}"
         )
         if ends or response:

@@ -1,4 +1,6 @@
-"""The built-in reviews as rows: texts to learn to write, groups of texts that are compared by their ratings, and openings to go on with."""
+"""The built-in reviews as rows: texts to learn to write, groups of texts that are compared by their ratings, and
+openings to go on with.
+"""
 
 import numpy as np
 from torch.utils.data import DataLoader

@@ -20,7 +20,8 @@ class OwnRows:
         path: a .jsonl file, or with `source="hub"` a data set's name.
         kind: "sft" (to learn), "preference" (pairs) or "prompt" (to answer).
         source: "jsonl" or "hub".
-        val_path: a second file or (hub) the name of a split; None holds out `val_share` of the rows by a hash of their prompt.
+        val_path: a second file or (hub) the name of a split; None holds out `val_share` of the rows by a hash of their
+            prompt.
         split: of a data set of the hub, as `config`.
         pack: for "sft", several texts in a training row of `max_length` tokens.
         split_seed: salts the hash.

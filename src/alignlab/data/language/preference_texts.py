@@ -63,7 +63,9 @@ def prompts_of(prompts: Sequence[Prompt], renderer: Renderer) -> list[list[int]]
 
 
 def opening(text: str, min_words: int, max_words: int) -> str | None:
-    """The first words of a text, their number between the limits by a hash of it; None if fewer than three words would be left."""
+    """The first words of a text, their number between the limits by a hash of it; None if fewer than three words would
+    be left.
+    """
     words = text.split()
     digest = hashlib.blake2b(" ".join(words).lower().encode(), digest_size=8).digest()
     count = min_words + int.from_bytes(digest, "big") % (max_words - min_words + 1)
@@ -80,7 +82,9 @@ def _say_dropped(kept: int, read: int, what: str, renderer: Renderer) -> None:
 
 
 def _rendered(rows: Sequence[tuple], renderer: Renderer, column: str | None = None) -> list[list[Rendered]]:
-    """The texts of rows (prompt, response, place): one each in a `column` of a pair. Raises ValueError naming the row's place."""
+    """The texts of rows (prompt, response, place): one each in a `column` of a pair. Raises ValueError naming the
+    row's place.
+    """
     if all(isinstance(prompt, str) and isinstance(response, str) for prompt, response, _ in rows):
         try:
             return [[text] for text in renderer.texts([(prompt, response) for prompt, response, _ in rows])]

@@ -1,4 +1,5 @@
-"""Texts with the ratings of 15 to 29 people each: 10,603 snippets of movie reviews and 3,696 of product reviews, built in.
+"""Texts with the ratings of 15 to 29 people each: 10,603 snippets of movie reviews and 3,696 of product reviews, built
+in.
 
 Legend: N texts, L = 9 levels of the scale (-4 to 4).
 """
@@ -29,8 +30,8 @@ class RatedTexts:
     def preference(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Share of raters that prefers text `first` over `second`.
 
-        P(a > b) + P(a = b) / 2 for a rater of each, drawn independently (the probability of superiority): the texts were rated one by one, partly by
-        different people. first, second: (...) int; (...) float32.
+        P(a > b) + P(a = b) / 2 for a rater of each, drawn independently (the probability of superiority): the texts
+        were rated one by one, partly by different people. first, second: (...) int; (...) float32.
         """
         above = np.cumsum(self.shares, 1) - self.shares / 2  # (N, L): P(b below this level) + P(b on it) / 2
         return (self.shares[first] * above[second]).sum(-1)

@@ -1,4 +1,6 @@
-"""From texts and chats to token ids: the one rendering behind SFT, reward models, DPO and PPO; `chat_text` reads what people wrote for all."""
+"""From texts and chats to token ids: the one rendering behind SFT, reward models, DPO and PPO; `chat_text` reads what
+people wrote for all.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -25,13 +27,16 @@ class Rendered(NamedTuple):
 class Renderer:
     """Renders prompts and responses with a tokenizer and its chat template.
 
-    Plain text: `[BOS] prompt response [EOS]`, BOS only where the tokenizer has one. The ids of the prompt are those that inference feeds, and always a
-    prefix of the whole. Chats go through the tokenizer's template; every turn of the assistant is a response, which ends with the token that the
-    template ends the turn with: what it writes after that (a line break) belongs to the next turn. Strings of control tokens in what people wrote are text.
-    Where nothing would stand before the response (no prompt, no BOS), the end of text does, as between two texts; that is said once.
+    Plain text: `[BOS] prompt response [EOS]`, BOS only where the tokenizer has one. The ids of the prompt are those
+    that inference feeds, and always a prefix of the whole. Chats go through the tokenizer's template; every turn of
+    the assistant is a response, which ends with the token that the
+    template ends the turn with: what it writes after that (a line break) belongs to the next turn. Strings of control
+    tokens in what people wrote are text. Where nothing would stand before the response (no prompt, no BOS), the end of
+    text does, as between two texts; that is said once.
 
     Args:
-        max_length: ids of a whole text; what is longer is cut on the right and so loses its EOS, `cut` counts such texts.
+        max_length: ids of a whole text; what is longer is cut on the right and so loses its EOS, `cut` counts such
+            texts.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, append_eos: bool = True) -> None:
@@ -59,16 +64,21 @@ class Renderer:
         return self._counted(ids[-(self.max_length - 1) :])
 
     def example(self, prompt: Content, response: Content) -> Rendered:
-        """A prompt with its response, both plain or both chats. Raises ValueError where one text can't hold all turns (see `examples`)."""
+        """A prompt with its response, both plain or both chats.
+
+        Raises ValueError where one text can't hold all turns (see `examples`).
+        """
         found = self.examples(prompt, response)
         if len(found) > 1:
             raise ValueError(
-                "the tokenizer's chat template changes earlier turns of the assistant when later ones follow: give the last of them alone as the response"
+                "the tokenizer's chat template changes earlier turns of the assistant when later ones follow: give "
+                "the last of them alone as the response"
             )
         return found[0]
 
     def examples(self, prompt: Content, response: Content) -> list[Rendered]:
-        """The same, in as many texts as it takes: where the template changes an earlier turn when later ones follow (drops its reasoning), that turn
+        """The same, in as many texts as it takes: where the template changes an earlier turn when later ones follow
+        (drops its reasoning), that turn
         is learned in a text of its own, which ends with it, as inference saw it."""
         if isinstance(prompt, str) != isinstance(response, str):
             raise ValueError("a prompt and its response must both be plain text or both be chats")
@@ -94,7 +104,9 @@ class Renderer:
         return self.example(messages[:first], messages[first:])
 
     def _chats(self, messages: Messages, first: int) -> list[Rendered]:
-        """Texts that hold every turn of the assistant from number `first` on just as inference would see it, few of them."""
+        """Texts that hold every turn of the assistant from number `first` on just as inference would see it, few of
+        them.
+        """
         whole, turns = self._chat(messages), []
         for number in range(first, len(messages)):
             if messages[number]["role"] != "assistant":
@@ -104,7 +116,8 @@ class Renderer:
                 same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
                 shown = self.written.text(before[same:])
                 raise ValueError(
-                    f"the chat template opens the assistant's turn with {shown[-40:]!r}, but doesn't write this answer after it"
+                    f"the chat template opens the assistant's turn with {shown[-40:]!r}, but doesn't write this "
+                    "answer after it"
                 )
             turns.append((len(before), after))
         texts, spans = [whole], [[]]
@@ -137,7 +150,9 @@ class Renderer:
         return self._cut(ids, response)
 
     def _end(self, ids: list[int], start: int, end: int) -> int:
-        """Where a response ends that the template wrote at [start, end): behind the token that ends the turn, if only space follows that."""
+        """Where a response ends that the template wrote at [start, end): behind the token that ends the turn, if only
+        space follows that.
+        """
         last = next((i for i in range(end - 1, start - 1, -1) if ids[i] in self._ends), None)
         return end if last is None or self.tokenizer.decode(ids[last + 1 : end]).strip() else last + 1
 

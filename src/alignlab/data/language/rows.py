@@ -1,4 +1,6 @@
-"""Rows of users' files in the usual formats, brought to one form: prompt and response, or prompt with a preferred and a rejected response."""
+"""Rows of users' files in the usual formats, brought to one form: prompt and response, or prompt with a preferred and
+a rejected response.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
@@ -62,7 +64,8 @@ def example(row: Mapping[str, Any]) -> Example:
 
 
 def preference(row: Mapping[str, Any]) -> Preference:
-    """From `{prompt, chosen, rejected}`, or `{chosen, rejected}` that begin with the same prompt; `share` and `margin` where given.
+    """From `{prompt, chosen, rejected}`, or `{chosen, rejected}` that begin with the same prompt; `share` and `margin`
+    where given.
 
     Chats in chosen and rejected may be answers or whole dialogues (`dialogues.answers`).
 
@@ -104,7 +107,9 @@ def prompt(row: Mapping[str, Any]) -> Prompt:
 
 
 def common_start(first: Content, second: Content) -> int:
-    """Length of the prompt that two plain texts or two chats begin with; a space before the difference belongs to the responses."""
+    """Length of the prompt that two plain texts or two chats begin with; a space before the difference belongs to the
+    responses.
+    """
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
     return same - 1 if same and same < min(len(first), len(second)) and first[same - 1] == " " else same
 
@@ -121,7 +126,9 @@ def content(value: object, name: str) -> Content:
 
 
 def messages(value: object, name: str) -> Messages:
-    """A column's value as a chat: turns with `role` and `content` (or `from` and `value`); capitals in roles don't matter."""
+    """A column's value as a chat: turns with `role` and `content` (or `from` and `value`); capitals in roles don't
+    matter.
+    """
     if not isinstance(value, list) or not value:
         raise ValueError(f"{name} is {kind_of(value)}; it must be {_CHAT}")
     turns = []

@@ -42,7 +42,8 @@ def built_in_tokenizer(size: int = 4096) -> PreTrainedTokenizerFast:
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> LanguageVocabulary:
-    """What systems need to know about a tokenizer; without a padding token the end of text pads (masks come from lengths).
+    """What systems need to know about a tokenizer; without a padding token the end of text pads (masks come from
+    lengths).
 
     Raises:
         ValueError: it has no end-of-text token.

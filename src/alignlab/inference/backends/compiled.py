@@ -1,4 +1,6 @@
-"""`backend=compiled`: our decode loop, the fastest in full precision; a step is one CUDA graph on a GPU, one call of C on a CPU."""
+"""`backend=compiled`: our decode loop, the fastest in full precision; a step is one CUDA graph on a GPU, one call of C
+on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ class CompiledBackend(NativeBackend):
     Args:
         batch_size: requests that run together; more wait for their turn.
         device: of a model from files; None takes the GPU if there is one.
-        compile_step: run steps of fixed shapes at fixed addresses, which become CUDA graphs; None does so on a GPU. On a CPU, where nothing
-            becomes of them, the kernels of `small_matmul.c` are faster.
+        compile_step: run steps of fixed shapes at fixed addresses, which become CUDA graphs; None does so on a GPU. On
+            a CPU, where nothing becomes of them, the kernels of `small_matmul.c` are faster.
     """
 
     name = "compiled"

@@ -1,4 +1,6 @@
-"""`backend=deepspeed`: DeepSpeed's automatic tensor parallelism, or ZeRO-Inference where a model has none; starts its own processes."""
+"""`backend=deepspeed`: DeepSpeed's automatic tensor parallelism, or ZeRO-Inference where a model has none; starts its
+own processes.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,8 @@ class DeepSpeedBackend(ProcessBackend):
 
     Args:
         processes: how many ranks.
-        mode: `tensor_parallel` (Llama, NeoX, OPT, BLOOM; even head counts), `zero` (any), or `auto`: the first where it fits.
+        mode: `tensor_parallel` (Llama, NeoX, OPT, BLOOM; even head counts), `zero` (any), or `auto`: the first where
+            it fits.
         batch_size: requests that run together.
     """
 

@@ -18,10 +18,11 @@ class Int8Backend(NativeBackend):
     """Quantises each matrix as it is read, so that no more than one is in memory in full precision.
 
     Args:
-        mode: `weight_only` keeps activations as they are (a quarter of fp32's bytes a token, the smallest error); `w8a8` rounds them too, row by
-            row, for integer products.
+        mode: `weight_only` keeps activations as they are (a quarter of fp32's bytes a token, the smallest error);
+            `w8a8` rounds them too, row by row, for integer products.
         batch_size: requests that run together.
-        device: None takes the GPU if there is one. There a matrix is widened chunk by chunk for `weight_only`, and `w8a8` uses torch's integer
+        device: None takes the GPU if there is one. There a matrix is widened chunk by chunk for `weight_only`, and
+            `w8a8` uses torch's integer
             product: right, but no faster than `compiled` in bfloat16; the kernels that are belong to the CPU.
     """
 

@@ -1,4 +1,6 @@
-"""`backend=offload`: a share of the weights stays in memory, the other layers are read from disk (or its cache) while computing goes on."""
+"""`backend=offload`: a share of the weights stays in memory, the other layers are read from disk (or its cache) while
+computing goes on.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ class OffloadBackend(NativeBackend):
     A token therefore takes at least `memory()["streamed"]` bytes over the speed at which files are read.
 
     Args:
-        resident: share of all weights in memory. Embedding, head and two layers' buffers are counted first; they are the least.
+        resident: share of all weights in memory. Embedding, head and two layers' buffers are counted first; they are
+            the least.
         batch_size: requests that run together, and so share a reading.
-        device: that computes; None takes the GPU if there is one. A layer is then read into memory of the host and copied from there.
+        device: that computes; None takes the GPU if there is one. A layer is then read into memory of the host and
+            copied from there.
     """
 
     name = "offload"

@@ -12,7 +12,8 @@ from alignlab.inference.backend import Availability, Completion, LoadReport, Mod
 class ScriptedBackend:
     """Answers from a list, in the order of the requests, or by the longest key of a mapping that the prompt contains.
 
-    A request that has no answer becomes an error, like any failed request. Log-probabilities are `logprob` for every token.
+    A request that has no answer becomes an error, like any failed request. Log-probabilities are `logprob` for every
+    token.
     """
 
     name = "scripted"

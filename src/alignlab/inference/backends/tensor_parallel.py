@@ -1,4 +1,6 @@
-"""`backend=tensor_parallel`: our own column and row split over processes (arXiv:1909.08053, section 3), each reading only its slices."""
+"""`backend=tensor_parallel`: our own column and row split over processes (arXiv:1909.08053, section 3), each reading
+only its slices.
+"""
 
 from __future__ import annotations
 

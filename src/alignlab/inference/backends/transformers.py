@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class TransformersBackend:
     """Any model that transformers knows, with left padding.
 
-    Tokens are chosen by our `Sampler`, as in every backend, from the logits that `generate` computes: so seeds mean the same.
+    Tokens are chosen by our `Sampler`, as in every backend, from the logits that `generate` computes: so seeds mean
+    the same.
 
     Args:
         batch_size: requests that run together.
@@ -165,7 +166,9 @@ class TransformersBackend:
 
 
 class _Choice:
-    """Logits processor that leaves only the token our sampler chose, and the criterion that knows which rows have ended."""
+    """Logits processor that leaves only the token our sampler chose, and the criterion that knows which rows have
+    ended.
+    """
 
     def __init__(self, rows: Rows, sampler: Sampler) -> None:
         self.rows, self.sampler = rows, sampler

@@ -19,8 +19,8 @@ from alignlab.models.language.context import context_length
 class VllmBackend:
     """One engine in this process.
 
-    Its random numbers are its own, so sampled tokens differ from the other backends'; log-probabilities are those of the chosen tokens as the
-    engine reports them before its filters. Tokens are reported when a request is finished.
+    Its random numbers are its own, so sampled tokens differ from the other backends'; log-probabilities are those of
+    the chosen tokens as the engine reports them before its filters. Tokens are reported when a request is finished.
 
     Args:
         memory_share: of the GPU, for weights and cache.

@@ -1,4 +1,5 @@
-"""LoRA adapters (arXiv:2106.09685) on our own decoder: read from a PEFT folder or from a live PEFT model, cut like the matrices they belong to.
+"""LoRA adapters (arXiv:2106.09685) on our own decoder: read from a PEFT folder or from a live PEFT model, cut like the
+matrices they belong to.
 
 Legend: r rank, I input width, O output width of a module.
 """
@@ -111,7 +112,8 @@ def read_adapter(folder: str | Path, architecture: Architecture, device: torch.d
         module = plain_name(found[1] + ".").removesuffix(".").removeprefix(architecture.prefix)
         if module not in sizes:
             raise ValueError(
-                f"adapter={folder}: {module} is no linear of this model's blocks; was it trained on another one? backend=transformers knows more layers"
+                f"adapter={folder}: {module} is no linear of this model's blocks; was it trained on another one? "
+                "backend=transformers knows more layers"
             )
         outputs, inputs = sizes[module]
         if (*files.shape(other)[:1], *files.shape(name)[1:]) != (outputs, inputs) or files.shape(other)[
@@ -119,7 +121,8 @@ def read_adapter(folder: str | Path, architecture: Architecture, device: torch.d
         ] != files.shape(name)[:1]:
             a, b = files.shape(name), files.shape(other)
             raise ValueError(
-                f"adapter={folder}: {module} takes {inputs} numbers to {outputs} in this model, its matrices are {a} and {b}: it was trained on another one"
+                f"adapter={folder}: {module} takes {inputs} numbers to {outputs} in this model, its matrices are {a} "
+                f"and {b}: it was trained on another one"
             )
         down, up = (files.read(each).to(device) for each in (name, other))
         updates[module] = LowRank(down, up, _scale(config, module, len(down)))
@@ -133,7 +136,8 @@ def read_adapter(folder: str | Path, architecture: Architecture, device: torch.d
         raise ValueError(
             f"adapter={folder}: it has no matrices for {missing[0]}"
             + (f" and {len(missing) - 1} more" if missing[1:] else "")
-            + f", which its target_modules name in this model of {architecture.layers} layers; was it trained on a smaller one?"
+            + f", which its target_modules name in this model of {architecture.layers} layers; "
+            "was it trained on a smaller one?"
         )
     return Adapter(updates)
 
@@ -186,7 +190,9 @@ def _sizes(architecture: Architecture) -> dict[str, tuple[int, int]]:
 
 
 def _aimed_at(config: Mapping[str, Any], module: str) -> bool:
-    """Whether an adapter's target_modules name a module; those of chosen layers, patterns and exceptions are left to PEFT."""
+    """Whether an adapter's target_modules name a module; those of chosen layers, patterns and exceptions are left to
+    PEFT.
+    """
     if any(config.get(key) for key in ("layers_to_transform", "layers_pattern", "exclude_modules")):
         return False
     targets = config.get("target_modules") or []
@@ -222,7 +228,8 @@ def live_adapters(model: nn.Module, architecture: Architecture) -> dict[str, Ada
         plain = plain_name(name + ".").removesuffix(".").removeprefix(architecture.prefix)
         if plain not in sizes:
             raise ValueError(
-                f"the model has LoRA on {plain}, which is no linear of its blocks: our own decoder would leave it out; use backend=transformers"
+                f"the model has LoRA on {plain}, which is no linear of its blocks: our own decoder would leave it "
+                "out; use backend=transformers"
             )
         for adapter, down in module.lora_A.items():
             weights: tuple[Tensor, Tensor] = (down.weight.detach(), module.lora_B[adapter].weight.detach())

@@ -1,7 +1,8 @@
 """What BLOOM, GPT-2, GPT-NeoX and the Llama family have in common, and where each keeps its weights.
 
-A decoder layer is four linears (`qkv`, `out`, `up`, `down`) and two norms in all of them. What differs is said here: names in the
-file, the order of queries, keys and values within a fused matrix, positions, activation, and where the residual goes.
+A decoder layer is four linears (`qkv`, `out`, `up`, `down`) and two norms in all of them. What differs is said here:
+names in the file, the order of queries, keys and values within a fused matrix, positions, activation, and where the
+residual goes.
 """
 
 from __future__ import annotations

@@ -102,7 +102,10 @@ class NativeBackend:
             )
 
     def run(self, rows: Rows, allowed: list[AllowedTokens | None] | None) -> int:
-        """One batch; gives the bytes of its cache. Constraints need every token before the next step, so they take the plain loop."""
+        """One batch; gives the bytes of its cache.
+
+        Constraints need every token before the next step, so they take the plain loop.
+        """
         if self._steps is not None and allowed is None:
             return fixed_decoding.decode(self._steps, rows)
         return decoding.decode(self._loaded()[0], rows, allowed, self._fused)
@@ -140,7 +143,9 @@ class NativeBackend:
         self._fused = None if fixed else FusedStep.of(decoder)
 
     def _own_precision(self) -> AbstractContextManager:
-        """Without the trainer's autocast, which would put bfloat16 into a float32 cache: decoding computes in the weights' type."""
+        """Without the trainer's autocast, which would put bfloat16 into a float32 cache: decoding computes in the
+        weights' type.
+        """
         return torch.autocast(self._loaded()[0].device.type, enabled=False)
 
     def memory(self) -> dict[str, int]:

@@ -58,7 +58,8 @@ class Recorder:
 
 
 class Recorded:
-    """A step that becomes a graph after some calls. Its tensors must stay where they are, and its result must be left in them.
+    """A step that becomes a graph after some calls. Its tensors must stay where they are, and its result must be left
+    in them.
 
     Args:
         step: enqueues work and never waits for it.

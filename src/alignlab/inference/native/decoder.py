@@ -1,7 +1,8 @@
 """One decoder for all architectures of `architecture.py`, with a preallocated cache: only what inference needs.
 
-Legend: B rows of the batch, T positions of this call, S columns of the cache, H query heads, K key heads, D head width, W model width,
-V vocabulary. Rows end at the same column, so shorter prompts begin later: all rows write the same column, whatever their length.
+Legend: B rows of the batch, T positions of this call, S columns of the cache, H query heads, K key heads, D head
+width, W model width, V vocabulary. Rows end at the same column, so shorter prompts begin later: all rows write the
+same column, whatever their length.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Cache:
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def keep(self, rows: Sequence[int], index: Tensor) -> None:
-        """Drop all rows but these, and the columns that are padding in all of them; `index` holds the rows on the device."""
+        """Drop all rows but these, and the columns that are padding in all of them; `index` holds the rows on the
+        device.
+        """
         first = min(self._first[row] for row in rows)
         self._first = [self._first[row] - first for row in rows]
         self.starts = self.starts[index] - first
@@ -73,7 +76,8 @@ class Cache:
 
 
 class FixedCache:
-    """The same for steps of one token whose shapes and addresses never change: attention spans all S columns under a mask.
+    """The same for steps of one token whose shapes and addresses never change: attention spans all S columns under a
+    mask.
 
     Args:
         starts: (B,) on the device.

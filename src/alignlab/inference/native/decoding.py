@@ -39,7 +39,8 @@ def decode(
 ) -> int:
     """Runs a batch to its end and gives the bytes of its cache.
 
-    A finished row leaves the batch at once, with its part of the cache, so that the others don't pay for it. Every token is read as it is chosen.
+    A finished row leaves the batch at once, with its part of the cache, so that the others don't pay for it. Every
+    token is read as it is chosen.
 
     Args:
         step: computes the logits of one further token a row, if not the decoder itself.

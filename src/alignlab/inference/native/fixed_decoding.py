@@ -1,4 +1,6 @@
-"""The decode loop over fixed steps: launches steps ahead of what it knows, and reads ends and lengths a few tokens behind."""
+"""The decode loop over fixed steps: launches steps ahead of what it knows, and reads ends and lengths a few tokens
+behind.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ class Coming(NamedTuple):
 def decode(steps: FixedSteps, rows: Rows) -> int:
     """Runs a batch to its end and gives the bytes of its cache; tokens are those of `decoding.decode`.
 
-    One read every `EVERY` tokens, and it is of tokens before those that are being computed: the device never waits for the host.
+    One read every `EVERY` tokens, and it is of tokens before those that are being computed: the device never waits for
+    the host.
     """
     ids, starts = left_padded([request.ids for request in rows.requests])
     length, longest = ids.shape[1], max(rows.limits)

@@ -1,7 +1,9 @@
-"""Decode steps whose tensors never move, as CUDA graphs want them: weights, cache, positions, settings and results at fixed addresses.
+"""Decode steps whose tensors never move, as CUDA graphs want them: weights, cache, positions, settings and results at
+fixed addresses.
 
-Legend: R rows (a power of two), S columns of the cache, B rows of a step (R, or a smaller power of two once rows have left), C columns that a step
-looks at, T new tokens, V vocabulary. Rows that have ended run on until the rest fits into half.
+Legend: R rows (a power of two), S columns of the cache, B rows of a step (R, or a smaller power of two once rows have
+left), C columns that a step looks at, T new tokens, V vocabulary. Rows that have ended run on until the rest fits into
+half.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ def column_count(columns: int) -> int:
 
 
 class FixedBatch:
-    """Buffers for batches of R rows and S columns, and the steps that read and write them; batches use it one after the other.
+    """Buffers for batches of R rows and S columns, and the steps that read and write them; batches use it one after
+    the other.
 
     Args:
         keys: memory of the cache, and `values`, shared with batches of other shapes.
@@ -137,7 +140,10 @@ class FixedBatch:
 
 
 class FixedSteps:
-    """Batches by shape, for the life of a backend's model. All lie in one piece of memory, which grows with the largest."""
+    """Batches by shape, for the life of a backend's model.
+
+    All lie in one piece of memory, which grows with the largest.
+    """
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder, self.recorder = decoder, Recorder(decoder.device)

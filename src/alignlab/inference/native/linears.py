@@ -1,4 +1,5 @@
-"""The parts of a decoder: linear maps, dense or several side by side or with an adapter's low-rank update, norms, and the block they make up.
+"""The parts of a decoder: linear maps, dense or several side by side or with an adapter's low-rank update, norms, and
+the block they make up.
 
 Legend: R rows, I input width, O output width, r rank of an adapter.
 """
@@ -62,7 +63,8 @@ class Embedding:
 
 
 class FastLinear(Linear):
-    """The same, with the product of few rows (a step of the decode loop) at the speed of memory where a kernel for it exists.
+    """The same, with the product of few rows (a step of the decode loop) at the speed of memory where a kernel for it
+    exists.
 
     The weight stays as it is, so this also suits a live model's parameters.
     """
@@ -78,7 +80,9 @@ class FastLinear(Linear):
 
 
 class SideBySide(Linear):
-    """Several linears of one input as if their matrices were stacked: for a live model, whose parameters stay where they are."""
+    """Several linears of one input as if their matrices were stacked: for a live model, whose parameters stay where
+    they are.
+    """
 
     def __init__(self, parts: Sequence[Linear]) -> None:
         self.parts = parts

@@ -1,4 +1,6 @@
-"""A decoder from weights: each matrix is read, cut to this process's part and handed to the kind of linear that will hold it."""
+"""A decoder from weights: each matrix is read, cut to this process's part and handed to the kind of linear that will
+hold it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Layers that are read from a model's files while the layer before them computes (the idea of BMInf, without its machine code).
+"""Layers that are read from a model's files while the layer before them computes (the idea of BMInf, without its
+machine code).
 
 Legend: L layers. A slot is one layer's memory; two slots take turns.
 """
@@ -94,7 +95,8 @@ class StreamedLayers:
 
     Args:
         reader: of files, not of a live model.
-        resident: how many layers stay in memory; they lie evenly between the others, so that fetching overlaps their computing too.
+        resident: how many layers stay in memory; they lie evenly between the others, so that fetching overlaps their
+            computing too.
     """
 
     def __init__(self, reader: DecoderReader, resident: int) -> None:

@@ -1,4 +1,6 @@
-"""Tensors by name, whole or in part: read from a folder's safetensors files, or taken from a live model without a copy."""
+"""Tensors by name, whole or in part: read from a folder's safetensors files, or taken from a live model without a
+copy.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,8 @@ class Weights(Protocol):
 class WeightFiles:
     """Safetensors files of a folder, read with `pread` straight into the tensors they become.
 
-    No memory map: pages that were touched through one would count as resident beside the tensor, and twice the weights would be
-    the peak of loading. A part along dimension 0 reads its own bytes only.
+    No memory map: pages that were touched through one would count as resident beside the tensor, and twice the weights
+    would be the peak of loading. A part along dimension 0 reads its own bytes only.
     """
 
     def __init__(self, folder: str | Path, pattern: str = "model*.safetensors") -> None:
@@ -61,7 +63,8 @@ class WeightFiles:
             for name, entry in entries.items():
                 if entry["dtype"] not in DTYPES:
                     raise ValueError(
-                        f"{file}: {name} is of type {entry['dtype']}, which isn't read here; there are {', '.join(DTYPES)}"
+                        f"{file}: {name} is of type {entry['dtype']}, which isn't read here; there are "
+                        f"{', '.join(DTYPES)}"
                     )
                 place = begin + entry["data_offsets"][0]
                 self._places[name] = (descriptor, DTYPES[entry["dtype"]], tuple(entry["shape"]), place)
@@ -124,9 +127,11 @@ def _read_into(descriptor: int, tensor: Tensor, place: int) -> None:
 
 
 class StoredRows:
-    """Rows of stored matrices, one below the other, that are read when they are asked for: what is made of them a few at a time never holds all.
+    """Rows of stored matrices, one below the other, that are read when they are asked for: what is made of them a few
+    at a time never holds all.
 
-    Has the `shape`, `dtype`, `len` and slices of the tensor that it stands for. `parts`: names with the first row and the one after the last (None: all).
+    Has the `shape`, `dtype`, `len` and slices of the tensor that it stands for. `parts`: names with the first row and
+    the one after the last (None: all).
     """
 
     def __init__(self, weights: Weights, dtype: torch.dtype, parts: Sequence[tuple[str, int, int | None]]) -> None:

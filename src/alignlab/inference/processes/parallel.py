@@ -1,7 +1,8 @@
 """Runs a decoder's parts in processes of their own and lets them work as one: start, ask, listen to, and end them.
 
-The parent holds no weights. Every rank decodes the same batch with its part of the matrices; sums and concatenations over ranks keep
-all logits equal, and tokens are chosen alike everywhere because a request's random numbers come from its seed.
+The parent holds no weights. Every rank decodes the same batch with its part of the matrices; sums and concatenations
+over ranks keep all logits equal, and tokens are chosen alike everywhere because a request's random numbers come from
+its seed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a language method leaves in `<run directory>/export/`: a whole model, or an adapter whose base lies somewhere else."""
+"""What a language method leaves in `<run directory>/export/`: a whole model, or an adapter whose base lies somewhere
+else.
+"""
 
 import json
 import shutil

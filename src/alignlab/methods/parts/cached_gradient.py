@@ -1,7 +1,9 @@
-"""The exact gradient of a loss over a large batch with the activations of a small one, by embedding twice (GradCache, arXiv:2101.06983, sec. 3).
+"""The exact gradient of a loss over a large batch with the activations of a small one, by embedding twice (GradCache,
+arXiv:2101.06983, sec. 3).
 
-A contrastive loss reads the whole batch, but only through its embeddings. So the batch is embedded part by part without a graph, the loss
-gives the gradient of every embedding, and each part is embedded once more, now with a graph, to pass its share on to the parameters.
+A contrastive loss reads the whole batch, but only through its embeddings. So the batch is embedded part by part
+without a graph, the loss gives the gradient of every embedding, and each part is embedded once more, now with a graph,
+to pass its share on to the parameters.
 Legend: N rows of the batch, M rows of a part, D width.
 """
 
@@ -27,12 +29,14 @@ def cached_gradient_loss(
 ) -> Tensor:
     """Return loss(*outputs of all parts) as a scalar whose `backward()` completes its gradient in the parameters.
 
-    embed: a part -> outputs, of which the first `num_rowwise` have a row (M, ...) per sample and are laid end to end (N, ...) for the loss;
-    the others, such as a temperature, do not depend on the part. Random numbers drawn in `embed` are drawn again as they were.
-    When this returns, the gradients of all parts but one, times `weight`, have been added to the parameters' `grad` already: weight is what
-    the caller's own backward pass multiplies the result with. That the last part is left to the caller is what lets DDP exchange
+    embed: a part -> outputs, of which the first `num_rowwise` have a row (M, ...) per sample and are laid end to end
+    (N, ...) for the loss; the others, such as a temperature, do not depend on the part. Random numbers drawn in
+    `embed` are drawn again as they were. When this returns, the gradients of all parts but one, times `weight`, have
+    been added to the parameters' `grad` already: weight is what the caller's own backward pass multiplies the result
+    with. That the last part is left to the caller is what lets DDP exchange
     gradients once, after the sum over parts: its hooks keep still until the step that it wraps has returned.
-    Of K parts all but one are embedded twice: the FLOPs grow by (K - 1) / 3K, a backward pass counting as two forward passes.
+    Of K parts all but one are embedded twice: the FLOPs grow by (K - 1) / 3K, a backward pass counting as two forward
+    passes.
     """
     *others, kept = parts
     assert others, "a batch of one part needs no cache"
@@ -61,7 +65,8 @@ def check_rows_are_independent(net: nn.Module) -> None:
     for name, module in net.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(
-                f"micro_batch_size is not exact for a net with batch normalisation ({name}), whose statistics would be those of a part: "
+                f"micro_batch_size is not exact for a net with batch normalisation ({name}), whose statistics would "
+                "be those of a part: "
                 "set it to null, freeze that tower, or take a transformer"
             )
 

@@ -1,4 +1,5 @@
-"""The random choices of an ALBEF step, drawn for the joint batch so that they don't depend on how many processes share it.
+"""The random choices of an ALBEF step, drawn for the joint batch so that they don't depend on how many processes share
+it.
 
 Legend: B pairs of this process, R processes, T tokens, P pairs among which a negative is drawn, W at least T.
 """
@@ -21,7 +22,9 @@ class Draws(NamedTuple):
 
 
 class Chances(NamedTuple):
-    """The random choices of a step: made already, or the numbers to make them from; None draws from torch's global state."""
+    """The random choices of a step: made already, or the numbers to make them from; None draws from torch's global
+    state.
+    """
 
     masked: MaskedTokens | None = None
     negatives: HardNegatives | None = None
@@ -42,10 +45,12 @@ def joint_draws(
     device: torch.device,
     part: tuple[int, int] = (0, 1),
 ) -> Draws:
-    """This process's rows of the numbers that belong to the joint batch of one step, of which this is the m-th of n parts (accumulated batches).
+    """This process's rows of the numbers that belong to the joint batch of one step, of which this is the m-th of n
+    parts (accumulated batches).
 
-    Every process draws all R * B rows from (seed, step) and keeps its own: no state to save, and R processes with B pairs choose what one
-    process with R * B pairs chooses, with `pool` = B there; n parts with B choose what one step with n * B chooses.
+    Every process draws all R * B rows from (seed, step) and keeps its own: no state to save, and R processes with B
+    pairs choose what one process with R * B pairs chooses, with `pool` = B there; n parts with B choose what one step
+    with n * B chooses.
     """
     generator = torch.Generator(device).manual_seed((seed * 1_000_003 + step) % 2**63)
     first = (part[0] * world_size() + rank()) * pairs

@@ -8,7 +8,8 @@ Unit = Literal["sequence", "token"]
 
 
 class KlController:
-    """The coefficient beta, adapted to a target: beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) n / horizon) (arXiv:1909.08593, sec. 2.2).
+    """The coefficient beta, adapted to a target: beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) n / horizon)
+    (arXiv:1909.08593, sec. 2.2).
 
     Parameters
     ----------
@@ -36,7 +37,8 @@ class KlController:
     ) -> None:
         if coefficient < 0 or horizon < 1 or (target is not None and target <= 0):
             raise ValueError(
-                f"coefficient={coefficient} must not be negative, target={target} and horizon={horizon} must be positive"
+                f"coefficient={coefficient} must not be negative, target={target} and horizon={horizon} must be "
+                "positive"
             )
         if target is not None and coefficient == 0:
             raise ValueError("target needs coefficient above 0: a factor cannot raise it from 0")

@@ -52,8 +52,8 @@ class Objective:
 
     Args:
         clip_low, clip_high, dual_clip: as in `policy_terms`.
-        value_clip, value_coefficient: as in `value_terms`, and the weight of that loss; the critic's loss is a mean over
-            tokens whatever the aggregation.
+        value_clip, value_coefficient: as in `value_terms`, and the weight of that loss; the critic's loss is a mean
+            over tokens whatever the aggregation.
         entropy_coefficient: weight of the entropy that is added to the aim.
         kl_coefficient, kl_estimator, kl_by_ratio: of a KL penalty within the loss (GRPO); PPO has it in the reward.
             kl_by_ratio multiplies it by the ratio, whose gradient then is that of the true KL (arXiv:2512.02556); the

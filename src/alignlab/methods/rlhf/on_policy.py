@@ -1,4 +1,5 @@
-"""What PPO and its relatives without a critic share: prompts to responses, scores, experience, and the loss of each optimizer step.
+"""What PPO and its relatives without a critic share: prompts to responses, scores, experience, and the loss of each
+optimizer step.
 
 A loop without a trainer (docs/ppo.md):
 
@@ -51,7 +52,8 @@ class OnPolicyMethod(Method):
 
     Args:
         net: builds the supervised model to start from, `net(vocabulary=...)`; it is the reference.
-        reward: run directory of a reward model, dotted path of a function of (prompts, responses), or a node with `_target_`.
+        reward: run directory of a reward model, dotted path of a function of (prompts, responses), or a node with
+            `_target_`.
         vocabulary: of the data.
         peft: adds an adapter, `peft(net)`; None trains everything.
         critic: see `ActorCritic`.
@@ -61,11 +63,12 @@ class OnPolicyMethod(Method):
         response_length: of the rollout, tokens.
         temperature: of the rollout; log-probabilities are taken at this temperature everywhere.
         group_size: responses to each prompt.
-        backend: makes the backend that generates; None: our own decode loop on the live policy, or transformers' where that
-            knows neither architecture nor quantised weights.
+        backend: makes the backend that generates; None: our own decode loop on the live policy, or transformers' where
+            that knows neither architecture nor quantised weights.
         stop_ids: tokens that end a response besides the tokenizer's end.
         seed: of rollouts and minibatches, as of the run.
-        score_position: token that the score is added to: the last one, or ("after_last") the place after it, as TRL has it.
+        score_position: token that the score is added to: the last one, or ("after_last") the place after it, as TRL
+            has it.
         export_merged: whether the export of an adapter holds the whole model besides.
 
     Raises:
@@ -109,7 +112,8 @@ class OnPolicyMethod(Method):
         built = build_net(net, peft, vocabulary)
         if packed(built) == "llm_int8":
             raise ValueError(
-                "quantization=llm_int8 rounds activations together with the rows beside them, so that a token's log-probability depends on "
+                "quantization=llm_int8 rounds activations together with the rows beside them, so that a token's "
+                "log-probability depends on "
                 "its batch: on-policy training needs int8 or nf4"
             )
         self.net = ActorCritic(built, critic)
@@ -129,7 +133,8 @@ class OnPolicyMethod(Method):
     # Verbs
 
     def prepare(self, tokenizer: Any, renderer: Any = None) -> None:
-        """Makes the backend, binds rewards and checks the output layer, once a device; called before the first rollout.
+        """Makes the backend, binds rewards and checks the output layer, once a device; called before the first
+        rollout.
 
         Args:
             renderer: of the prompts, where it is known: a reward model then reads rollouts as its training read texts.
@@ -210,7 +215,9 @@ class OnPolicyMethod(Method):
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """Writes the policy in Hugging Face's format: the model, or the adapter and beside it, in `merged/`, base and adapter in one."""
+        """Writes the policy in Hugging Face's format: the model, or the adapter and beside it, in `merged/`, base and
+        adapter in one.
+        """
         model = self.net.model
         export_model(model, folder)
         if self.net.adapters and (folder / "adapter_config.json").exists() and self.export_merged:

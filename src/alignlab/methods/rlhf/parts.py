@@ -1,4 +1,5 @@
-"""Which rows of a rollout go through the nets together, and where their tokens stand: made on the host, sent in one copy.
+"""Which rows of a rollout go through the nets together, and where their tokens stand: made on the host, sent in one
+copy.
 
 Legend: B responses, T response tokens of the longest, R rows of a part, N response tokens of these rows.
 """
@@ -74,7 +75,9 @@ def micro_batches(rows: Sequence[int], lengths: Sequence[int], size: int) -> lis
 def parts_of(
     groups: Sequence[Sequence[int]], lengths: Lengths, position: ScorePosition, device: torch.device
 ) -> list[Part]:
-    """A part of each group of rows; all that the device has to know of them goes there in one copy, which nobody waits for."""
+    """A part of each group of rows; all that the device has to know of them goes there in one copy, which nobody waits
+    for.
+    """
     valued, total = lengths.valued(position), lengths.total
     widths = [max(total[i] for i in rows) for rows in groups]
     host: list[Tensor] = []

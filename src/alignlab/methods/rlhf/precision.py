@@ -1,8 +1,9 @@
 """In which precision an on-policy run computes.
 
-The policy's passes, those of the update and those that give the old log-probabilities, run as the trainer has it (autocast, or weights in bfloat16):
-they are the same passes, so the ratio starts at 1. Everything around them leaves it: the sampler reads the weights as they lie, in their own dtype, rewards
-are scored in that of their own weights, and scores, advantages and statistics are float32.
+The policy's passes, those of the update and those that give the old log-probabilities, run as the trainer has it
+(autocast, or weights in bfloat16): they are the same passes, so the ratio starts at 1. Everything around them leaves
+it: the sampler reads the weights as they lie, in their own dtype, rewards are scored in that of their own weights, and
+scores, advantages and statistics are float32.
 """
 
 from collections.abc import Iterator

@@ -27,7 +27,10 @@ class Reward(Protocol):
     """Gives each response a number; more is better."""
 
     def bind(self, net: ActorCritic, tokenizer: Any) -> None:
-        """Called once when the policy exists, on its device. A reward that reads ids may have `read_as_trained(renderer, stop_ids)` besides, called next."""
+        """Called once when the policy exists, on its device.
+
+        A reward that reads ids may have `read_as_trained(renderer, stop_ids)` besides, called next.
+        """
         ...
 
     def __call__(self, batch: Scored) -> Tensor:
@@ -41,7 +44,8 @@ Function = Callable[[list[str], list[str]], Sequence[float]]
 def as_reward(reward: "str | Callable | Reward", key: str = "reward") -> Reward:
     """A reward from what a config can hold: a run directory, the dotted path of a function, a function, or a reward.
 
-    A function takes the prompts and the responses as two lists of texts and returns one number for each. Raises ValueError for anything else.
+    A function takes the prompts and the responses as two lists of texts and returns one number for each. Raises
+    ValueError for anything else.
     """
     if isinstance(reward, str):
         if "/" in reward or Path(reward).is_dir():
@@ -65,7 +69,9 @@ class FunctionReward:
         """Nothing to do."""
 
     def __call__(self, batch: Scored) -> Tensor:
-        """Scores (B,). Raises ValueError in one line where the function raises or returns something else than B finite numbers."""
+        """Scores (B,). Raises ValueError in one line where the function raises or returns something else than B finite
+        numbers.
+        """
         try:
             returned = self.function(batch.prompts, batch.responses)
         except Exception as error:
@@ -97,12 +103,17 @@ class ModelReward:
         self.model.to(net.device)
 
     def read_as_trained(self, renderer: Renderer, stop_ids: Sequence[int]) -> None:
-        """From now on rollouts are rendered as at the reward model's training. Raises ValueError where known dialogues don't score the same both ways."""
+        """From now on rollouts are rendered as at the reward model's training.
+
+        Raises ValueError where known dialogues don't score the same both ways.
+        """
         self.text = RewardText(renderer, self.tokenizer)
         verify_text(self, self.text, self.path, stop_ids)
 
     def __call__(self, batch: Scored) -> Tensor:
-        """Scores (B,): rows go through in parts of like length, each tokenized and ended as at the reward model's own training."""
+        """Scores (B,): rows go through in parts of like length, each tokenized and ended as at the reward model's own
+        training.
+        """
         return self.of_ids(self.text.rows(batch))
 
     def of_ids(self, rows: list[list[int]]) -> Tensor:
@@ -165,7 +176,9 @@ class AdapterReward:
 def scored_in_parts(
     rows: list[list[int]], score: Callable[[Tensor, Tensor], Tensor], micro_batch_size: int, device: torch.device
 ) -> Tensor:
-    """Scores of rows of ids in their order, (B,) on `device`, which nobody waits for; rows of like length go together, padded on the right."""
+    """Scores of rows of ids in their order, (B,) on `device`, which nobody waits for; rows of like length go together,
+    padded on the right.
+    """
     groups = micro_batches(range(len(rows)), [len(row) for row in rows], micro_batch_size)
     host = []
     for part in groups:
@@ -178,19 +191,25 @@ def scored_in_parts(
 
 
 def verify_text(reward: ModelReward | AdapterReward, text: RewardText, path: str, stop_ids: Sequence[int]) -> None:
-    """Raises ValueError where a known dialogue scores differently as a rollout and as the text that the reward model was trained on."""
+    """Raises ValueError where a known dialogue scores differently as a rollout and as the text that the reward model
+    was trained on.
+    """
     with torch.no_grad():
         for said, trained in text.known(stop_ids):
             found, wanted = float(reward(said)), float(reward.of_ids([trained]))
             if abs(found - wanted) > 1e-3 * max(1.0, abs(wanted)):
                 raise ValueError(
-                    f"reward={path} reads rollouts otherwise than its training did: {said.contents[0]!r} with the answer {said.responses[0]!r} scores "
+                    f"reward={path} reads rollouts otherwise than its training did: {said.contents[0]!r} with the "
+                    f"answer {said.responses[0]!r} scores "
                     f"{found:.4g} instead of {wanted:.4g}; both must have one chat template"
                 )
 
 
 def checked_scores(returned: object, number: int, where: str) -> Tensor:
-    """`returned` as (number,) float32 on the CPU. Raises ValueError for another shape, for what is no number, and for NaN or infinity."""
+    """`returned` as (number,) float32 on the CPU.
+
+    Raises ValueError for another shape, for what is no number, and for NaN or infinity.
+    """
     try:
         score = torch.as_tensor(returned, dtype=torch.float32, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -1,7 +1,8 @@
 """What a reward model reads of a rollout: the ids that its own training would have made of the same words.
 
-A rollout ends at the token that stopped it; training may go on behind it (a template's line break, the end of text). A reward model with another
-vocabulary gets the messages again, rendered by its own template, since control tokens of one vocabulary are none in another.
+A rollout ends at the token that stopped it; training may go on behind it (a template's line break, the end of text). A
+reward model with another vocabulary gets the messages again, rendered by its own template, since control tokens of one
+vocabulary are none in another.
 Legend: B responses.
 """
 
@@ -41,8 +42,8 @@ class Renderer(Protocol):
 class RewardText:
     """Turns rollouts into what a reward model was trained on.
 
-    renderer: of the policy's prompts, None where nobody knows (ids and texts are then taken as they come); own: the reward model's tokenizer where its
-    vocabulary is another one than the policy's.
+    renderer: of the policy's prompts, None where nobody knows (ids and texts are then taken as they come); own: the
+    reward model's tokenizer where its vocabulary is another one than the policy's.
     """
 
     def __init__(self, renderer: Renderer | None, own: Any = None) -> None:

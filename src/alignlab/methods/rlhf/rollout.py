@@ -1,6 +1,7 @@
 """Rollouts: prompts to responses through a backend, and everything that is known about them before the update.
 
-Legend: B responses, P prompt tokens, T response tokens of the longest, S = P + T, N response tokens of all rows, D width.
+Legend: B responses, P prompt tokens, T response tokens of the longest, S = P + T, N response tokens of all rows, D
+width.
 A row is prompt, response, padding: rows are told apart by their lengths, never by padding ids.
 """
 
@@ -31,7 +32,10 @@ class Responses(NamedTuple):
 
 @dataclass
 class Trajectory:
-    """Responses with the numbers that the update needs, on the device. Dense (B, T) tensors are float32 and 0 off the mask."""
+    """Responses with the numbers that the update needs, on the device.
+
+    Dense (B, T) tensors are float32 and 0 off the mask.
+    """
 
     ids: Tensor  # (B, S) int64, padded on the right
     lengths: Lengths  # on the host
@@ -46,7 +50,9 @@ class Trajectory:
 
     @classmethod
     def of(cls, responses: Responses, device: torch.device) -> "Trajectory":
-        """Ids, lengths and the sampler's log-probabilities; what the nets say is 0 still. Two copies, which nobody waits for."""
+        """Ids, lengths and the sampler's log-probabilities; what the nets say is 0 still. Two copies, which nobody
+        waits for.
+        """
         lengths = Lengths([len(p) for p in responses.prompts], [len(r) for r in responses.responses])
         longest = lengths.longest
         table = [rows_of(responses), torch.tensor(lengths.response), torch.tensor(responses.ended).long()]
@@ -60,13 +66,17 @@ class Trajectory:
 def generate(
     backend: Backend, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling, context: int | None = None
 ) -> Responses:
-    """One response to each prompt. Raises ValueError for an empty prompt, or where the backend could not answer one."""
+    """One response to each prompt.
+
+    Raises ValueError for an empty prompt, or where the backend could not answer one.
+    """
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {number} of a batch is empty: a response needs at least one token before it")
         if context is not None and len(prompt) + sampling.max_new_tokens > context:
             raise ValueError(
-                f"a prompt of {len(prompt)} tokens and response_length={sampling.max_new_tokens} exceed the model's context of {context}"
+                f"a prompt of {len(prompt)} tokens and response_length={sampling.max_new_tokens} exceed the model's "
+                f"context of {context}"
             )
     requests = [Request(list(p), seed, sampling) for p, seed in zip(prompts, seeds, strict=True)]
     done = backend.generate(requests)
@@ -89,7 +99,9 @@ def prompts_of(batch: PromptBatch, repeats: int = 1) -> list[list[int]]:
 
 
 def request_seeds(seed: int, update: int, first: int, count: int) -> list[int]:
-    """A seed for each response, a function of run, update and place in the joint batch: nothing has to be saved to resume."""
+    """A seed for each response, a function of run, update and place in the joint batch: nothing has to be saved to
+    resume.
+    """
     mixed = (seed * 0x9E3779B97F4A7C15 + update * 0xD1B54A32D192ED03) & (2**64 - 1)
     mixed = ((mixed ^ (mixed >> 31)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     return [(mixed + first + i) % (2**63 - 1) for i in range(count)]
@@ -112,10 +124,12 @@ def evaluate(
     position: ScorePosition = "last",
     with_reference: bool = True,
 ) -> Trajectory:
-    """Log-probabilities of policy and reference, entropies and values of all response tokens, each from one forward pass.
+    """Log-probabilities of policy and reference, entropies and values of all response tokens, each from one forward
+    pass.
 
-    Old log-probabilities come from the same kind of pass as those of the update, at the sampling temperature: the ratio then starts at 1, which
-    it does not with log-probabilities kept from sampling with a cache, let alone in bfloat16.
+    Old log-probabilities come from the same kind of pass as those of the update, at the sampling temperature: the
+    ratio then starts at 1, which it does not with log-probabilities kept from sampling with a cache, let alone in
+    bfloat16.
     """
     found = Trajectory.of(responses, net.device)
     total = found.lengths.total

@@ -44,7 +44,8 @@ def check_sampler(error: float, backend: Backend, model: nn.Module) -> None:
     exact &= not torch.is_autocast_enabled(next(model.parameters()).device.type)
     if error > TOLERANCE[exact]:
         raise RuntimeError(
-            f"{type(backend).__name__} samples from another model than the policy: log-probabilities differ by {error:.3g} on average"
+            f"{type(backend).__name__} samples from another model than the policy: log-probabilities differ by "
+            f"{error:.3g} on average"
         )
 
 
@@ -62,5 +63,6 @@ def verify_head(net: ActorCritic, ids: Tensor, tolerance: float) -> None:
     worst = (wanted - ours).abs().max().item()
     if worst > tolerance:
         raise ValueError(
-            f"{type(net.model).__name__} is not supported: its logits are more than its output layer (log-probabilities differ by {worst:.3g})"
+            f"{type(net.model).__name__} is not supported: its logits are more than its output layer "
+            f"(log-probabilities differ by {worst:.3g})"
         )

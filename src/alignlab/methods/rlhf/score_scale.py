@@ -11,8 +11,9 @@ from alignlab.distributed.collectives import reduce_sum
 class ScoreScale:
     """Divides scores by their deviation so far ("running", over all ranks), then clamps them to +-clip.
 
-    The mean stays: it is the critic's business, and the sign of a score has a meaning. Deviation: Chan's parallel update of count, mean and
-    sum of squares (doi:10.1080/00031305.1983.10483115), before the scores at hand are divided.
+    The mean stays: it is the critic's business, and the sign of a score has a meaning. Deviation: Chan's parallel
+    update of count, mean and sum of squares (doi:10.1080/00031305.1983.10483115), before the scores at hand are
+    divided.
     """
 
     def __init__(self, scale: Literal["none", "running"] = "none", clip: float | None = None) -> None:

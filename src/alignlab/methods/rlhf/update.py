@@ -1,4 +1,6 @@
-"""Settings of an update: how often, in which order and in what portions a rollout is used, and how far gradients may go."""
+"""Settings of an update: how often, in which order and in what portions a rollout is used, and how far gradients may
+go.
+"""
 
 import torch
 from torch import Tensor
@@ -50,7 +52,8 @@ class Update:
         self.critic_lr_ratio, self.critic_warmup = critic_lr_ratio, critic_warmup
 
     def order(self, rows: int, seed: int, number: int) -> list[list[int]]:
-        """Rows of each step of update `number`; every epoch has an order of its own, a function of run, update and epoch.
+        """Rows of each step of update `number`; every epoch has an order of its own, a function of run, update and
+        epoch.
 
         Raises:
             ValueError: the minibatches don't divide the rows.

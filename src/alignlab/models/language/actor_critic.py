@@ -1,8 +1,10 @@
 """A language model as policy, a value for every token, and the reference that the policy must not leave.
 
-One set of weights serves all three where it can: with LoRA the reference is the model with the adapter off (or with the adapter of the supervised
-model on), and the critic is a linear head on the policy's hidden states unless it gets a trunk or an adapter of its own.
-Legend: B sequences, S tokens, N chosen places, W width. Sequences are padded on the right, so causal attention needs no mask.
+One set of weights serves all three where it can: with LoRA the reference is the model with the adapter off (or with
+the adapter of the supervised model on), and the critic is a linear head on the policy's hidden states unless it gets a
+trunk or an adapter of its own.
+Legend: B sequences, S tokens, N chosen places, W width. Sequences are padded on the right, so causal attention needs
+no mask.
 """
 
 import copy
@@ -27,9 +29,11 @@ class ActorCritic(nn.Module):
     Parameters
     ----------
     model
-        causal language model, or a PEFT model with the adapter "policy" (and "reference" where the supervised model is an adapter itself).
+        causal language model, or a PEFT model with the adapter "policy" (and "reference" where the supervised model is
+        an adapter itself).
     critic
-        "shared": a head on the policy's states; "separate": a trunk of its own, or with adapters an adapter of its own; "none": no values.
+        "shared": a head on the policy's states; "separate": a trunk of its own, or with adapters an adapter of its
+        own; "none": no values.
     frozen_reference
         whether a model without adapters is copied now, to be the reference; one with adapters needs no copy.
 
@@ -133,7 +137,8 @@ class ActorCritic(nn.Module):
 def exact_rotations(module: nn.Module) -> Iterator[None]:
     """Within: a conversion leaves rotary frequencies in their own dtype, as transformers loads them.
 
-    Rounded to bfloat16 they are off by a radian after some hundred tokens, and the sampler, which computes its own, is another model.
+    Rounded to bfloat16 they are off by a radian after some hundred tokens, and the sampler, which computes its own, is
+    another model.
     """
     parts = [part for part in module.modules() if isinstance(part._buffers.get("inv_freq"), Tensor)]
     before = [part.inv_freq for part in parts]

@@ -35,7 +35,9 @@ def path_context(path: str) -> int | None:
 
 
 def net_context(net: nn.Module) -> tuple[int | None, bool]:
-    """Context of the language model in a net, and whether it ends there: False where positions are rotations, which only have not been trained beyond."""
+    """Context of the language model in a net, and whether it ends there: False where positions are rotations, which
+    only have not been trained beyond.
+    """
     config = next((found for module in net.modules() if (found := getattr(module, "config", None)) is not None), None)
     if config is None or isinstance(config, dict):
         return None, False

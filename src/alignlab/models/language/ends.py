@@ -9,7 +9,8 @@ from alignlab.data.language.chat_text import ChatText
 
 
 def ends_of(config: Any, generation: Any, tokenizer: Any, stop_ids: Iterable[int] = ()) -> dict[int, list[str]]:
-    """Every id that ends a text, with who says so: the tokenizer and its chat template first, which texts are written with, then generation config,
+    """Every id that ends a text, with who says so: the tokenizer and its chat template first, which texts are written
+    with, then generation config,
     config and `stop_ids`. Any of them may be None."""
     found: dict[int, list[str]] = {}
     said = [
@@ -33,7 +34,9 @@ def described(ends: dict[int, list[str]], tokenizer: Any) -> str:
 
 
 def write_ends(folder: Path, ends: Iterable[int]) -> None:
-    """Puts the ends into config.json and generation_config.json of an export; an adapter has no config, and gets the latter."""
+    """Puts the ends into config.json and generation_config.json of an export; an adapter has no config, and gets the
+    latter.
+    """
     ids, whole = list(ends), (folder / "config.json").exists()
     for name in ("config.json", "generation_config.json"):
         file = folder / name

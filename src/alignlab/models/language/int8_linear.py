@@ -1,4 +1,5 @@
-"""Frozen linear layers in 8 bits under a LoRA adapter: a quarter of float32's bytes, and no copy in full precision kept for the backward pass.
+"""Frozen linear layers in 8 bits under a LoRA adapter: a quarter of float32's bytes, and no copy in full precision
+kept for the backward pass.
 
 Legend: N outputs, K inputs.
 """
@@ -43,7 +44,8 @@ def quantize_outputs(weight: ByRows) -> tuple[Tensor, Tensor]:
 class FrozenInt8Linear(nn.Linear):
     """y = (x q^T) scale + b with int8 weights that are never trained; gradients go to x alone.
 
-    An `nn.Linear`, so that peft puts adapters on it. Only the weights are rounded: a row's result doesn't depend on the rows beside it.
+    An `nn.Linear`, so that peft puts adapters on it. Only the weights are rounded: a row's result doesn't depend on
+    the rows beside it.
 
     Attributes:
         weight: (N, K) int8.

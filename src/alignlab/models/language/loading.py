@@ -22,8 +22,8 @@ def load_language_model(
 ) -> PreTrainedModel:
     """A causal language model in evaluation mode; behind an adapter's folder, the base with the adapter on top.
 
-    quantization: of the linear layers of the base's blocks; "int8" our own (weights alone), "llm_int8" and "nf4" by bitsandbytes.
-    Raises ValueError, in one line, for what can't be read or isn't installed.
+    quantization: of the linear layers of the base's blocks; "int8" our own (weights alone), "llm_int8" and "nf4" by
+    bitsandbytes. Raises ValueError, in one line, for what can't be read or isn't installed.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -66,8 +66,8 @@ def pretrained(
 ) -> PreTrainedModel:
     """A model to train further: as `load_language_model`, with an adapter merged into it.
 
-    A quantised base can't take an adapter in; then the adapter stays and is named "reference" (see `models/language/lora.py`).
-    Raises ValueError if the tokenizer has more ids than the model.
+    A quantised base can't take an adapter in; then the adapter stays and is named "reference" (see
+    `models/language/lora.py`). Raises ValueError if the tokenizer has more ids than the model.
     """
     model, (base, adapter) = load_language_model(path, dtype, quantization), resolve_model(path)
     if hasattr(model, "merge_and_unload"):

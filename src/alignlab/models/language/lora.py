@@ -1,4 +1,5 @@
-"""LoRA adapters on a frozen base: one PeftModel, several named adapters, and switching between them that leaves gradients alone.
+"""LoRA adapters on a frozen base: one PeftModel, several named adapters, and switching between them that leaves
+gradients alone.
 
 Names in use: "policy" (trained), "reference" (frozen), "reward". No adapter at all is the base model.
 """
@@ -29,10 +30,11 @@ def add_lora(
     rank_stabilised: bool = False,
     name: str = "policy",
 ) -> "PeftModel":
-    """Add a trainable adapter W + (alpha / rank) B A to the linear layers `targets` (arXiv:2106.09685); everything else is frozen.
+    """Add a trainable adapter W + (alpha / rank) B A to the linear layers `targets` (arXiv:2106.09685); everything
+    else is frozen.
 
-    rank_stabilised: alpha / sqrt(rank) instead (arXiv:2312.03732). A model with a "reference" adapter gets the new one as a copy of it, in the same shape.
-    Raises ValueError if peft is missing or no layer has such a name.
+    rank_stabilised: alpha / sqrt(rank) instead (arXiv:2312.03732). A model with a "reference" adapter gets the new one
+    as a copy of it, in the same shape. Raises ValueError if peft is missing or no layer has such a name.
     """
     LoraConfig, PeftModel, get_peft_model = _peft()
     if rank < 1:
@@ -80,7 +82,8 @@ def as_reference(model: "PeftModel", folder: str) -> "PeftModel":
 def put_on(model: "PreTrainedModel | PeftModel", folder: str, name: str = "default") -> "PeftModel":
     """A model with the adapter of a folder on it, all of it.
 
-    Raises ValueError, one line, for what PEFT can't read or what doesn't belong to this model, and where tensors of the adapter are missing or left over.
+    Raises ValueError, one line, for what PEFT can't read or what doesn't belong to this model, and where tensors of
+    the adapter are missing or left over.
     """
     _, PeftModel, _ = _peft()
     from peft import get_peft_model_state_dict
@@ -127,7 +130,9 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def untied(model: nn.Module) -> Iterator[None]:
-    """While it lasts, embedding and head are two matrices if one of them has an adapter: merged into a shared one it would change the other too."""
+    """While it lasts, embedding and head are two matrices if one of them has an adapter: merged into a shared one it
+    would change the other too.
+    """
     undo = untie(model)
     try:
         yield
@@ -159,17 +164,20 @@ def untie(model: nn.Module) -> Callable[[], None]:
 
 
 def merged(model: "PeftModel") -> "PreTrainedModel":
-    """The base with its adapter merged into it, for good; equal to the model with the adapter on top, tied embeddings or not."""
+    """The base with its adapter merged into it, for good; equal to the model with the adapter on top, tied embeddings
+    or not.
+    """
     untie(model)
     return model.merge_and_unload()
 
 
 @contextmanager
 def use(model: nn.Module, name: str | None) -> Iterator[None]:
-    """Run with adapter `name`, or with the base alone (None), inside; before and after as it was. A model without adapters is left alone.
+    """Run with adapter `name`, or with the base alone (None), inside; before and after as it was. A model without
+    adapters is left alone.
 
-    Unlike peft's `set_adapter` and `disable_adapter` it never touches requires_grad and doesn't walk the model again on every entry.
-    Raises ValueError for a name that no layer has.
+    Unlike peft's `set_adapter` and `disable_adapter` it never touches requires_grad and doesn't walk the model again
+    on every entry. Raises ValueError for a name that no layer has.
     """
     layers = _tuner_layers(model)
     if name is not None and layers and not any(name in layer.lora_A for layer in layers if hasattr(layer, "lora_A")):
@@ -187,7 +195,9 @@ def use(model: nn.Module, name: str | None) -> Iterator[None]:
 
 
 def reference(model: nn.Module) -> "contextmanager":
-    """`use` for the reference policy: its frozen adapter where there is one (SFT was an adapter itself), else the base."""
+    """`use` for the reference policy: its frozen adapter where there is one (SFT was an adapter itself), else the
+    base.
+    """
     return use(model, "reference" if "reference" in getattr(model, "peft_config", {}) else None)
 
 

@@ -1,4 +1,5 @@
-"""Attention masks of transformers' models, made so that nobody asks the device what is in them: the host would wait for the answer.
+"""Attention masks of transformers' models, made so that nobody asks the device what is in them: the host would wait
+for the answer.
 
 Legend: B rows, T tokens. A mask is True where a query sees a key.
 """
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def one_text_a_row() -> Iterator[None]:
-    """Inside, transformers doesn't look at positions for rows of several texts: there are none, or they have a mask that says so.
+    """Inside, transformers doesn't look at positions for rows of several texts: there are none, or they have a mask
+    that says so.
 
     Without a mask of its own it then leaves causality to the fused kernel, as it does once it has looked.
     """
@@ -33,10 +35,11 @@ def one_text_a_row() -> Iterator[None]:
 
 
 def padding_mask(trunk: nn.Module, mask: Tensor) -> Tensor:
-    """What to hand over for rows with padding, mask (B, T) True = token: (B, 1, T, T), which transformers takes as it is.
+    """What to hand over for rows with padding, mask (B, T) True = token: (B, 1, T, T), which transformers takes as it
+    is.
 
-    Where it makes more of a mask than hiding padding and what comes later (attention that isn't sdpa, sliding windows), the mask itself as numbers (B, T):
-    it then looks for rows without padding, and waits.
+    Where it makes more of a mask than hiding padding and what comes later (attention that isn't sdpa, sliding
+    windows), the mask itself as numbers (B, T): it then looks for rows without padding, and waits.
     """
     config = trunk.config
     causal = next((m.is_causal for m in trunk.modules() if isinstance(getattr(m, "is_causal", None), bool)), None)

@@ -27,7 +27,9 @@ def llama(
     gradient_checkpointing: bool = False,
     vocabulary: LanguageVocabulary,
 ) -> PreTrainedModel:
-    """A new Llama-like model (arXiv:2302.13971): RMSNorm, rotary positions, SwiGLU of `mlp_width` (None: 8/3 width, rounded up to 32)."""
+    """A new Llama-like model (arXiv:2302.13971): RMSNorm, rotary positions, SwiGLU of `mlp_width` (None: 8/3 width,
+    rounded up to 32).
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     if width % heads or (width // heads) % 2:
@@ -65,7 +67,10 @@ def encoder(
     token_dropout: float = 0.0,
     vocabulary: LanguageVocabulary,
 ) -> PreTrainedModel:
-    """A new bidirectional encoder in BERT's form (arXiv:1810.04805). `token_dropout`: part of the tokens whose word vector is blanked in training."""
+    """A new bidirectional encoder in BERT's form (arXiv:1810.04805).
+
+    `token_dropout`: part of the tokens whose word vector is blanked in training.
+    """
     from transformers import BertConfig, BertModel
 
     if width % heads:
@@ -95,7 +100,9 @@ def encoder(
 
 
 def add_dropout(model: nn.Module, probability: float) -> None:
-    """Dropout behind the embeddings and each attention and MLP, in training mode, by hooks: weights and exports stay as they are."""
+    """Dropout behind the embeddings and each attention and MLP, in training mode, by hooks: weights and exports stay
+    as they are.
+    """
     from torch import nn
 
     def drop(module: nn.Module, _: object, output: object) -> object:

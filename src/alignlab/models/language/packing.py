@@ -1,4 +1,5 @@
-"""Rows that hold several texts: masks that keep the texts apart in each architecture's own attention, and which architectures can't keep them apart.
+"""Rows that hold several texts: masks that keep the texts apart in each architecture's own attention, and which
+architectures can't keep them apart.
 
 Legend: B rows, T tokens.
 """
@@ -15,9 +16,11 @@ INSTEAD = "use pack=false: rows of one text, batched with texts of like length"
 
 
 def packed_mask(trunk: nn.Module, document: Tensor) -> Tensor | dict[str, Tensor]:
-    """(B, 1, T, T): query t sees key s <= t of the same text and, in layers with a sliding window, t - s < window; document (B, T) numbers a row's texts.
+    """(B, 1, T, T): query t sees key s <= t of the same text and, in layers with a sliding window, t - s < window;
+    document (B, T) numbers a row's texts.
 
-    In the form that the model takes: one mask, or one for each kind of layer. Raises ValueError naming the architecture where packing isn't exact.
+    In the form that the model takes: one mask, or one for each kind of layer. Raises ValueError naming the
+    architecture where packing isn't exact.
     """
     import torch
 

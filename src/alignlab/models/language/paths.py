@@ -1,6 +1,7 @@
 """What lies behind a model's path: a folder or hub id, an adapter, a GGUF file, a tokenizer.
 
-A net that was read from a path has one `origin`: where its base lies as it is, so that an export of its adapter needs no copy of it.
+A net that was read from a path has one `origin`: where its base lies as it is, so that an export of its adapter needs
+no copy of it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 
 
 def resolve_model(path: str) -> tuple[str, str | None]:
-    """Base model and adapter folder (or None) behind a path: a run directory's `export/`, the newest such in a folder of runs, a folder, or a hub id.
+    """Base model and adapter folder (or None) behind a path: a run directory's `export/`, the newest such in a folder
+    of runs, a folder, or a hub id.
 
-    A path that does not exist is taken for a hub id if it looks like `name` or `owner/name`; anything else is a `ValueError`.
+    A path that does not exist is taken for a hub id if it looks like `name` or `owner/name`; anything else is a
+    `ValueError`.
     """
     folder = export_folder(path)
     if (folder / "adapter_config.json").is_file():
@@ -38,7 +41,8 @@ def resolve_model(path: str) -> tuple[str, str | None]:
 def export_folder(path: str | Path) -> Path:
     """`export/` of a run directory, or of the newest run in `outputs/<run_name>`; any other path as it is.
 
-    `package:name/folder` is a folder inside an installed Python package, which is not imported. Raises ValueError if it isn't installed.
+    `package:name/folder` is a folder inside an installed Python package, which is not imported. Raises ValueError if
+    it isn't installed.
     """
     if str(path).startswith("package:"):
         name, _, inside = str(path).removeprefix("package:").partition("/")
@@ -66,7 +70,9 @@ def gguf_file(path: str) -> tuple[str, dict[str, str]]:
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of a model: the adapter's own if it has one, else the base model's. Pads with EOS if it has no padding token."""
+    """Tokenizer of a model: the adapter's own if it has one, else the base model's. Pads with EOS if it has no padding
+    token.
+    """
     from transformers import AutoTokenizer
 
     base, adapter = resolve_model(path)

@@ -1,4 +1,6 @@
-"""transformers' models from folders, whole: a tensor that is missing would be drawn at random, one left over would be left out, both with a warning only."""
+"""transformers' models from folders, whole: a tensor that is missing would be drawn at random, one left over would be
+left out, both with a warning only.
+"""
 
 import re
 from typing import Any
@@ -7,7 +9,8 @@ from alignlab.files.kinds import few
 
 
 def from_folder(kind: Any, folder: str, *, trunk: bool = False, **settings: Any) -> Any:
-    """`kind.from_pretrained(folder, **settings)`, strictly. `trunk`: heads in the file, and a pooler that isn't, don't matter.
+    """`kind.from_pretrained(folder, **settings)`, strictly. `trunk`: heads in the file, and a pooler that isn't, don't
+    matter.
 
     Raises ValueError, one line, for what can't be read or doesn't fit its config.
     """

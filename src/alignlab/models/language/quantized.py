@@ -33,7 +33,9 @@ def quantization_config(quantization: Quantization, dtype: Dtype) -> object:
 
 
 def settle(model: PreTrainedModel) -> None:
-    """Lets go of the file that a quantised model was mapped from, which the embedding alone would keep in memory; keeps 4-bit weights out of checkpoints."""
+    """Lets go of the file that a quantised model was mapped from, which the embedding alone would keep in memory;
+    keeps 4-bit weights out of checkpoints.
+    """
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.clone()
@@ -44,7 +46,9 @@ def settle(model: PreTrainedModel) -> None:
 
 
 def _leave_weight_out(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
-    """Weights in 4 bits are made from the base again: bitsandbytes saves them with their scales, but can't load those by name."""
+    """Weights in 4 bits are made from the base again: bitsandbytes saves them with their scales, but can't load those
+    by name.
+    """
     for name in [name for name in state if name.startswith(prefix + "weight")]:
         del state[name]
 

@@ -1,4 +1,5 @@
-"""Reward models: a language model or encoder with a scalar head, saved in Hugging Face's format with the head beside it.
+"""Reward models: a language model or encoder with a scalar head, saved in Hugging Face's format with the head beside
+it.
 
 Legend: B rows, T tokens.
 """
@@ -21,10 +22,11 @@ HEAD_FILE = "score_head.safetensors"
 
 
 class RewardModel(nn.Module):
-    """ids (B, T), mask (B, T) -> rewards (B,), in float32: a text's hidden states pooled by its mask, and a scalar head.
+    """ids (B, T), mask (B, T) -> rewards (B,), in float32: a text's hidden states pooled by its mask, and a scalar
+    head.
 
-    `mean` and `std` are those of the rewards of held-out texts, for `normalised`; sigma(scale (r_1 - r_2)) is calibrated: it estimates the share of raters that
-    prefers the first of two texts.
+    `mean` and `std` are those of the rewards of held-out texts, for `normalised`; sigma(scale (r_1 - r_2)) is
+    calibrated: it estimates the share of raters that prefers the first of two texts.
     """
 
     def __init__(self, model: nn.Module, pool: Pool = "last") -> None:
@@ -90,7 +92,8 @@ def load_reward_model(run_dir: str | Path, device: str = "cpu") -> RewardModel:
 
 
 def reward_head(model: nn.Module, folder: str | Path) -> RewardModel:
-    """The head of an exported reward adapter over another model of the same base; run it with `score_with` under the adapter.
+    """The head of an exported reward adapter over another model of the same base; run it with `score_with` under the
+    adapter.
 
     Raises:
         ValueError: there is no head in the folder.

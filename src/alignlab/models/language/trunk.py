@@ -32,8 +32,9 @@ def hidden_states(
 ) -> Tensor:
     """Last hidden states (B, T, W) after the final norm.
 
-    mask (B, T) True = token; it may be left out for rows padded on the right: causal attention never looks there. With `document` (B, T), rows hold
-    several texts, which don't see each other, and `position` (B, T) is counted from 0 in each; ValueError for models that can't keep them apart.
+    mask (B, T) True = token; it may be left out for rows padded on the right: causal attention never looks there. With
+    `document` (B, T), rows hold several texts, which don't see each other, and `position` (B, T) is counted from 0 in
+    each; ValueError for models that can't keep them apart.
     """
     trunk, extra = trunk_of(model), {"position_ids": position} if position is not None else {}
     if document is not None:
@@ -45,7 +46,9 @@ def hidden_states(
 
 
 def head_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Hidden states (..., W) -> logits (..., V), with the scaling or capping that the architecture puts behind its head."""
+    """Hidden states (..., W) -> logits (..., V), with the scaling or capping that the architecture puts behind its
+    head.
+    """
     import torch
 
     model = model.get_base_model() if hasattr(model, "get_base_model") else model

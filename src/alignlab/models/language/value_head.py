@@ -14,7 +14,8 @@ Pool = Literal["last", "mean"]
 class ScalarHead(nn.Linear):
     """Hidden states (..., W) -> numbers (...), in float32.
 
-    init: "zero" for the value head of a shared trunk; "normal" N(0, 1 / sqrt(W + 1)) for a reward head (arXiv:2009.01325's code). The bias starts at 0.
+    init: "zero" for the value head of a shared trunk; "normal" N(0, 1 / sqrt(W + 1)) for a reward head
+    (arXiv:2009.01325's code). The bias starts at 0.
     """
 
     def __init__(self, width: int, init: Literal["zero", "normal"] = "normal") -> None:
@@ -30,7 +31,10 @@ class ScalarHead(nn.Linear):
 
 
 def pooled(hidden: Tensor, mask: Tensor, pool: Pool = "last") -> Tensor:
-    """(B, W): the state of each row's last token, or the mean over its tokens. hidden (B, T, W), mask (B, T), padded on either side."""
+    """(B, W): the state of each row's last token, or the mean over its tokens.
+
+    hidden (B, T, W), mask (B, T), padded on either side.
+    """
     if pool == "mean":
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1.0)
@@ -38,6 +42,8 @@ def pooled(hidden: Tensor, mask: Tensor, pool: Pool = "last") -> Tensor:
 
 
 def last_position(mask: Tensor) -> Tensor:
-    """(B,) position of each row's last token, from the mask (B, T) and never from ids: padding may be the end-of-text token."""
+    """(B,) position of each row's last token, from the mask (B, T) and never from ids: padding may be the end-of-text
+    token.
+    """
     length = mask.shape[1]
     return (torch.arange(1, length + 1, device=mask.device) * mask).argmax(1)

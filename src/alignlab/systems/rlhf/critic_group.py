@@ -8,7 +8,8 @@ from torch import nn
 def with_critic_group(built: dict, critic: Iterable[nn.Parameter], ratio: float) -> dict:
     """Move the critic's parameters into groups at `ratio` times their learning rate; the schedule is that of the rest.
 
-    `built` is what the `optim` group gives to Lightning: an optimizer and a `LambdaLR`. Returns it. Raises ValueError for a ratio that is not positive.
+    `built` is what the `optim` group gives to Lightning: an optimizer and a `LambdaLR`. Returns it. Raises ValueError
+    for a ratio that is not positive.
     """
     if ratio <= 0:
         raise ValueError(f"critic_lr_ratio={ratio} must be positive")

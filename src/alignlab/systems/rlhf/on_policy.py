@@ -1,4 +1,5 @@
-"""Runs an on-policy method under Lightning: one training step = prompts, responses, scores, several epochs of optimizer steps.
+"""Runs an on-policy method under Lightning: one training step = prompts, responses, scores, several epochs of
+optimizer steps.
 
 Legend: B responses of this process.
 """
@@ -30,7 +31,9 @@ RATIO_TOLERANCE = 1e-4  # of a run's first minibatch, in float32
 
 
 class OnPolicySystem(MethodSystem):
-    """An `OnPolicyMethod` and its optimizer as a LightningModule, by manual optimization; see `MethodSystem` for the arguments."""
+    """An `OnPolicyMethod` and its optimizer as a LightningModule, by manual optimization; see `MethodSystem` for the
+    arguments.
+    """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -66,7 +69,9 @@ class OnPolicySystem(MethodSystem):
         return batch
 
     def training_step(self, batch: PromptBatch, batch_index: int) -> None:
-        """Rollout, scores, and all optimizer steps on them; counts as one step of the trainer. The device is asked once, at the end."""
+        """Rollout, scores, and all optimizer steps on them; counts as one step of the trainer. The device is asked
+        once, at the end.
+        """
         with float32_tensors():
             self.prepare()
             number = self.trainer.global_step
@@ -124,7 +129,9 @@ class OnPolicySystem(MethodSystem):
         return statistics
 
     def _check_ratio(self, statistics: Statistics) -> None:
-        """New and old log-probabilities of a run's first minibatch must agree: same weights, same arithmetic, no dropout."""
+        """New and old log-probabilities of a run's first minibatch must agree: same weights, same arithmetic, no
+        dropout.
+        """
         if self._ratio_checked or statistics.largest_ratio_error is None:
             return
         self._ratio_checked = True

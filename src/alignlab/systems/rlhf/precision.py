@@ -2,7 +2,8 @@
 
 REFUSED = {
     "16-mixed": "float16's losses need a scaler, past which an update takes its steps: take bf16-mixed, or 32-true",
-    "16-true": "steps as small as those of an update are lost in float16 weights, and their losses overflow: take bf16-true, bf16-mixed or 32-true",
+    "16-true": "steps as small as those of an update are lost in float16 weights, and their losses overflow: "
+    "take bf16-true, bf16-mixed or 32-true",
 }
 
 

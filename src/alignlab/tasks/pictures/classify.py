@@ -22,7 +22,8 @@ class Classify:
     pictures
         a file, or a folder with all below it.
     names
-        of the classes. A picture in a folder of such a name has that class as its target, which makes the run an evaluation.
+        of the classes. A picture in a folder of such a name has that class as its target, which makes the run an
+        evaluation.
     templates
         prompts of a class, averaged (arXiv:2103.00020, sec. 3.1.4); `{}` is the name.
     """

@@ -32,8 +32,8 @@ class PictureIndex(NamedTuple):
 def index_pictures(subject: VisionLanguage, paths: list[Path], folder: Path) -> PictureIndex:
     """Features of these pictures by this model; `folder` holds one file for each model's weights.
 
-    A picture counts as the same if path, size and time of change are. The file is replaced at the end, so an interruption
-    loses the new features, never the old ones. Raises ValueError if no picture can be read.
+    A picture counts as the same if path, size and time of change are. The file is replaced at the end, so an
+    interruption loses the new features, never the old ones. Raises ValueError if no picture can be read.
     """
     file = folder / f"{_weights_key(subject.run_dir)}.pt"
     known = _load(file)
@@ -58,8 +58,8 @@ def index_pictures(subject: VisionLanguage, paths: list[Path], folder: Path) -> 
 def find_nearest(query: Tensor, features: Tensor, k: int, search: Search = "exact") -> Candidates:
     """The k best of M features for each query, best first: (Q, D), (M, D) -> (Q, k).
 
-    "exact" compares with all of them; "faiss" walks a graph of neighbours (HNSW, arXiv:1603.09320), which pays from some 100,000
-    pictures on and may miss some. Raises ValueError where faiss is not installed.
+    "exact" compares with all of them; "faiss" walks a graph of neighbours (HNSW, arXiv:1603.09320), which pays from
+    some 100,000 pictures on and may miss some. Raises ValueError where faiss is not installed.
     """
     k = min(k, len(features))
     if search == "exact":

@@ -9,10 +9,11 @@ from alignlab.tasks.pictures.subject import VisionLanguage
 
 
 class Match:
-    """The matching head's log-odds and probability (ALBEF), SigLIP's probability, or CLIP's similarity, for every pair.
+    """The matching head's log-odds and probability (ALBEF), SigLIP's probability, or CLIP's similarity, for every
+    pair.
 
-    A pair is a line of `input` (.jsonl) with the fields image and text; or `picture` with the run's texts. Paths are relative to the input
-    file's folder, or to the current one where there is none.
+    A pair is a line of `input` (.jsonl) with the fields image and text; or `picture` with the run's texts. Paths are
+    relative to the input file's folder, or to the current one where there is none.
     """
 
     needs = "system"

@@ -127,7 +127,9 @@ def _cpu_lines() -> list[str]:
 
 
 def _torch_openmp() -> str | None:
-    """Torch's own OpenMP runtime, made visible to the kernels: two runtimes would each keep threads spinning on the same cores."""
+    """Torch's own OpenMP runtime, made visible to the kernels: two runtimes would each keep threads spinning on the
+    same cores.
+    """
     try:
         loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line}
     except OSError:

@@ -24,7 +24,8 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "relu")  # in the order of decode_st
 class FusedStep:
     """Ids (B, 1) and a cache -> logits (B, V), like `last_logits`, which takes over for more than `MOST_ROWS` rows.
 
-    Activations are fp32 throughout, also where weights and cache are bf16. Addresses are taken once: a live model's parameters may change in place.
+    Activations are fp32 throughout, also where weights and cache are bf16. Addresses are taken once: a live model's
+    parameters may change in place.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -50,7 +51,9 @@ class FusedStep:
 
     @classmethod
     def of(cls, decoder: Decoder) -> FusedStep | None:
-        """The step of a decoder, or None where it is of another make: interleaved heads, ALiBi, parallel residuals, adapters, parts of a model."""
+        """The step of a decoder, or None where it is of another make: interleaved heads, ALiBi, parallel residuals,
+        adapters, parts of a model.
+        """
         a = decoder.architecture
         strange = a.alibi or a.parallel or a.post_norm_residual or a.qkv_order != "blocks" or decoder.embedding_norm
         if strange or library() is None or not isinstance(decoder.layers, list) or decoder.shard != a.whole():

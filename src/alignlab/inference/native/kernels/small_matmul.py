@@ -26,7 +26,8 @@ class SmallMatmul:
     """y = x W^T * scale + bias for x of few rows; sums in fp32, whatever W is stored as.
 
     Args:
-        weight: (N, K), contiguous, fp32, bf16 or int8, on the CPU; used by address, so that a live parameter's changes are seen.
+        weight: (N, K), contiguous, fp32, bf16 or int8, on the CPU; used by address, so that a live parameter's changes
+            are seen.
         scale: (N,) fp32 for int8.
         bias: (N,) or None.
         rounded: round x to int8 too, row by row (absmax): the sums are exact integers then.
