@@ -12,9 +12,9 @@ def parser() -> argparse.ArgumentParser:
     convert = commands.add_parser(
         "convert",
         help="checkpoints in other forms",
-        description="whole: a sharded checkpoint folder as one file that every strategy and one device go on from. safetensors: the weights "
-        "alone. from-albef: the published ALBEF pre-training layout as weights for `python train.py model=albef "
-        "ckpt_path=...`; to-albef: back.",
+        description="whole: a sharded checkpoint folder as one file that every strategy and one device go on from. "
+        "safetensors: the weights alone. from-albef: the published ALBEF pre-training layout as weights for "
+        "`python train.py model=albef ckpt_path=...`; to-albef: back.",
     )
     convert.add_argument("direction", choices=["whole", "safetensors", "from-albef", "to-albef"])
     convert.add_argument("source", type=Path, help="a run directory, its checkpoint, or a published .pth file")
@@ -41,7 +41,8 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     plan = commands.add_parser(
         "plan",
         help="memory that training a language model needs, by part and phase",
-        description="Parameters, weights, adapters, optimizer, activations, KV cache and logits before anything is loaded.",
+        description="Parameters, weights, adapters, optimizer, activations, KV cache and logits, "
+        "before anything is loaded.",
     )
     plan.add_argument("model", help="gpt-neox-20b, bloom-7b1, llama-2-7b, ..., a folder, a run directory or a hub id")
     plan.add_argument("--stage", choices=["sft", "reward", "dpo", "ppo", "generate"], default="ppo")

@@ -42,7 +42,9 @@ def _padded_cat(parts: list[Tensor]) -> Tensor:
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """Concatenate every rank's rows in rank order; ranks may differ in any size (zeros fill up), also by having none."""
+    """Concatenate every rank's rows in rank order; ranks may differ in any size (zeros fill up),
+    also by having none.
+    """
     if collectives.world_size() == 1:
         return x
     sizes = collectives.all_gather(torch.tensor([x.shape], device=x.device))  # (R, ndim)

@@ -44,9 +44,8 @@ def calibration_error(predicted: Tensor, share: Tensor, bins: int = 10) -> Tenso
 
 
 def fitted_scale(difference: Tensor, share: Tensor, iterations: int = 30) -> float:
-    """The factor k > 0 for which sigma(k d) fits the shares best (temperature scaling, arXiv:1706.04599, sec.
-
-    4.2): Newton on the mean log-loss.
+    """The factor k > 0 for which sigma(k d) fits the shares best (temperature scaling, arXiv:1706.04599, sec. 4.2):
+    Newton on the mean log-loss.
     """
     d, share, k = difference.double(), share.double(), torch.ones((), dtype=torch.float64)
     for _ in range(iterations):

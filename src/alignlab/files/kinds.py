@@ -54,13 +54,19 @@ def kind_of_file(path: Path, head: bytes) -> str:
         with tarfile.open(path) as archive:
             names = archive.getnames()
         if {"pickle", "storages", "tensors"} <= set(names):
-            return "is a tar file of torch before 0.1.10, which can't be read without running code that is in it; save it again with torch.save"
+            return (
+                "is a tar file of torch before 0.1.10, which can't be read without running code that is in it; "
+                "save it again with torch.save"
+            )
         return f"is a tar archive ({few(names)}); unpack it first"
     for start, kind in _OTHERS:
         if head.lstrip()[: len(start)] == start:
             return f"is {kind}"
     if head[:1] == b"\x80":
-        return "is a pickle that torch.save didn't write; reading it could run code: save the weights with torch.save or as safetensors"
+        return (
+            "is a pickle that torch.save didn't write; reading it could run code: "
+            "save the weights with torch.save or as safetensors"
+        )
     return "is neither a torch file nor safetensors: it is damaged, or something else"
 
 

@@ -130,7 +130,8 @@ def _undecodable(file: Path, name: str, encoding: str, error: UnicodeDecodeError
                 line.decode("utf-8")
             except UnicodeDecodeError as found:
                 byte = line[found.start]
-                return f"{name}, line {number}: byte 0x{byte:02x} is no UTF-8; save the file as UTF-8 (perhaps it is Latin-1)"
+                where = f"{name}, line {number}"
+                return f"{where}: byte 0x{byte:02x} is no UTF-8; save the file as UTF-8 (perhaps it is Latin-1)"
     return f"{name}: is no UTF-8 ({error.reason})"
 
 

@@ -105,7 +105,9 @@ class Rows:
         return "length" if len(self.ids[row]) >= self.limits[row] else None
 
     def _stopped(self, row: int) -> bool:
-        """Whether the last token completed a stop string: a character takes four tokens at most, so few need decoding."""
+        """Whether the last token completed a stop string: a character takes four tokens at most, so
+        few need decoding.
+        """
         stop = self.requests[row].sampling.stop
         tail = self.ids[row][-(4 * max(map(len, stop)) + 4) :]
         text = self.tokenizer.decode(tail)

@@ -60,18 +60,16 @@ def reinforce_plus_plus(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Te
 
 
 def equal_groups(score: Tensor, group: int) -> Tensor:
-    """Responses that teach nothing, because all of their prompt have the same score (arXiv:2503.14476, eq.
-
-    11): (B,) -> (B,) bool.
+    """Responses that teach nothing, because all of their prompt have the same score (arXiv:2503.14476, eq. 11): (B,)
+    -> (B,) bool.
     """
     by_prompt = score.view(-1, group)
     return (by_prompt == by_prompt[:, :1]).all(1).repeat_interleave(group)
 
 
 def overlong_penalty(length: Tensor, longest: int, margin: int) -> Tensor:
-    """Soft penalty from 0 at `longest - margin` tokens to -1 at `longest` (arXiv:2503.14476, eq.
-
-    13). length (B,) -> (B,).
+    """Soft penalty from 0 at `longest - margin` tokens to -1 at `longest` (arXiv:2503.14476, eq. 13). length (B,) ->
+    (B,).
     """
     return -((length - (longest - margin)) / max(margin, 1)).clamp(0.0, 1.0)
 

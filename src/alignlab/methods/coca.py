@@ -20,10 +20,7 @@ from alignlab.types.pairs import PairBatch, PairIds, TextEncoding
 
 
 class Coca(AlbefEncoder):
-    """Text layers encode, fusion layers write (sec.
-
-    3.2). A text is its last token and not an added one; pictures aren't pooled.
-    """
+    """Text layers encode, fusion layers write (sec. 3.2). Ours: a text is its last token, pictures aren't pooled."""
 
     def __init__(self, vision: Callable[[], nn.Module], *, temperature: float = 0.07, **settings) -> None:
         super().__init__(vision, causal=True, **settings)
@@ -41,8 +38,7 @@ class Coca(AlbefEncoder):
 
 
 class CocaMethod(PairMethod):
-    """Trains `Coca`: contrast + caption_weight * mean over tokens of -log p(token | tokens before, picture) (eq. 1 to
-    3).
+    """Trains `Coca`: contrast + caption_weight * mean over tokens of -log p(token | tokens before, picture) (eq. 1-3).
 
     Args:
         net: builds a `Coca`; see `PairMethod` for the rest.

@@ -61,7 +61,9 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def after_backward(self, kept: Any) -> None:
-        """Changes due after each backward pass, before the optimizer steps; `kept` is what `forward` has kept for it."""
+        """Changes due after each backward pass, before the optimizer steps; `kept` is what
+        `forward` has kept for it.
+        """
 
     def after_step(self, step: Step) -> None:
         """Changes due after the optimizer's step."""

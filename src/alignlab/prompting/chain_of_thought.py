@@ -5,7 +5,9 @@ from alignlab.prompting.few_shot import FewShot
 
 
 class ChainOfThought(FewShot):
-    """Demonstrations answer with `<reasoning> The answer is <answer>.`; what the reply says after these words is read."""
+    """Demonstrations answer with `<reasoning> The answer is <answer>.`; what the reply says after
+    these words is read.
+    """
 
     needs_reasoning = True
 

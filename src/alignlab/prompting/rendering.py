@@ -48,7 +48,9 @@ def render(tokenizer: Any, prompt: Prompt, template: Template = "auto") -> Rende
 
 
 def plain(prompt: Prompt) -> str:
-    """A lone question stays as it is; anything else becomes `Question: ...`, `Answer: ...`, blank lines between turns."""
+    """A lone question stays as it is; anything else becomes `Question: ...`, `Answer: ...`, blank
+    lines between turns.
+    """
     if _verbatim(prompt):
         return prompt.messages[0].content
     blocks = [

@@ -34,7 +34,9 @@ def build(
 
 
 def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytorch.Callback] = ()) -> lightning.Trainer:
-    """The trainer with its callbacks, `more` of them besides the config's, and loggers, writing to the run directory."""
+    """The trainer with its callbacks, `more` of them besides the config's, and loggers, writing to
+    the run directory.
+    """
     callbacks = [instantiate(entry, _convert_="all") for entry in (cfg.callbacks or {}).values() if entry is not None]
     callbacks.sort(
         key=lambda callback: not isinstance(callback, SpikeGuard)

@@ -198,7 +198,9 @@ def _misdirected(cfg: DictConfig) -> Iterator[str]:
 
 
 def _problems(stage: Stage, cfg: DictConfig, run_dir: Path, config_dir: Path) -> Iterator[str]:
-    """What is wrong with a stage's command line, before anything runs; what earlier stages leave is taken to be there."""
+    """What is wrong with a stage's command line, before anything runs; what earlier stages leave is
+    taken to be there.
+    """
     if cfg.resume is not None and stage.done:
         return
     try:

@@ -169,7 +169,9 @@ def _write(optimizer: Any, parameter: nn.Parameter, value: Tensor, key: str | No
 
 
 def _piece(optimizer: Any, parameter: nn.Parameter, key: str | None) -> Iterator[tuple[Tensor, slice]]:
-    """Stages 1 and 2: this rank's piece of a parameter or its state, and where it lies in it; nothing if it has none."""
+    """Stages 1 and 2: this rank's piece of a parameter or its state, and where it lies in it;
+    nothing if it has none.
+    """
     mapping = parameter._hp_mapping
     if mapping is None:
         return

@@ -107,7 +107,9 @@ class Measure:
         }
 
     def memory(self, subject: Subject, job: Job) -> dict[str, float]:
-        """The most memory used since before loading, beside the formula: weights plus the cache of the largest batch."""
+        """The most memory used since before loading, beside the formula: weights plus the cache of
+        the largest batch.
+        """
         told = subject.backend.memory()
         host = max(peak_bytes(), told.get("peak", 0)) - subject.resident_before  # "peak" may count other processes too
         found = {"peak_host_bytes": float(host), "load_peak_bytes": float(subject.loaded.peak_bytes)}
@@ -122,7 +124,9 @@ class Measure:
         return found
 
     def agreement(self, subject: Subject, run_dir: Path) -> dict[str, float]:
-        """Greedy tokens of five prompts of unequal length, log-probabilities of the yardstick's sequences, perplexity."""
+        """Greedy tokens of five prompts of unequal length, log-probabilities of the yardstick's
+        sequences, perplexity.
+        """
         tokenizer, limit = subject.tokenizer, (subject.context_length or 10**9) - self.new_tokens
         texts = [tokenizer(text, add_special_tokens=False)["input_ids"][:limit] for text in TEXTS]
         prompts = [ids[: 8 + 5 * number] for number, ids in enumerate(texts)]

@@ -1,4 +1,6 @@
-"""How well a reward model orders held-out texts as their raters do: all pairs, beside a bag of words and length alone."""
+"""How well a reward model orders held-out texts as their raters do: all pairs, beside a bag of
+words and length alone.
+"""
 
 import lightning
 import torch

@@ -110,7 +110,8 @@ class SampleSheets(Callback):
             self._write_retrieval(found, len(encoded.image_index), matches, datamodule, folder)
             if matches and hasattr(net, "match_with_attention") and self.num_scenes > 0:
                 rows = self._look(net, encoded, datamodule)
-                legend = "Grad-CAM of the matching score: where the net looks for a word. Each map is scaled to its own maximum."
+                legend = "Grad-CAM of the matching score: where the net looks for a word. "
+                legend += "Each map is scaled to its own maximum."
                 _save(draw_sheet("Single words on pictures", legend, rows), folder / "grad_cam.png")
         log.info("sample sheets are in %s", folder)
 

@@ -102,7 +102,9 @@ class CheckpointFolder:
 
 
 def read_index(path: Path) -> list[Entry]:
-    """The checkpoints of a folder that are there, oldest first; also those that an index lost in a crash doesn't name."""
+    """The checkpoints of a folder that are there, oldest first; also those that an index lost in a
+    crash doesn't name.
+    """
     known: dict[str, Entry] = {}
     with contextlib.suppress(OSError, ValueError, TypeError):
         known = {row["file"]: Entry(**row) for row in json.loads((path / "index.json").read_text(encoding="utf-8"))}

@@ -65,7 +65,8 @@ class DataWait(Callback):
 
 def line(share: float, step: float, workers: int, cores: int) -> str:
     """What is said: `share` of the time waited, milliseconds of a step."""
-    head = f"{share:.0%} of the time goes into waiting for data: steps of {step:.0f} ms would take {(1 - share) * step:.0f} ms;"
+    head = f"{share:.0%} of the time goes into waiting for data: steps of {step:.0f} ms would take "
+    head += f"{(1 - share) * step:.0f} ms;"
     if workers == 0:
         return f"{head} the training process makes its batches itself, num_workers=1 makes them beside it"
     if workers + 1 < cores:

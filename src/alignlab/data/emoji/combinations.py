@@ -40,7 +40,10 @@ class Combinations:
             if max_sprites >= 3
             else []
         )
-        in_hash_order = lambda sets: sorted(sets, key=lambda members: _share("set", *(names[i] for i in members)))  # noqa: E731
+
+        def in_hash_order(sets):
+            return sorted(sets, key=lambda members: _share("set", *(names[i] for i in members)))
+
         pairs, triples = iter(in_hash_order(self.pairs)), iter(in_hash_order(triples))
         taken, covered, sets = set(), set(), []  # pairs that are scenes of their own; pairs inside triples
         for position in itertools.count():

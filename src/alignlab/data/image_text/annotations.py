@@ -96,7 +96,8 @@ def _rows(file: Path, key: str) -> Iterator[_Entry]:
         entries = content["images"] if karpathy else content
         if not isinstance(entries, list):
             raise ValueError(
-                f'{key}={file} holds neither a list of pictures nor a "Karpathy" file with the key images, but {kind_of(entries)}'
+                f'{key}={file} holds neither a list of pictures nor a "Karpathy" file with the key images, '
+                f"but {kind_of(entries)}"
             )
         for number, entry in enumerate(entries, start=1):
             where = f"{key}={file}, row {number}"

@@ -74,7 +74,9 @@ class DeepSpeedRank(TransformersBackend):
         return module
 
     def _zero(self, model: PreTrainedModel) -> PreTrainedModel:
-        """ZeRO-Inference: every rank keeps its part of each parameter in host memory and gathers a layer as it comes."""
+        """ZeRO-Inference: every rank keeps its part of each parameter in host memory and gathers a
+        layer as it comes.
+        """
         import deepspeed
 
         settings = {

@@ -1,4 +1,6 @@
-"""A backend whose model lives in other processes: passes calls on, and tokens and finished requests back as they come."""
+"""A backend whose model lives in other processes: passes calls on, and tokens and finished requests
+back as they come.
+"""
 
 from __future__ import annotations
 

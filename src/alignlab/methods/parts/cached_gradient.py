@@ -61,7 +61,9 @@ def cached_gradient_loss(
 
 
 def check_rows_are_independent(net: nn.Module) -> None:
-    """Raises ValueError if a module that is learning normalises over the batch, so that parts would not be the whole."""
+    """Raises ValueError if a module that is learning normalises over the batch, so that parts would
+    not be the whole.
+    """
     for name, module in net.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(

@@ -128,7 +128,9 @@ class OnPolicyMethod(Method):
         raise NotImplementedError
 
     def learn_from(self, metrics: dict[str, float], responses: int) -> None:
-        """What the method itself adapts after an update of so many responses of all ranks, from the update's metrics."""
+        """What the method itself adapts after an update of so many responses of all ranks, from the
+        update's metrics.
+        """
 
     # Verbs
 

@@ -26,7 +26,9 @@ class ByRows(Protocol):
 
 
 def quantize_outputs(weight: ByRows) -> tuple[Tensor, Tensor]:
-    """W ~ scale * q with q in [-127, 127] and scale = max |W| / 127 for each output: (N, K) -> (N, K) int8, (N,) fp32."""
+    """W ~ scale * q with q in [-127, 127] and scale = max |W| / 127 for each output: (N, K) -> (N,
+    K) int8, (N,) fp32.
+    """
     whole, scales = (
         torch.empty(weight.shape, dtype=torch.int8),
         torch.empty(len(weight), dtype=torch.float32),

@@ -1,4 +1,6 @@
-"""Causal language models and encoders to use or train further: from a hub id, a folder or one of our run directories."""
+"""Causal language models and encoders to use or train further: from a hub id, a folder or one of
+our run directories.
+"""
 
 from __future__ import annotations
 

@@ -173,7 +173,9 @@ class OnPolicySystem(MethodSystem):
         super().on_save_checkpoint(checkpoint)
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False):
-        """Loads a checkpoint's weights; only frozen ones may be missing. Raises RuntimeError otherwise, as torch does."""
+        """Loads a checkpoint's weights; only frozen ones may be missing. Raises RuntimeError
+        otherwise, as torch does.
+        """
         found = super().load_state_dict(state_dict, strict=False, assign=assign)
         trained = {f"net.{name}" for name, p in self.net.named_parameters() if p.requires_grad}
         missing = [name for name in found.missing_keys if name in trained]

@@ -41,7 +41,9 @@ class VisionLanguage:
             return self.system.encode_text(ids, mask), ids, mask
 
     def encode_pictures(self, paths: Sequence[Path]) -> ImageEncoding:
-        """Encoding of M pictures, read and resized as in the validation of a training; ValueError names a broken file."""
+        """Encoding of M pictures, read and resized as in the validation of a training; ValueError
+        names a broken file.
+        """
         with torch.no_grad():
             return self.system.encode_image(self.datamodule.normalise(torch.stack([self.pixels(p) for p in paths])))
 
