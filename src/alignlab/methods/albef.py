@@ -67,7 +67,7 @@ class AlbefMethod(PairMethod):
             other ranks' pictures only once they are in the queue; temperature and embeddings are decayed.
     """
 
-    within_batch = "ITM and MLM are those of the whole step; earlier batches are in the queues"
+    within_batch = "ITM and MLM are those of the whole step; micro_batch_size is for CLIP and SigLIP only"
     renames = {"net.vision.": "net.encoder.vision.", "net.": "net.encoder."}  # noqa: RUF012 - of CLIP, of CoCa
 
     def __init__(
