@@ -52,7 +52,7 @@ ENDS = {"resumed": "ok", "not_finite": "diverged", "skipped": "ok", "rolled_back
 STEPS = ("warm step", "step", "logging step")
 OF_TESTS = (
     *ALLOWED,
-    Allowed((*STEPS, "validation"), "tests/poisoned.py", "the test's data ask for a picture's number"),
+    Allowed((*STEPS, "validation"), "tests/support/poisoned.py", "the test's data ask for a picture's number"),
     Allowed(STEPS, "spike_guard.py (look)", "the guard decides on the host, at every step"),
     Allowed(STEPS, "snapshot.py (of)", "a snapshot: one wait for all tensors"),
     Allowed(STEPS, "snapshot.py (put_back)", "a rollback, which is rare"),

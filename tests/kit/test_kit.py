@@ -66,7 +66,7 @@ def kit(tmp_path: Path) -> Path:
     wheel(folder / "wheels", "kit_for_a_test")
     with tarfile.open(folder / "alignlab.tar.gz", "w:gz") as archive:
         archive.add(REPOSITORY / "pyproject.toml", "alignlab/pyproject.toml")
-        archive.add(REPOSITORY / "src" / "alignlab" / "types.py", "alignlab/src/alignlab/types.py")
+        archive.add(REPOSITORY / "src" / "alignlab" / "cli.py", "alignlab/src/alignlab/cli.py")
     (folder / "install.py").write_bytes((REPOSITORY / "kit" / "install.py").read_bytes())
     manifest = build.manifest(folder, HERE, platform.machine(), [])
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -86,7 +86,7 @@ def test_it_installs_and_what_is_wrong_is_named(kit: Path, tmp_path: Path) -> No
     shell = f". {target}/environment.sh && {sys.executable} -c 'import kit_for_a_test as k; print(k.VALUE, k.__file__)'"
     asked = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
     assert asked == f"7 {target}/site/kit_for_a_test.py\n"
-    assert (target / "alignlab" / "src" / "alignlab" / "types.py").exists()
+    assert (target / "alignlab" / "src" / "alignlab" / "cli.py").exists()
 
     again = install(kit, target)
     assert again.returncode == 2 and "isn't empty; --force installs over it" in again.stderr

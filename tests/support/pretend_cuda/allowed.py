@@ -46,10 +46,12 @@ ALLOWED: tuple[Allowed, ...] = (
         ("save",), "nan_report.py (_read)", "no checkpoint replaces the last good one before it is known to be good"
     ),
     Allowed(("save",), "host_copies.py (host_copies)", "all tensors were copied; one wait"),
+    Allowed(("validation",), "methods/reward.py (summarise)", "statistics of all pairs are fitted on the host"),
     Allowed(
         ("validation",),
-        "reward.py (on_validation_epoch_end)",
-        "statistics of all pairs are fitted on the host, and logged",
+        "systems/method_system.py (on_validation_epoch_end)",
+        "what was fitted on the host is logged, once a validation",
+        what="to ()",
     ),
     Allowed(
         ("validation",),
