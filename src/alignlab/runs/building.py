@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.callbacks.keeping.checkpoint import ConfigInCheckpoint
+from alignlab.callbacks.keeping.checkpoint_folder import trained
 from alignlab.callbacks.keeping.seeding import SeedPerRank
 from alignlab.callbacks.keeping.spike_guard import SpikeGuard
 from alignlab.files.weights import load_into, read_file, weights_of
@@ -66,14 +67,13 @@ def load_system(run_dir: str | Path) -> tuple[lightning.LightningModule, lightni
         ValueError: no run directory, one without a checkpoint, or one of an earlier alignlab.
     """
     run_dir = Path(run_dir)
-    found = [file for name in ("best", "last") if (file := run_dir / "checkpoints" / f"{name}.ckpt").exists()]
-    if not found or not (run_dir / "config.yaml").exists():
+    file = trained(run_dir)
+    if file is None or not (run_dir / "config.yaml").exists():
         raise ValueError(f"{run_dir} is no run directory with a checkpoint (config.yaml, checkpoints/last.ckpt)")
     datamodule, system = build(saved_config(run_dir), run_dir)
     system.configure_model()
-    load_into(
-        system, weights_of(read_file(found[0], "run directory"), found[0], "run directory"), found[0], "run directory"
-    )
+    weights = weights_of(read_file(file, "run directory"), file, "run directory")
+    load_into(system, weights, file, "run directory")
     return system.eval(), datamodule
 
 

@@ -17,6 +17,7 @@ from alignlab.configs.check import ConfigError, check, nearest
 from alignlab.configs.command_line import arguments
 from alignlab.configs.explain import composed
 from alignlab.configs.filling import filled
+from alignlab.configs.leaves import leaves
 from alignlab.configs.roots import ChainRoot
 from alignlab.files.result import Result, Status
 from alignlab.files.writing import write_text
@@ -215,18 +216,12 @@ def _problems(stage: Stage, cfg: DictConfig, run_dir: Path, config_dir: Path) ->
         yield from error.problems
     names = list(cfg.stages)
     before = {name for name in names[: names.index(stage.name)] if cfg.stages[name] is not None}
-    for key, value in _texts(OmegaConf.to_container(own)):
-        name = value.removeprefix(f"{run_dir}/").partition("/")[0] if value.startswith(f"{run_dir}/") else None
+    for key, value in leaves(OmegaConf.to_container(own)):
+        if key == "resume" or not isinstance(value, str) or not value.startswith(f"{run_dir}/"):
+            continue
+        name = value.removeprefix(f"{run_dir}/").partition("/")[0]
         if name in names and name not in before and not (run_dir / name).exists():
             yield f"{key}: stage {name} doesn't come before; set stages.{stage.name}.{key}=..."
-
-
-def _texts(node: object, key: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield from _texts(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, str) and key != "resume":
-        yield key, node
 
 
 def _in_run(word: str, run_dir: Path) -> str:

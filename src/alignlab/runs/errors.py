@@ -4,10 +4,11 @@ config's path.
 
 import re
 import traceback
-from collections.abc import Iterator
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+
+from alignlab.configs.leaves import leaves
 
 
 def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseException:
@@ -53,19 +54,8 @@ def _placed(message: str, cfg: DictConfig) -> str:
     if said is None or said[1] in cfg:
         return message
     found = [
-        path for path, value in _leaves(cfg) if path.endswith(f".{said[1]}") and said[2] in (str(value), repr(value))
+        path
+        for path, value in leaves(OmegaConf.to_container(cfg, resolve=True))
+        if path.endswith(f".{said[1]}") and said[2] in (str(value), repr(value))
     ]
     return message if len(found) != 1 else found[0].removesuffix(said[1]) + message
-
-
-def _leaves(cfg: DictConfig) -> Iterator[tuple[str, object]]:
-    """Dotted path and value of all that is no node, interpolations resolved."""
-
-    def walk(node: object, path: str) -> Iterator[tuple[str, object]]:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                yield from walk(value, f"{path}.{key}" if path else str(key))
-        else:
-            yield path, node
-
-    yield from walk(OmegaConf.to_container(cfg, resolve=True), "")

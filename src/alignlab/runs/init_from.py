@@ -6,6 +6,7 @@ from pathlib import Path
 import lightning
 from torch import Tensor
 
+from alignlab.callbacks.keeping.checkpoint_folder import trained
 from alignlab.files.weights import few, read_file, weights_of
 
 
@@ -43,8 +44,7 @@ def start_from(place: str, system: lightning.LightningModule) -> list[str]:
 
 
 def _checkpoint(place: Path) -> Path:
-    found = [place / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-    file = next((file for file in found if file.is_file()), place)
+    file = trained(place) or place
     if not file.is_file():
         raise ValueError(
             f"init_from: {place} is neither a file of weights nor a run directory with checkpoints/last.ckpt"

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignlab.configs.check import ConfigError
 from alignlab.configs.filling import filled
+from alignlab.configs.leaves import leaves
 from alignlab.configs.roots import LAYOUT, InferenceRoot, Root
 from alignlab.launch.environment import launch
 
@@ -106,7 +107,7 @@ def noted(saved: DictConfig, cfg: DictConfig) -> list[str]:
 
 def changes(saved: DictConfig, cfg: DictConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> old and new value; None stands for a key that isn't there."""
-    old, new = dict(_leaves(_plain(saved))), dict(_leaves(_plain(cfg)))
+    old, new = ({key: value for key, value in leaves(_plain(c)) if value is not None} for c in (saved, cfg))
     return {
         key: (old.get(key), new.get(key))
         for key in (*old, *(key for key in new if key not in old))
@@ -161,15 +162,6 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
         return OmegaConf.to_container(cfg, resolve=True)
     except Exception:
         return OmegaConf.to_container(cfg, resolve=False)
-
-
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Values that aren't dicts by dotted key; empty dicts are values."""
-    if isinstance(node, dict) and node:
-        for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    elif node is not None:
-        yield key, node
 
 
 def _shown(value: Any) -> str:

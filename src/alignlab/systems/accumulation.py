@@ -7,45 +7,28 @@ gradients are right as they are: clipping, scalers of float16, sharded gradients
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from alignlab.distributed.collectives import reduce_mean
 from alignlab.methods.step import Step
 
 log = logging.getLogger(__name__)
 
 
-class Place(NamedTuple):
-    """Of a batch in its optimizer step."""
-
-    index: int
-    total: int  # batches of the step; fewer than trainer.accumulate_grad_batches at the end of an epoch
-
-    @property
-    def last(self) -> bool:
-        """Whether the optimizer steps after this batch."""
-        return self.index == self.total - 1
-
-
-def place_of(system: pl.LightningModule, batch_index: int) -> Place:
-    """Where batch `batch_index` of the epoch stands in its step."""
-    accumulated = system.trainer.accumulate_grad_batches
-    index = batch_index % accumulated
-    return Place(index, int(min(accumulated, system.trainer.num_training_batches - batch_index + index)))
-
-
 def step_of(system: pl.LightningModule, batch_index: int) -> Step:
     """What a method is told of batch `batch_index` of the epoch."""
-    place, trainer = place_of(system, batch_index), system.trainer
-    ahead = partial(batches_of_step, system) if trainer.accumulate_grad_batches > 1 else None
-    return Step(system.global_step, place.index, place.total, ahead, _scale(trainer) * divisor(trainer))
+    trainer = system.trainer
+    accumulated = trainer.accumulate_grad_batches
+    index = batch_index % accumulated
+    total = int(min(accumulated, trainer.num_training_batches - batch_index + index))  # fewer at the end of an epoch
+    ahead = partial(_batches_of_step, trainer) if accumulated > 1 else None
+    return Step(system.global_step, index, total, ahead, _scale(trainer) * divisor(trainer))
 
 
 def _scale(trainer: pl.Trainer) -> Tensor | float:
@@ -57,36 +40,18 @@ def _scale(trainer: pl.Trainer) -> Tensor | float:
     return share if scaler is None else scaler.scale(torch.full((), share, device=trainer.strategy.root_device))
 
 
-def batches_of_step(system: pl.LightningModule, batch: Any = None) -> Sequence[Any]:
-    """All batches of this process in the present step, on the host but for `batch` itself where it is the only one.
+def _batches_of_step(trainer: pl.Trainer) -> Sequence[Any]:
+    """All batches of this process in the present step, on the host.
 
     Raises ValueError for a loader that doesn't look ahead.
     """
-    if system.trainer.accumulate_grad_batches == 1:
-        return (batch,)
-    step = getattr(system.trainer.train_dataloader, "step", None)
+    step = getattr(trainer.train_dataloader, "step", None)
     if not step:
         raise ValueError(
-            f"accumulate_grad_batches={system.trainer.accumulate_grad_batches}: the training loader doesn't look "
-            "ahead, so nobody knows "
-            "what the whole step counts; make it with alignlab.data.loaders.training_batches"
+            f"accumulate_grad_batches={trainer.accumulate_grad_batches}: the training loader doesn't look ahead, so "
+            "nobody knows what the whole step counts; make it with alignlab.data.loaders.training_batches"
         )
     return step
-
-
-def share_of_step(
-    system: pl.LightningModule, batch: Any, count: Callable[[Any], int], *, equal_on_ranks: bool = False
-) -> Tensor | float:
-    """This batch's part in a mean over the whole step: what it counts over what the step counts, the latter a mean
-    over ranks.
-
-    count: a batch -> how many the mean runs over, from sizes alone. The sum of share x mean over the batches of a step
-    is then, averaged over ranks, the mean over all.
-    """
-    own, step = count(batch), sum(count(each) for each in batches_of_step(system, batch))
-    if equal_on_ranks:
-        return own / max(step, 1)
-    return own / reduce_mean(torch.full((), float(step), device=system.device)).clamp_min(1.0)
 
 
 def for_backward(system: pl.LightningModule, part: Tensor) -> Tensor:
@@ -110,10 +75,10 @@ class StepSums:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
-    def add(self, place: Place | Step, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    def add(self, step: Step, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """The sums of this step so far."""
         parts = {name: part.detach() for name, part in parts.items()}
-        if place.index:
+        if step.index:
             parts = {name: part + self._sums[name] for name, part in parts.items() if name in self._sums}
         self._sums = parts
         return parts

@@ -35,6 +35,7 @@ class MethodSystem(pl.LightningModule):
         super().__init__()
         self.make, self.optim = make, optim
         self.method: Method | None = None
+        self._step = Step()  # of the batch that is being trained on
         self._kept: Any = None
         self._sums = StepSums()
 
@@ -75,8 +76,9 @@ class MethodSystem(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Before a step, while sharded parameters are what is stored."""
-        if (step := step_of(self, batch_index)).index == 0:
-            self.method.before_step(step)
+        self._step = step_of(self, batch_index)
+        if self._step.index == 0:
+            self.method.before_step(self._step)
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """The method's loss; its metrics as means over the step and over ranks."""
@@ -105,8 +107,8 @@ class MethodSystem(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
         """After the optimizer's step."""
-        if (step := step_of(self, batch_index)).last:
-            self.method.after_step(step)
+        if self._step.last:
+            self.method.after_step(self._step)
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
         """The method's validation of one batch."""

@@ -101,6 +101,12 @@ class CheckpointFolder:
                 _remove(file)
 
 
+def trained(run_dir: Path) -> Path | None:
+    """The checkpoint that a run's weights are read from: checkpoints/best.ckpt, or last.ckpt where there is no best."""
+    files = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    return next((file for file in files if file.exists()), None)
+
+
 def read_index(path: Path) -> list[Entry]:
     """The checkpoints of a folder that are there, oldest first; also those that an index lost in a
     crash doesn't name.

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from alignlab.callbacks.keeping.checkpoint_folder import trained
 from alignlab.evaluation.reranking import nearest
 from alignlab.evaluation.retrieval import Candidates
 from alignlab.files.writing import replaced
@@ -78,8 +79,8 @@ def find_nearest(query: Tensor, features: Tensor, k: int, search: Search = "exac
 
 def _weights_key(run_dir: Path) -> str:
     """Tells the weights of a run directory apart without reading them."""
-    found = [file for name in ("best", "last") if (file := run_dir / "checkpoints" / f"{name}.ckpt").exists()]
-    text = "|".join(f"{file.resolve()}:{_stamp(file)}" for file in found[:1])
+    file = trained(run_dir)
+    text = "" if file is None else f"{file.resolve()}:{_stamp(file)}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
