@@ -27,8 +27,7 @@ def grad_cam(
         raise ValueError(f"{image_tokens.shape[1]} image tokens are not 1 + {rows} x {cols}, the net's grid of patches")
     with torch.inference_mode(False), torch.enable_grad():
         # Copies: tensors made in inference mode take no part in autograd. The text asks for gradients so that the
-        # graph
-        # exists also where all parameters are frozen.
+        # graph exists also where all parameters are frozen.
         text = text_tokens.detach().clone().requires_grad_()
         logits, attention = net.match_with_attention(image_tokens.detach().clone(), text, text_mask.clone(), layer)
         (gradient,) = torch.autograd.grad(logits[:, 1].sum(), attention)

@@ -19,9 +19,8 @@ from alignlab.optim.adamw import Schedule, learning_rate
 from alignlab.optim.parameter_groups import Decay, parameter_groups
 
 # From what a rank stores (a DTensor, or ZeRO's flat piece of several parameters) and the update of that piece, in the
-# same form: each matrix of
-# that update in turn, whole, and a function that puts this rank's part of a whole matrix in its place. All ranks
-# iterate together.
+# same form: each matrix of that update in turn, whole, and a function that puts this rank's part of a whole matrix in
+# its place. All ranks iterate together.
 Assemble = Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Callable[[Tensor], None]]]]
 
 

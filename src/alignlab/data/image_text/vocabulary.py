@@ -47,9 +47,8 @@ def train_tokenizer(
         normalise = tokenizer.normalizer.normalize_str
         alphabet = {letter for text in (*texts, more_letters) for letter in normalise(text)} - {" "}
         # The trainer numbers inner letters in the order of a hash table, which differs between processes, and breaks
-        # ties between merges by
-        # number. Given first and sorted, they have the same numbers everywhere.
-        # Chinese characters get spaces around them and so are never inside a word.
+        # ties between merges by number. Given first and sorted, they have the same numbers everywhere. Chinese
+        # characters get spaces around them and so are never inside a word.
         special += [f"##{letter}" for letter in sorted(alphabet) if " " not in normalise(f"a{letter}a")]
         if (least := len(special) + len(alphabet)) > size:
             raise ValueError(f"vocab_size is {size}; the captions' {len(alphabet)} letters need {least}")
