@@ -17,7 +17,7 @@ ROWS = [
 
 
 @cache
-def tests_of(file: str) -> set[str]:
+def names_in(file: str) -> set[str]:
     tree = ast.parse((REPOSITORY / file).read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
@@ -29,4 +29,4 @@ def test_a_promise_has_its_test(row: str) -> None:
     assert named, "a promise without a test is none"
     for file, name in named:
         assert (REPOSITORY / file).is_file(), f"there is no {file}"
-        assert name.startswith("test_") and name in tests_of(file), f"{file} has no {name}"
+        assert name.startswith("test_") and name in names_in(file), f"{file} has no {name}"
