@@ -48,15 +48,15 @@ def check(folder: Path, model: str, strategies: tuple[str, ...]) -> None:
     compare(alone, wanted, f"one process going on from {strategies[-1]}", rtol)
 
 
-# the others in the tier of deepspeed, which ends with fsdp
-USUAL = ("albef", "sft")
+# One model of each kind in the default run; the others are slow.
+ONE_OF_EACH = [
+    model if model in ("albef", "sft") else pytest.param(model, marks=pytest.mark.slow)
+    for model in sorted(ranks.MODELS)
+]
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(
-    "model",
-    [model if model in USUAL else pytest.param(model, marks=pytest.mark.slow) for model in sorted(ranks.MODELS)],
-)
+@pytest.mark.parametrize("model", ONE_OF_EACH)
 def test_ddp_and_fsdp_equal_one_process_and_go_on_from_each_other(tmp_path: Path, model: str) -> None:
     check(tmp_path, model, ("ddp", "fsdp"))
 
@@ -80,7 +80,7 @@ def test_a_sharded_folder_resumes_and_converts_to_one_file(tmp_path: Path) -> No
 
 @DEEPSPEED
 @pytest.mark.deepspeed
-@pytest.mark.parametrize("model", sorted(ranks.MODELS))
+@pytest.mark.parametrize("model", ONE_OF_EACH)
 def test_zero_1_2_3_equal_one_process_and_go_on_from_each_other(tmp_path: Path, model: str) -> None:
     check(tmp_path, model, ("deepspeed_1", "deepspeed_2", "deepspeed_3", "fsdp"))
 
