@@ -60,6 +60,7 @@ def soft_contrastive(
     features, teacher (B, D) -> loss (), similarities within this process's batch (B, B), whose keys begin at row
     `first`.
     """
+    # salesforce/ALBEF b9727e4 models/model_pretrain.py:113-128, with one-hot targets written out.
     sim_batch, sim_queue = (features @ k.T / temperature for k in keys)
     total = torch.logaddexp(sim_batch.logsumexp(1), sim_queue.logsumexp(1))
     if same is None:
@@ -125,6 +126,8 @@ def hard_negatives(
     draw (2, B, P), exponentially distributed, may be given; a row's negatives then come from its own group of P pairs,
     P a divisor of B.
     """
+    # salesforce/ALBEF b9727e4 models/model_pretrain.py:141-164: a loop with one `multinomial(...).item()` a row, hence
+    # one wait for the device each.
     if draw is None:
         draw = torch.empty(2, *image_to_text.shape, device=same.device).exponential_()
     size = draw.shape[2]
@@ -169,6 +172,7 @@ def image_text_matching(logits: Tensor, valid: Tensor, total: Tensor | None = No
     logits (3B, 2), class 1 = match; valid (B,) tells which negatives exist. total: what to divide by instead of the
     number of rows that exist, such as its mean over ranks.
     """
+    # salesforce/ALBEF b9727e4 models/model_pretrain.py:180-185, where all negatives exist.
     batch = len(valid)
     label = torch.zeros(3 * batch, dtype=torch.int64, device=logits.device)
     label[:batch] = 1

@@ -126,6 +126,7 @@ def info_nce(
         same = None if ids is None else _sameness(ids, every)
         image_logits = scale * image @ columns[1].T
         text_logits = image_logits.T if len(image) == len(columns[0]) else scale * text @ columns[0].T
+        # mlfoundations/open_clip v3.3.0 src/open_clip/loss.py:104-155; its labels there are `start` here.
         return (
             _cross_entropy(image_logits, start, same, mask_duplicates)
             + _cross_entropy(text_logits, start, same, mask_duplicates)
@@ -171,6 +172,8 @@ class _SigLip(torch.autograd.Function):
         image_gradient, text_gradient = torch.zeros_like(image), torch.empty_like(text)
         scale_gradient, bias_gradient = torch.zeros_like(scale), torch.zeros_like(bias)
         rows = torch.arange(start, start + batch, device=image.device).unsqueeze(1)
+        # -log sigmoid(label * logit) / rows, as in mlfoundations/open_clip v3.3.0 src/open_clip/loss.py:370-379; chunks
+        # keep the logits at B x C, where the whole would be B x G.
         for first in range(0, len(text), chunk_size):
             chunk = slice(first, first + chunk_size)
             diagonal = rows == torch.arange(first, min(first + chunk_size, len(text)), device=image.device)
@@ -179,10 +182,8 @@ class _SigLip(torch.autograd.Function):
             cosine = image @ text[chunk].T
             sign = positive.to(image.dtype).mul_(2).sub_(1)
             signed = torch.addcmul(bias, cosine, scale).mul_(sign)
-            terms, slope = (
-                nn.functional.logsigmoid(signed),
-                torch.sigmoid(-signed).mul_(sign).div_(-batch),
-            )  # slope: d loss / d logit
+            terms = nn.functional.logsigmoid(signed)
+            slope = torch.sigmoid(-signed).mul_(sign).div_(-batch)  # d loss / d logit
             if mask_duplicates:
                 counted = diagonal | ~same
                 terms, slope = terms * counted, slope * counted

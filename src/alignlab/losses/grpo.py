@@ -20,6 +20,7 @@ def group_advantages(score: Tensor, group: int, scale: Scale = "group") -> Tenso
     group: deviation of the prompt's responses, unbiased; batch: of all scores of all ranks (arXiv:2508.08221); none:
     not divided, as Dr. GRPO has it (arXiv:2503.20783, eq. 4). score (B,) -> (B,).
     """
+    # huggingface/trl v1.12.0 trl/trainer/grpo_trainer.py:2789-2809, the 1e-4 included.
     by_prompt = _shifted(score, group)
     advantage = by_prompt - by_prompt.mean(1, keepdim=True)
     if scale == "group":
@@ -81,6 +82,8 @@ def sequence_log_ratio(log_ratio: Tensor, sequence: Tensor, num_sequences: int, 
     log_ratio (N,) of the tokens of `num_sequences` responses, sequence (N,) int64 tells whose. Gradient flows to all
     of a response's tokens.
     """
+    # The mean: huggingface/trl v1.12.0 trl/trainer/grpo_trainer.py:3175-3177. index_add instead of padded rows: the
+    # tokens of a packed batch have no (B, T) shape.
     total = log_ratio.new_zeros(num_sequences).index_add(0, sequence, log_ratio)
     if mean:
         count = log_ratio.new_zeros(num_sequences).index_add(0, sequence, torch.ones_like(log_ratio))

@@ -33,11 +33,13 @@ def token_kl(logprob: Tensor, reference: Tensor, estimator: KlEstimator = "k1", 
     d = logprob - reference
     if limit is not None:
         d = d.clamp(-limit, limit)
+    # All three in OpenRLHF/OpenRLHF 3c3be623 openrlhf/models/utils.py:64-95, which clamps d to +-10; k1 and k3 in
+    # huggingface/trl v1.12.0 trl/experimental/ppo/ppo_trainer.py:773-774.
     if estimator == "k1":
         return d
     if estimator == "k2":
         return d.square() / 2
-    return torch.expm1(-d) + d
+    return torch.expm1(-d) + d  # expm1: near d = 0 exp(-d) - 1 would be lost to rounding
 
 
 def penalise_missing_end(score: Tensor, ended: Tensor, penalty: float | None, how: MissingEnd = "subtract") -> Tensor:
@@ -46,6 +48,8 @@ def penalise_missing_end(score: Tensor, ended: Tensor, penalty: float | None, ho
     subtract: score - penalty; replace: -penalty whatever the score (arXiv:1909.08593, sec. 3.1.1, has it so, with 1).
     score, ended (B,).
     """
+    # subtract: huggingface/trl v1.12.0 trl/experimental/ppo/ppo_trainer.py:757-759; replace, by -1:
+    # vwxyzjn/lm-human-preference-details ccc1953 train_policy_accelerate.py:621-625.
     if penalty is None:
         return score
     return torch.where(ended, score, score - penalty if how == "subtract" else torch.full_like(score, -penalty))
@@ -69,6 +73,8 @@ def token_rewards(
     first padding, and on the last token where the response fills T; TRL 1.12 and arXiv:2403.17031 have it so. score
     (B,), kl, mask (B, T) -> (B, T), 0 elsewhere.
     """
+    # last: OpenRLHF/OpenRLHF 3c3be623 openrlhf/models/utils.py:121-124; after_last: huggingface/trl v1.12.0
+    # trl/experimental/ppo/ppo_trainer.py:775-779.
     rewards = torch.where(mask, -beta * kl, 0.0)
     place = mask.sum(1) - (1 if position == "last" else 0)
     return rewards.scatter_add(1, place.clamp(0, mask.shape[1] - 1)[:, None], score.to(rewards.dtype)[:, None])
@@ -89,6 +95,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: 
     """
     rewards, values = torch.where(mask, rewards, 0.0), torch.where(mask, values, 0.0)
     delta = rewards + gamma * torch.cat([values[:, 1:], values.new_zeros(len(values), 1)], dim=1) - values
+    # The same recursion: huggingface/trl v1.12.0 trl/experimental/ppo/ppo_trainer.py:786-796.
     steps, running = [], torch.zeros_like(delta[:, 0])
     for t in range(delta.shape[1] - 1, -1, -1):
         running = delta[:, t] + gamma * lam * running
@@ -101,9 +108,9 @@ def masked_moments(x: Tensor, mask: Tensor, unbiased: bool = False) -> tuple[Ten
     """Mean and variance over the masked places of all ranks, in float64 where x is shorter; `unbiased` divides by n -
     1.
     """
-    x = (
-        x.double()
-    )  # a sum of equal numbers is then exact, and so is their mean: nothing is left to be divided by a tiny deviation
+    # In float64 a sum of equal float32 numbers is exact, and so is their mean: no rest of rounding is left to be
+    # divided by a tiny deviation.
+    x = x.double()
     total, count = reduce_sum(torch.stack([torch.where(mask, x, 0.0).sum(), mask.sum().to(x.dtype)]))
     mean = total / count.clamp_min(1.0)
     squares = reduce_sum(torch.where(mask, x - mean, 0.0).square().sum())
@@ -116,6 +123,8 @@ def whiten(x: Tensor, mask: Tensor, *, keep_mean: bool = False, unbiased: bool =
 
     TRL's `masked_whiten` is unbiased and sees one rank only. Equal numbers give exactly 0. x, mask of equal shape.
     """
+    # huggingface/trl v1.12.0 trl/experimental/ppo/ppo_trainer.py:264-270; vwxyzjn/summarize_from_feedback_details
+    # ee77a9a ppo.py:237 takes the biased variance, OpenRLHF/OpenRLHF 3c3be623 experience_maker.py:315-328 all ranks.
     mean, variance = masked_moments(x, mask, unbiased)
     whitened = (x.double() - mean) * torch.rsqrt(variance + 1e-8)
     return torch.where(mask, whitened + mean if keep_mean else whitened, 0.0).to(x.dtype)
@@ -137,6 +146,7 @@ def token_weights(length: Tensor, how: Aggregation, *, tokens: Tensor, sequences
     favours no length (arXiv:2503.20783, sec. 3.2). `tokens` and `sequences` count the whole step, over micro-batches
     and ranks.
     """
+    # Which counts whom: volcengine/verl 1dda039b9 verl/trainer/ppo/core_algos.py:1140-1207 (token-mean, seq-mean).
     if how == "token":
         return torch.ones_like(length, dtype=torch.float32) / tokens
     if how == "sequence":
@@ -169,6 +179,8 @@ def policy_terms(
     (arXiv:1912.09729, eq. 5). The log-ratio is clamped to +-log_ratio_limit, far outside the clip, against overflow. N
     -> N.
     """
+    # Without dual clip and limit: huggingface/trl v1.12.0 trl/experimental/ppo/ppo_trainer.py:841-846. volcengine/verl
+    # 1dda039b9 and OpenRLHF/OpenRLHF 3c3be623 limit at 20 too; verl has dual clip on by default.
     log_ratio = (logprob - old).clamp(-log_ratio_limit, log_ratio_limit)
     ratio = log_ratio.exp()
     plain = -advantage * ratio
@@ -189,6 +201,7 @@ class ValueTerms(NamedTuple):
 
 def value_terms(value: Tensor, old: Tensor, returns: Tensor, clip: float | None = 0.2) -> ValueTerms:
     """Critic's loss 1/2 max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2); None: no clip. N -> N."""
+    # huggingface/trl v1.12.0 trl/experimental/ppo/ppo_trainer.py:829-837.
     plain = (value - returns).square()
     if clip is None:
         return ValueTerms(plain / 2, torch.zeros_like(plain, dtype=torch.bool))

@@ -20,6 +20,7 @@ def bradley_terry(
     -s log sigma(d) - (1 - s) log sigma(-d) with d = r_1 - r_2 - m; with s = 1 the loss of arXiv:2203.02155, eq. 1,
     with the margin of arXiv:2307.09288, eq. 2, and the centering of arXiv:2312.09244. All (P,).
     """
+    # One preferred text, with and without a margin: huggingface/trl v1.12.0 trl/trainer/reward_trainer.py:755-757.
     difference = first - second if margin is None else first - second - margin
     loss = F.binary_cross_entropy_with_logits(difference, share)
     return loss + centering * (first + second).square().mean() if centering else loss
@@ -59,8 +60,10 @@ def dpo(
     if kind == "ipo":
         if first_length is None or second_length is None:
             raise ValueError("ipo needs the lengths of the responses")
+        # Means over tokens, as IPO's authors meant it: huggingface/trl v1.12.0 trl/trainer/dpo_trainer.py:1470-1481.
         loss = (policy / first_length - reference / second_length - 1 / (2 * beta)).square()
     else:
+        # huggingface/trl v1.12.0 trl/trainer/dpo_trainer.py:1464-1465, and :1505-1508 for robust.
         logits = beta * (policy - reference)
         if kind == "robust":
             e = label_smoothing

@@ -24,6 +24,7 @@ def simpo(first: Tensor, second: Tensor, *, beta: float, margin_ratio: float) ->
 
     first, second (P,): log-probabilities of the preferred and of the other response, nats per token. -> (P,).
     """
+    # princeton-nlp/SimPO scripts/simpo_trainer.py `simpo_loss`, loss_type sigmoid.
     return -F.logsigmoid(beta * (first - second - margin_ratio))
 
 

@@ -16,15 +16,11 @@ from alignlab.tasks.job import Job
 class Benchmark:
     """Starts `task=measure` for every backend, one after the other; the first one that works is the yardstick.
 
-    Parameters
-    ----------
-    backends
-        an entry is a backend's name and any further overrides: `int8`, or `compiled dtype=bfloat16`, or `offload
-        backend.resident=0.25`.
-    batch_sizes, prompt_tokens, new_tokens, repeats
-        see `Measure`.
-    minutes
-        a backend that takes longer is ended, and its row says so.
+    Args:
+        backends: an entry is a backend's name and any further overrides: `int8`, or `compiled dtype=bfloat16`, or
+            `offload backend.resident=0.25`.
+        batch_sizes, prompt_tokens, new_tokens, repeats: see `Measure`.
+        minutes: a backend that takes longer is ended, and its row says so.
     """
 
     needs = "programs"

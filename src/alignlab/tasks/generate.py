@@ -15,12 +15,9 @@ from alignlab.tasks.streaming import TokenStream
 class Generate:
     """Asks every item by the run's technique; a field `target` (a text or a list of them) makes it an evaluation.
 
-    Parameters
-    ----------
-    stream
-        write tokens to the terminal as they come, for a single prompt; None: where the output is a terminal.
-    keep_prompts
-        keep the rendered prompts of all rounds in the rows, not only the last reply.
+    Args:
+        stream: write tokens to the terminal as they come, for a single prompt; None: where the output is a terminal.
+        keep_prompts: keep the rendered prompts of all rounds in the rows, not only the last reply.
     """
 
     needs = "backend"

@@ -27,19 +27,13 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 class Measure:
     """Times generation, weighs memory, and compares tokens and log-probabilities with the yardstick's.
 
-    Parameters
-    ----------
-    batch_sizes
-        requests at a time.
-    prompt_tokens, new_tokens
-        P and T of every timed request; EOS doesn't end them.
-    repeats
-        timed runs; medians are kept. One run of each batch size goes before, untimed.
-    yardstick
-        agreement.json of another backend's run, to compare with; None writes one only.
-    bandwidth
-        bytes per second of the memory of the device that programs use by default; None measures it, as does a backend
-        on another one.
+    Args:
+        batch_sizes: requests at a time.
+        prompt_tokens, new_tokens: P and T of every timed request; EOS doesn't end them.
+        repeats: timed runs; medians are kept. One run of each batch size goes before, untimed.
+        yardstick: agreement.json of another backend's run, to compare with; None writes one only.
+        bandwidth: bytes per second of the memory of the device that programs use by default; None measures it, as does
+            a backend on another one.
     """
 
     needs = "backend"

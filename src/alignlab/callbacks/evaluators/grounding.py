@@ -22,14 +22,10 @@ class GroundingEvaluator(Evaluator):
     Logs `pointing_game_accuracy` and `pointing_game_chance`, what pointing blindly would reach; nothing where net or
     data don't fit.
 
-    Parameters
-    ----------
-    max_pictures
-        use about so many pictures of the split.
-    layer
-        fusion layer, from 0; None: the middle one.
-    split, every
-        as for retrieval.
+    Args:
+        max_pictures: use about so many pictures of the split.
+        layer: fusion layer, from 0; None: the middle one.
+        split, every: as for retrieval.
     """
 
     def __init__(

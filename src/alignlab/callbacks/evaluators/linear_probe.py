@@ -17,18 +17,13 @@ class LinearProbe(Evaluator):
 
     Ranks: as `Evaluator`; features are gathered.
 
-    Parameters
-    ----------
-    train, test
-        names of the sets; with `test=None` a fifth of every class of `train` is held out as test.
-    features
-        "joint": the normalised embedding; "tower": the CLS token before the projection, where the model gives tokens.
-    shots
-        learn from so many pictures of each class only.
-    every
-        "end" or "validation".
-    seed
-        of the split and the shots.
+    Args:
+        train, test: names of the sets; with `test=None` a fifth of every class of `train` is held out as test.
+        features: "joint": the normalised embedding; "tower": the CLS token before the projection, where the model
+            gives tokens.
+        shots: learn from so many pictures of each class only.
+        every: "end" or "validation".
+        seed: of the split and the shots.
     """
 
     def __init__(

@@ -16,22 +16,15 @@ class RetrievalEvaluator(Evaluator):
 
     Ranks: as `Evaluator`; features are gathered, and candidates are re-ranked where their picture is.
 
-    Parameters
-    ----------
-    rerank_top_k
-        candidates of every query that the matching head scores; 0: none.
-    rerank_every
-        "validation", or "end": only after the last validation, for it costs more than all the rest.
-    every
-        the same for the features.
-    score, similarity_weight
-        see `evaluation.reranking.rerank`.
-    split
-        of `datamodule.retrieval_dataloader`.
-    tokens_on_host
-        keep tokens in host memory and move them picture by picture; needed for large sets of large pictures.
-    texts_per_pass
-        largest number of texts that go through the fusion layers together.
+    Args:
+        rerank_top_k: candidates of every query that the matching head scores; 0: none.
+        rerank_every: "validation", or "end": only after the last validation, for it costs more than all the rest.
+        every: the same for the features.
+        score, similarity_weight: see `evaluation.reranking.rerank`.
+        split: of `datamodule.retrieval_dataloader`.
+        tokens_on_host: keep tokens in host memory and move them picture by picture; needed for large sets of large
+            pictures.
+        texts_per_pass: largest number of texts that go through the fusion layers together.
     """
 
     def __init__(

@@ -40,20 +40,14 @@ class SampleSheets(Callback):
 
     Ranks: all of them encode and search together; rank zero alone draws.
 
-    Parameters
-    ----------
-    num_captions
-        captions on the retrieval sheet, evenly spread over the split.
-    num_scenes, num_words
-        pictures on the Grad-CAM sheet, and the largest number of words of each.
-    max_pictures
-        among so many pictures of the split is searched.
-    rerank_top_k
-        candidates of a caption that the matching head orders, where there is one.
-    layer
-        fusion layer whose attention is shown, from 0; None: the middle one (the third of six, as in the reference).
-    split
-        of the data module.
+    Args:
+        num_captions: captions on the retrieval sheet, evenly spread over the split.
+        num_scenes, num_words: pictures on the Grad-CAM sheet, and the largest number of words of each.
+        max_pictures: among so many pictures of the split is searched.
+        rerank_top_k: candidates of a caption that the matching head orders, where there is one.
+        layer: fusion layer whose attention is shown, from 0; None: the middle one (the third of six, as in the
+            reference).
+        split: of the data module.
     """
 
     def __init__(

@@ -31,16 +31,11 @@ class Checkpoints(Checkpoint):
     answer with the checkpoint and none asks in between. A run stopped by an exception that is a request (Ctrl-C,
     SIGTERM) saves too, if it stopped between two steps and on one process.
 
-    Parameters
-    ----------
-    monitor, mode
-        metric that decides which is best, and whether a small or a large value is good; None: none is.
-    keep_last, keep_best
-        how many of the newest and of the best stay; keep_best=-1: every one that was validated.
-    every_n_steps
-        a fixed interval in optimizer steps instead of the measured one.
-    share
-        of the training time that checkpoints at the measured interval may take.
+    Args:
+        monitor, mode: metric that decides which is best, and whether a small or a large value is good; None: none is.
+        keep_last, keep_best: how many of the newest and of the best stay; keep_best=-1: every one that was validated.
+        every_n_steps: a fixed interval in optimizer steps instead of the measured one.
+        share: of the training time that checkpoints at the measured interval may take.
     """
 
     def __init__(

@@ -29,13 +29,11 @@ class NanReport(BeforeStep):
 
     Ranks: all of them ask together whether a number isn't finite, and do the step again together.
 
-    Parameters
-    ----------
-    every_n_steps
-        how often the device is asked, which then has to be waited for. None: every step on a CPU, at logging steps and
-        before
-        checkpoints on a GPU, where the step that went wrong is named but its module only if it is the step that was
-            asked about: to learn that, resume the run with callbacks.nan_report.every_n_steps=1.
+    Args:
+        every_n_steps: how often the device is asked, which then has to be waited for. None: every step on a CPU, at
+            logging steps and before checkpoints on a GPU, where the step that went wrong is named but its module only
+            if it is the step that was asked about: to learn that, resume the run with
+            callbacks.nan_report.every_n_steps=1.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:

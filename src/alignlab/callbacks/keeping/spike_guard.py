@@ -41,19 +41,14 @@ class SpikeGuard(BeforeStep):
     spike (PaLM did so by hand, arXiv:2204.02311, sec. 5.1). A loss that isn't finite is a spike. The decision needs
     the loss on the host: a GPU is waited for at every step.
 
-    Parameters
-    ----------
-    action
-        "log" only notes spikes.
-    threshold
-        smallest z of a spike.
-    window, min_history
-        healthy steps that are compared with, and how many there must be before anything counts as a spike.
-    rollback_steps
-        steps between snapshots in host memory; the older of the last two is gone back to, so between one and two times
-        so many steps.
-    max_rollbacks, max_skips
-        of one run; one more ends it as diverged.
+    Args:
+        action: "log" only notes spikes.
+        threshold: smallest z of a spike.
+        window, min_history: healthy steps that are compared with, and how many there must be before anything counts as
+            a spike.
+        rollback_steps: steps between snapshots in host memory; the older of the last two is gone back to, so between
+            one and two times so many steps.
+        max_rollbacks, max_skips: of one run; one more ends it as diverged.
     """
 
     def __init__(

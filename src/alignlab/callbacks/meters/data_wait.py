@@ -17,12 +17,10 @@ class DataWait(Callback):
 
     Ranks: rank zero alone measures its own loader.
 
-    Parameters
-    ----------
-    share
-        of the time from which on it is worth a line.
-    seconds
-        of training that are looked at; a run that ends before is looked at as far as it came, if it took 20 steps.
+    Args:
+        share: of the time from which on it is worth a line.
+        seconds: of training that are looked at; a run that ends before is looked at as far as it came, if it took 20
+            steps.
     """
 
     def __init__(self, share: float = 0.2, seconds: float = 30.0) -> None:

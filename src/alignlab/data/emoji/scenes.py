@@ -65,16 +65,11 @@ class _Place(NamedTuple):
 class EmojiScenes:
     """All scenes of one size.
 
-    Parameters
-    ----------
-    image_size
-        height and width in pixels.
-    seed
-        of the training scenes.
-    max_sprites
-        2 or 3.
-    held_out_fraction
-        share of the pairs of concepts that are kept for the split "val".
+    Args:
+        image_size: height and width in pixels.
+        seed: of the training scenes.
+        max_sprites: 2 or 3.
+        held_out_fraction: share of the pairs of concepts that are kept for the split "val".
     """
 
     def __init__(

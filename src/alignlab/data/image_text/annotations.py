@@ -44,10 +44,8 @@ def read_annotations(
 
     `image_dir` is where relative paths start; None: the folder of the file. `key`: what gave the file, for messages.
 
-    Raises
-    ------
-    ValueError
-        naming file, row and key: no such file, no text, no image or caption, a value of another kind.
+    Raises:
+        ValueError: naming file, row and key: no such file, no text, no image or caption, a value of another kind.
     """
     file = Path(file).expanduser()
     folder = Path(image_dir).expanduser() if image_dir is not None else file.parent

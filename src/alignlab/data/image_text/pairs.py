@@ -27,23 +27,16 @@ class ImageTextPairs:
     `flip` (captions say left and right), and `augment_operations` of RandAugment. Elsewhere a picture is resized to
     the square as a whole.
 
-    Parameters
-    ----------
-    annotations, image_dir
-        see `read_annotations`.
-    image_size
-        height and width in pixels.
-    val_annotations
-        a list of held-out pictures of its own.
-    val_share
-        share of the pictures that are held out where the list has no splits.
-    clean_captions
-        cleans captions as the ALBEF reference does.
-    on_error
-        what a broken picture does: "raise", or "skip" with a warning: in training another pair of the batch takes its
-            place; pictures of other splits are all decoded at the start, so that every rank leaves the same ones out.
-    cache_gb
-        gigabytes for decoded training pictures.
+    Args:
+        annotations, image_dir: see `read_annotations`.
+        image_size: height and width in pixels.
+        val_annotations: a list of held-out pictures of its own.
+        val_share: share of the pictures that are held out where the list has no splits.
+        clean_captions: cleans captions as the ALBEF reference does.
+        on_error: what a broken picture does: "raise", or "skip" with a warning: in training another pair of the batch
+            takes its place; pictures of other splits are all decoded at the start, so that every rank leaves the same
+            ones out.
+        cache_gb: gigabytes for decoded training pictures.
     """
 
     def __init__(

@@ -36,10 +36,8 @@ class PictureCache:
     def get(self, index: int, path: Path) -> Image.Image:
         """Picture number `index`, decoded from `path` where it isn't kept yet; RGB.
 
-        Raises
-        ------
-        ValueError
-            if the file is missing, empty or no picture.
+        Raises:
+            ValueError: if the file is missing, empty or no picture.
         """
         if index >= self.num_slots:
             return self._reduced(path)
@@ -71,11 +69,9 @@ def read_picture(path: Path, area: int) -> Image.Image:
 
     JPEG files are decoded at a half, quarter or eighth where that is enough.
 
-    Raises
-    ------
-    ValueError
-        naming the file, if it is missing, empty, no picture, or one whose values have no shade of their own (32-bit
-        numbers).
+    Raises:
+        ValueError: naming the file, if it is missing, empty, no picture, or one whose values have no shade of their
+            own (32-bit numbers).
     """
     try:
         with warnings.catch_warnings():

@@ -10,10 +10,8 @@ _WHITE_IS_ZERO = 0
 def as_rgb(picture: Image.Image) -> Image.Image:
     """RGB on white.
 
-    Raises
-    ------
-    ValueError
-        for numbers that have no shade of their own: 32-bit integers and floats.
+    Raises:
+        ValueError: for numbers that have no shade of their own: 32-bit integers and floats.
     """
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM")):
         return _from_16_bits(picture)

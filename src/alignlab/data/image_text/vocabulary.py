@@ -74,10 +74,9 @@ def _untrained(model: models.Model) -> Tokenizer:
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """Loads a tokenizer by hub id or from a local folder.
 
-    Raises
-    ------
-    ValueError
-        if there is none, or if it lacks a special token (padding, start, separator or mask) that the models need.
+    Raises:
+        ValueError: if there is none, or if it lacks a special token (padding, start, separator or mask) that the
+            models need.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)

@@ -11,18 +11,12 @@ class KlController:
     """The coefficient beta, adapted to a target: beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) n / horizon)
     (arXiv:1909.08593, sec. 2.2).
 
-    Parameters
-    ----------
-    coefficient
-        beta at the start.
-    target
-        nats; None: beta stays as it is.
-    unit
-        whether the target is a KL per response ("sequence": summed over its tokens, then averaged) or per token.
-    horizon
-        responses until beta may have changed by 20 %.
-    estimator, limit
-        of the KL of a token, see `token_kl`; the controller's target is about k1 in any case.
+    Args:
+        coefficient: beta at the start.
+        target: nats; None: beta stays as it is.
+        unit: whether the target is a KL per response ("sequence": summed over its tokens, then averaged) or per token.
+        horizon: responses until beta may have changed by 20 %.
+        estimator, limit: of the KL of a token, see `token_kl`; the controller's target is about k1 in any case.
     """
 
     def __init__(
@@ -52,6 +46,8 @@ class KlController:
     def update(self, *, per_sequence: float, per_token: float, responses: int) -> None:
         """Adapt beta to the KL of so many responses, counted over all ranks."""
         if self.target is not None:
+            # vwxyzjn/lm-human-preference-details ccc1953 train_policy_accelerate.py:293-302 (per sequence);
+            # volcengine/verl 1dda039b9 verl/trainer/ppo/core_algos.py:153-174 is fed means over tokens: other targets.
             kl = per_sequence if self.unit == "sequence" else per_token
             error = min(max(kl / self.target - 1, -0.2), 0.2)
             self.coefficient *= 1 + error * responses / self.horizon

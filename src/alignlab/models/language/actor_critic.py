@@ -26,16 +26,13 @@ POLICY, CRITIC = "policy", "critic"
 class ActorCritic(nn.Module):
     """Policy, critic and reference over as few weights as possible.
 
-    Parameters
-    ----------
-    model
-        causal language model, or a PEFT model with the adapter "policy" (and "reference" where the supervised model is
-        an adapter itself).
-    critic
-        "shared": a head on the policy's states; "separate": a trunk of its own, or with adapters an adapter of its
-        own; "none": no values.
-    frozen_reference
-        whether a model without adapters is copied now, to be the reference; one with adapters needs no copy.
+    Args:
+        model: causal language model, or a PEFT model with the adapter "policy" (and "reference" where the supervised
+            model is an adapter itself).
+        critic: "shared": a head on the policy's states; "separate": a trunk of its own, or with adapters an adapter of
+            its own; "none": no values.
+        frozen_reference: whether a model without adapters is copied now, to be the reference; one with adapters needs
+            no copy.
 
     Raises ValueError where the model's output layer is not a plain linear one.
     """

@@ -17,15 +17,11 @@ TEMPLATES = ("a picture of {}",)
 class Classify:
     """The name whose prompts lie nearest to a picture, with a softmax over all names at the model's own temperature.
 
-    Parameters
-    ----------
-    pictures
-        a file, or a folder with all below it.
-    names
-        of the classes. A picture in a folder of such a name has that class as its target, which makes the run an
-        evaluation.
-    templates
-        prompts of a class, averaged (arXiv:2103.00020, sec. 3.1.4); `{}` is the name.
+    Args:
+        pictures: a file, or a folder with all below it.
+        names: of the classes. A picture in a folder of such a name has that class as its target, which makes the run
+            an evaluation.
+        templates: prompts of a class, averaged (arXiv:2103.00020, sec. 3.1.4); `{}` is the name.
     """
 
     needs = "system"

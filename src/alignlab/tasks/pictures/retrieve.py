@@ -21,18 +21,12 @@ _SHEET_ROWS = 12
 class Retrieve:
     """The best pictures of a folder for every query; a query that names a picture file is a picture, any other a text.
 
-    Parameters
-    ----------
-    pictures
-        a folder, searched with all below it.
-    top_k
-        results of a query.
-    rerank_top_k
-        so many candidates of a text are ordered by the matching head, where the model has one; 0: none.
-    search
-        see `find_nearest`.
-    index
-        folder for the features; None: `index/` in the model's run directory.
+    Args:
+        pictures: a folder, searched with all below it.
+        top_k: results of a query.
+        rerank_top_k: so many candidates of a text are ordered by the matching head, where the model has one; 0: none.
+        search: see `find_nearest`.
+        index: folder for the features; None: `index/` in the model's run directory.
     """
 
     needs = "system"
