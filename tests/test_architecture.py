@@ -87,6 +87,9 @@ def test_files_and_functions_are_short(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert text.count("\n") <= 300, "a file has at most 300 lines"
     assert max(map(len, text.split("\n"))) <= 120, "a line ends at column 120"
+    assert not re.search(r"^ *-----", text, re.MULTILINE), (
+        "sections of docstrings are Google's (Args:, Returns:, Raises:)"
+    )
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1

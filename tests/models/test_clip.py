@@ -63,3 +63,11 @@ def test_temperature_starts_and_is_clamped_where_asked():
         net(temperature=0.001)
     with pytest.raises(ValueError, match="freeze=both"):
         net(freeze="both")
+
+
+def test_a_checkpoint_that_calls_the_scale_temperature_is_read():
+    model = net()
+    state = net(temperature=0.01).state_dict()
+    state["temperature"] = state.pop("logit_scale")
+    model.load_state_dict(state)
+    torch.testing.assert_close(model.temperature, torch.tensor([0.01]))

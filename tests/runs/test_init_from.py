@@ -41,6 +41,20 @@ def test_albef_starts_coca(prepared: Prepare, tmp_path: Path) -> None:
     assert not any("begins anew" in note for note in notes)
 
 
+def test_a_tower_of_clip_starts_albef(prepared: Prepare, tmp_path: Path) -> None:
+    tower = [f"model.net.vision.{key}" for key in ("width=32", "depth=1")]
+    run.train(prepared(tmp_path / "a", *TINY, *REST, *tower))
+    overrides = (*TINY_ALBEF[:-2], f"init_from={tmp_path}/a", "optim.lr=1e-12")
+    run.train(prepared(tmp_path / "b", "model=albef", *REST, *overrides))
+    before, after = weights(tmp_path / "a"), weights(tmp_path / "b")
+    trunk = [name for name in before if name.startswith("net.vision.trunk.")]
+    assert len(trunk) > 10
+    for name in trunk:
+        assert torch.allclose(before[name], after[name.replace("net.", "net.encoder.", 1)]), name
+    notes = json.loads((tmp_path / "b" / "result.json").read_text())["notes"]
+    assert any("left out: " in note and "net.text." in note for note in notes), notes
+
+
 def test_nothing_that_fits_is_an_error(prepared: Prepare, tmp_path: Path) -> None:
     torch.save({"state_dict": {"other.weight": torch.zeros(3)}}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="init_from: nothing in"):
