@@ -242,10 +242,7 @@ class AlbefMethod(PairMethod):
         if step.index == 0 or self._counts is None:
             found = []
             for index, each in enumerate(step.batches(batch)):
-                each = each._replace(
-                    image=batch.image,
-                    **{name: getattr(each, name).to(batch.ids.device, non_blocking=True) for name in each._fields[1:]},
-                )
+                each = each._replace(image=batch.image).moved(batch.ids.device)  # pictures don't count
                 draws = self._chances(each, step.number, step._replace(index=index)).draws
                 valid = partners(each.image_id, each.text_id, draws.negatives.shape[2], ignore_ids=self.reference)
                 found.append(torch.stack([len(each.ids) + 2.0 * valid.sum(), self._mask(each, draws).weight.sum()]))

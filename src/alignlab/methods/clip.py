@@ -76,7 +76,8 @@ class ClipMethod(PairMethod):
 
     def _parts(self, batch: PairBatch) -> list[PairBatch]:
         size = self.micro_batch_size or len(batch.image)
-        return [PairBatch(*part) for part in zip(*(x.split(size) for x in batch), strict=True)]
+        # Sentences and foils are for nets that fuse.
+        return [PairBatch(*part) for part in zip(*(x.split(size) for x in batch[:5]), strict=True)]
 
     def _embed(self, batch: PairBatch) -> PairEmbeddings:
         return self.net(batch.image, batch.ids, batch.mask)

@@ -7,7 +7,25 @@ prompts. Masks are boolean, True = keep. Every tensor has its batch dimension fi
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+
+class Sentences(NamedTuple):
+    """Short sentences about pictures, S each, in which a word is marked that only the picture can tell."""
+
+    ids: Tensor  # (B, S, L) int64; L is their own length
+    mask: Tensor  # (B, S, L) bool
+    telling: Tensor  # (B, S, L) bool, the tokens of that word: at least one where valid
+    valid: Tensor  # (B, S) bool, False where a picture has fewer
+
+
+class Foils(NamedTuple):
+    """Captions that are false of their picture by one fact, F each."""
+
+    ids: Tensor  # (B, F, T) int64, as long as the batch's captions
+    mask: Tensor  # (B, F, T) bool
+    valid: Tensor  # (B, F) bool, False where a picture has fewer
 
 
 class PairBatch(NamedTuple):
@@ -22,6 +40,18 @@ class PairBatch(NamedTuple):
     mask: Tensor  # (B, T) bool
     image_id: Tensor  # (B,) int64, >= 0
     text_id: Tensor  # (B,) int64, >= 0
+    sentences: Sentences | None = None  # where the data were asked for them
+    foils: Foils | None = None
+
+    def moved(self, device: torch.device) -> "PairBatch":
+        """Every tensor on the device; nobody waits for it."""
+
+        def move(part: Tensor | tuple | None) -> Tensor | tuple | None:
+            if isinstance(part, tuple):
+                return type(part)(*map(move, part))
+            return part if part is None else part.to(device, non_blocking=True)
+
+        return PairBatch(*map(move, self))
 
 
 class PairIds(NamedTuple):

@@ -1,6 +1,7 @@
 """English captions of scenes: "a red book to the left of two bees" and the like, from what is where."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from alignlab.data.emoji.concepts import plural, singular
 
@@ -14,14 +15,72 @@ PHRASES = {
     "next to": ("next to", "beside"),
 }
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+_FIRST_PHRASE = 0.6  # share of captions that word a relation in the first way
 Draw = Callable[[], float]  # a random number in [0, 1)
 
 
-def noun(names: list[str]) -> str:
-    """One or two things: "a dog", "two dogs", "a dog and an apple"."""
-    if len(names) == 2 and names[0] == names[1]:
-        return f"two {plural(names[0])}"
-    return " and ".join(map(singular, names))
+class Thing(NamedTuple):
+    """What a noun names, with what is told of it."""
+
+    name: str
+    colour: str = ""  # of the drawing
+    size: str = ""  # "big" or "small"
+
+
+class Wording(NamedTuple):
+    """Random numbers in [0, 1) that decide how a statement is put; it says the same with all of them, but for the
+    background.
+    """
+
+    phrase: float
+    style: float
+    verb: float
+
+
+class Statement(NamedTuple):
+    """What a caption says: `subject` is in `relation` to `objects`, on a background of this colour."""
+
+    subject: tuple[Thing, ...]
+    relation: str
+    objects: tuple[Thing, ...]
+    colour: str
+    wording: Wording
+
+    @property
+    def tells_background(self) -> bool:
+        """Whether the caption names the background; one in six doesn't."""
+        return self.wording.style >= 0.16
+
+    @property
+    def caption(self) -> str:
+        """The sentence; every fact but the background is always named."""
+        first, second = noun(self.subject), noun(self.objects)
+        phrase, style = phrase_of(self.relation, self.wording.phrase), self.wording.style
+        if self.wording.verb < 0.25:
+            first = f"{first} {'are' if len(self.subject) > 1 else 'is'}"
+        if not self.tells_background:
+            return f"{first} {phrase} {second}"
+        if style < 0.60:
+            return f"{first} {phrase} {second} {on_background(self.colour)}"
+        if style < 0.85:
+            return f"{first} {phrase} {second}, {self.colour} background"
+        return f"{on_background(self.colour)}, {first} {phrase} {second}"
+
+
+def phrase_of(relation: str, draw: float) -> str:
+    """One of a relation's wordings."""
+    return PHRASES[relation][0 if draw < _FIRST_PHRASE else -1]
+
+
+def noun(things: Sequence[Thing]) -> str:
+    """One or two things: "a dog", "two dogs", "a dog and an apple", "a big red heart"."""
+    if len(things) == 2 and things[0] == things[1]:
+        return f"two {_described(things[0], plural(things[0].name))}"
+    return " and ".join(singular(_described(thing, thing.name)) for thing in things)
+
+
+def _described(thing: Thing, name: str) -> str:
+    return " ".join(filter(None, (thing.size, thing.colour, name)))
 
 
 def on_background(colour: str) -> str:
@@ -29,21 +88,7 @@ def on_background(colour: str) -> str:
     return f"on {singular(colour)} background"
 
 
-def caption(subject: list[str], relation: str, objects: list[str], colour: str, draw: Draw) -> str:
-    """A sentence about `subject` being in `relation` to `objects`; takes three random numbers from `draw`.
-
-    The background is left out in one caption of six; every other fact is named.
-    """
-    phrases = PHRASES[relation]
-    phrase = phrases[0] if draw() < 0.6 else phrases[-1]
-    first, second = noun(subject), noun(objects)
-    style = draw()
-    if draw() < 0.25:
-        first = f"{first} {'are' if len(subject) > 1 else 'is'}"
-    if style < 0.16:
-        return f"{first} {phrase} {second}"
-    if style < 0.60:
-        return f"{first} {phrase} {second} {on_background(colour)}"
-    if style < 0.85:
-        return f"{first} {phrase} {second}, {colour} background"
-    return f"{on_background(colour)}, {first} {phrase} {second}"
+def statement(subject: list[str], relation: str, objects: list[str], colour: str, draw: Draw) -> Statement:
+    """A statement about things without more than a name; takes three random numbers from `draw`."""
+    wording = Wording(draw(), draw(), draw())
+    return Statement(tuple(map(Thing, subject)), relation, tuple(map(Thing, objects)), colour, wording)

@@ -1,7 +1,7 @@
 """Emoji scenes as training pairs, retrieval pictures and zero-shot classification."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,14 @@ from alignlab.data.emoji.backgrounds import COLOUR_NAMES, NUM_TEXTURES, paint_ba
 from alignlab.data.emoji.captions import on_background
 from alignlab.data.emoji.concepts import plural, singular
 from alignlab.data.emoji.drawings import PatchBank, paste
+from alignlab.data.emoji.near_misses import PLAIN_FACTS, NearMisses
 from alignlab.data.emoji.phrases import Phrase, grounded_phrases
-from alignlab.data.emoji.scenes import ROTATIONS, EmojiScenes
-from alignlab.data.image_text.batches import Pair, ZeroShotPictures
+from alignlab.data.emoji.scenes import ROTATIONS, EmojiScenes, Scene
+from alignlab.data.emoji.sentences import short_sentences
+from alignlab.data.image_text.batches import Pair, Sentence, ZeroShotPictures
 
 PROMPT_COLOURS = ("white", "black", "blue", "green")
+_NEAR_MISS, _SENTENCES, _FOILS = 1, 2, 3  # purposes of random numbers
 _NUM_VOCABULARY_CAPTIONS = 4000  # enough for every word of the grammar; the names are added besides
 
 
@@ -25,25 +28,66 @@ class EmojiScenePairs:
         image_size: height and width in pixels.
         num_train: scenes in an epoch; every epoch has new ones.
         num_val: held-out scenes.
+        near_misses: share of the training pairs 2k + 1 that are a near miss of pair 2k, so that a batch holds both:
+            the same things with one of the facts changed.
+        sentences: short sentences a picture, each with its telling word marked (`short_sentences`).
+        foils: captions a picture that are false of it by one of the facts.
+        facts: what near misses and foils change, see `near_misses.FACTS`; sizes and colours are told only then.
         settings: see `EmojiScenes`, which makes pictures and captions.
 
     Raises:
-        ValueError: more held-out scenes than there are combinations for.
+        ValueError: more held-out scenes than there are combinations for, a share outside [0, 1], a number below 0, an
+            unknown fact.
     """
 
-    def __init__(self, image_size: int, *, num_train: int = 100_000, num_val: int = 500, **settings: Any) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        *,
+        num_train: int = 100_000,
+        num_val: int = 500,
+        near_misses: float = 0.0,
+        sentences: int = 0,
+        foils: int = 0,
+        facts: Sequence[str] = PLAIN_FACTS,
+        **settings: Any,
+    ) -> None:
         self.scenes = EmojiScenes(image_size, **settings)
         if not 1 <= num_val <= self.scenes.num_val:
             raise ValueError(
                 f"num_val is {num_val}; with held_out_fraction and max_sprites as they are it must be 1 to "
                 f"{self.scenes.num_val}"
             )
+        if not 0 <= near_misses <= 1:
+            raise ValueError(f"near_misses is {near_misses}; it must lie in [0, 1]")
+        for key, value in (("sentences", sentences), ("foils", foils)):
+            if value < 0:
+                raise ValueError(f"{key} is {value}; it must be at least 0")
         self.num_train, self.num_val = num_train, num_val
+        self.near_misses, self.sentences, self.foils = near_misses, sentences, foils
+        self.families = NearMisses(self.scenes, facts)
 
     def train_pair(self, serial: int) -> Pair:
         """Training scene number `serial`; it never comes again in a later epoch."""
-        scene = self.scenes.scene(serial)
-        return Pair(self.scenes.render(scene), scene.caption, serial)
+        scene = self.train_scene(serial)
+        return Pair(self.scenes.render(scene), scene.caption, serial, *self._told(scene, serial, "train"))
+
+    def train_scene(self, serial: int) -> Scene:
+        """A training scene of its own, or the near miss of the one before."""
+        chance = self.scenes.draws(serial, purpose=_NEAR_MISS)
+        if serial % 2 and chance() < self.near_misses:
+            return self.families.near_miss(self.train_scene(serial - 1), chance)
+        return self.families.detailed(self.scenes.scene(serial), chance)
+
+    def told_of(self, index: int, split: str) -> tuple[Sequence[Sentence], Sequence[str]]:
+        """Sentences and foils of a picture; nothing where they weren't asked for."""
+        return self._told(self.scenes.scene(index, split), index, split)
+
+    def _told(self, scene: Scene, index: int, split: str) -> tuple[Sequence[Sentence], Sequence[str]]:
+        return (
+            short_sentences(scene, self.sentences, self.scenes.draws(index, split, _SENTENCES)),
+            self.families.foils(scene, self.foils, self.scenes.draws(index, split, _FOILS)),
+        )
 
     def num_pictures(self, split: str) -> int:
         return self.num_train if split == "train" else self.num_val
@@ -64,6 +108,8 @@ class EmojiScenePairs:
         for concept in self.scenes.concepts:
             yield f"{singular(concept.name)} and two {plural(concept.name)}"
         yield from map(on_background, COLOUR_NAMES)
+        if set(self.families.facts) - set(PLAIN_FACTS):  # their words; without them ids are as they ever were
+            yield " ".join(("big", "small", *COLOUR_NAMES))
 
     def held_out_texts(self) -> Iterator[str]:
         return (self.scenes.caption(index, "val") for index in range(self.num_val))

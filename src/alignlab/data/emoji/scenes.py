@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from alignlab.data.emoji.backgrounds import COLOUR_NAMES, NUM_TEXTURES, paint_background
-from alignlab.data.emoji.captions import OPPOSITE, caption
+from alignlab.data.emoji.captions import OPPOSITE, Draw, Statement, statement
 from alignlab.data.emoji.combinations import Combinations
 from alignlab.data.emoji.concepts import Concept, concepts
 from alignlab.data.emoji.drawings import PatchBank, paste
+from alignlab.data.emoji.layouts import Place, row, two_sides
 
 ROTATIONS = (-20.0, -10.0, 0.0, 10.0, 20.0)  # degrees, counter-clockwise
-SCALES = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # longer side of a sprite / side of the picture
 _SPLITS = {"train": 0, "val": 1}
 
 
@@ -47,19 +47,15 @@ class Scene(NamedTuple):
 
     sprites: tuple[Sprite, ...]
     background: str  # name of the colour
-    caption: str
+    statement: Statement
     relations: tuple[Relation, ...]  # as arranged; their opposites hold too
     texture: int
     shade: tuple[float, float, float]
 
-
-class _Place(NamedTuple):
-    """A sprite before its pixels are known; centre in units of the picture's side."""
-
-    concept: int
-    scale: float
-    x: float
-    y: float
+    @property
+    def caption(self) -> str:
+        """What the statement says, in a sentence."""
+        return self.statement.caption
 
 
 class EmojiScenes:
@@ -95,17 +91,17 @@ class EmojiScenes:
         """Scene number `index` of "train" or "val"; beyond `num_val` the combinations of "val" repeat in new
         arrangements.
         """
-        draw = self._draw(index, split)
-        places, relations, sentence, colour = self._arrange(draw, self._concepts_of(draw, index, split))
+        draw = self.draws(index, split)
+        places, relations, told = self._arrange(draw, self._concepts_of(draw, index, split))
         texture = int(draw() * NUM_TEXTURES)
         shade = (2 * draw() - 1, 2 * draw() - 1, 2 * draw() - 1)
-        sprites = tuple(self._sprite(place, draw) for place in places)
-        return Scene(sprites, colour, sentence, relations, texture, shade)
+        sprites = tuple(self._draw_sprite(place, draw) for place in places)
+        return Scene(sprites, told.colour, told, relations, texture, shade)
 
     def caption(self, index: int, split: str = "train") -> str:
         """The caption alone, without making any pixel."""
-        draw = self._draw(index, split)
-        return self._arrange(draw, self._concepts_of(draw, index, split))[2]
+        draw = self.draws(index, split)
+        return self._arrange(draw, self._concepts_of(draw, index, split))[2].caption
 
     def captions(self, number: int) -> Iterator[str]:
         """The first training captions."""
@@ -121,16 +117,18 @@ class EmojiScenes:
             paste(canvas, patch, sprite.box[0], sprite.box[1])
         return canvas
 
-    def _draw(self, index: int, split: str) -> random.Random.random:
+    def draws(self, index: int, split: str = "train", purpose: int = 0) -> Draw:
+        """Random numbers of a scene; those of another `purpose` are others."""
         if split not in _SPLITS:
             raise ValueError(f"there is no split {split!r} of emoji scenes, only {sorted(_SPLITS)}")
         if index < 0:
             raise ValueError(f"a scene's index must not be negative: {index}")
         seed = self.seed if split == "train" else 0
         # Only random() is used: its sequence is the same in every version of Python.
-        return random.Random((((seed << 48) + index) << 1) + _SPLITS[split]).random
+        number = (((seed << 48) + index) << 1) + _SPLITS[split]
+        return random.Random(number + (purpose << 128)).random
 
-    def _concepts_of(self, draw: random.Random.random, index: int, split: str) -> list[int]:
+    def _concepts_of(self, draw: Draw, index: int, split: str) -> list[int]:
         """Different concepts of the scene: two, or three for a scene of three different things."""
         if split == "val":
             sets = self.combinations.sets
@@ -147,90 +145,44 @@ class EmojiScenes:
                 members.append(candidate)
         return members
 
-    def _arrange(
-        self, draw: random.Random.random, members: list[int]
-    ) -> tuple[list[_Place], tuple[Relation, ...], str, str]:
+    def _arrange(self, draw: Draw, members: list[int]) -> tuple[list[Place], tuple[Relation, ...], Statement]:
         upright = draw() < 0.5  # the relation's axis is the vertical one
         before, after = ("above", "below") if upright else ("left of", "right of")
         colour = COLOUR_NAMES[int(draw() * len(COLOUR_NAMES))]
         names = [self.concepts[member].name for member in members]
         if len(members) == 3 and draw() < 0.4:
-            places = _row(draw, members, upright)
+            places = row(draw, members, upright)
             relations = (Relation(1, "between", (0, 2)), Relation(0, before, (1,)), Relation(1, before, (2,)))
             ends = [names[0], names[2]] if draw() < 0.5 else [names[2], names[0]]
-            return places, relations, caption([names[1]], "between", ends, colour, draw), colour
+            return places, relations, statement([names[1]], "between", ends, colour, draw)
         if len(members) == 3:
             group, single = members[:2], members[2]
         elif self.max_sprites == 3 and draw() < 0.25:
             group, single = [members[0], members[0]], members[1]
         else:
             group, single = [members[0]], members[1]
-        places, group_first = _two_sides(draw, group, single, upright)
+        places, group_first = two_sides(draw, group, single, upright)
         relation = before if group_first else after
         relations = tuple(Relation(i, relation, (len(group),)) for i in range(len(group)))
         group_names, single_name = [self.concepts[m].name for m in group], [self.concepts[single].name]
         if len(group) == 1 and not upright and draw() < 0.1:
             relation = "next to"
         if draw() < 0.5:
-            sentence = caption(group_names, relation, single_name, colour, draw)
+            told = statement(group_names, relation, single_name, colour, draw)
         else:
-            sentence = caption(single_name, OPPOSITE.get(relation, relation), group_names, colour, draw)
-        return places, relations, sentence, colour
+            told = statement(single_name, OPPOSITE.get(relation, relation), group_names, colour, draw)
+        return places, relations, told
 
-    def _sprite(self, place: _Place, draw: random.Random.random) -> Sprite:
-        concept = self.concepts[place.concept]
-        drawing = concept.drawings[int(draw() * len(concept.drawings))]
-        rotation = ROTATIONS[int(draw() * len(ROTATIONS))]
+    def sprite(self, place: Place, drawing: str, rotation: float) -> Sprite:
+        """A drawing of the place's concept, moved into the picture where it would stick out."""
         size = self.image_size
         height, width = self._bank.patch(drawing, round(place.scale * size), rotation).keep.shape[:2]
         left = min(max(round(place.x * size - width / 2), 0), size - width)
         top = min(max(round(place.y * size - height / 2), 0), size - height)
-        return Sprite(concept.name, drawing, (left, top, left + width, top + height), place.scale, rotation)
+        name = self.concepts[place.concept].name
+        return Sprite(name, drawing, (left, top, left + width, top + height), place.scale, rotation)
 
-
-def _between(draw: random.Random.random, low: float, high: float) -> float:
-    return low + (high - low) * draw()
-
-
-def _place(concept: int, scale: float, along: float, across: float, upright: bool) -> _Place:
-    """`along` runs along the relation's axis, `across` at right angles to it."""
-    return _Place(concept, scale, across, along) if upright else _Place(concept, scale, along, across)
-
-
-def _two_sides(draw: random.Random.random, group: list[int], single: int, upright: bool) -> tuple[list[_Place], bool]:
-    """One or two things on one side and one thing on the other; second value: whether the group comes first along the
-    axis.
-    """
-    limit = 5 if len(group) == 1 else 4
-    scales = [SCALES[1 + int(draw() * (limit - 1 - len(group) // 2))] for _ in group]
-    single_scale = SCALES[1 + int(draw() * 4)]
-    while max(scales) + single_scale > 1.02:  # they may touch, and overlap by a corner
-        single_scale = SCALES[SCALES.index(single_scale) - 1]
-    group_first = draw() < 0.5
-    slack = max(0.0, 1 - max(scales) - single_scale)
-    single_along = 1 - single_scale / 2 - 0.5 * slack * draw()
-    if len(group) == 1:
-        alongs = [scales[0] / 2 + 0.5 * slack * draw()]
-        acrosses = [_between(draw, scales[0] / 2, 1 - scales[0] / 2)]
-        reach = 0.6 * (single_along - alongs[0])  # the relation's axis dominates: "left of" is never mostly "above"
-        single_across = acrosses[0] + _between(draw, -reach, reach)
-        single_across = min(max(single_across, single_scale / 2), 1 - single_scale / 2)
-    else:
-        alongs = [scale / 2 + 0.5 * slack * draw() for scale in scales]
-        free = 1 - sum(scales)
-        acrosses = [scales[0] / 2 + 0.5 * free * draw(), 1 - scales[1] / 2 - 0.5 * free * draw()]
-        single_across = _between(draw, 0.4, 0.6)
-    if not group_first:
-        alongs, single_along = [1 - along for along in alongs], 1 - single_along
-    places = [_place(*values, upright) for values in zip(group, scales, alongs, acrosses, strict=True)]
-    return [*places, _place(single, single_scale, single_along, single_across, upright)], group_first
-
-
-def _row(draw: random.Random.random, members: list[int], upright: bool) -> list[_Place]:
-    """Three things in a row along the axis, the middle one a little aside."""
-    scale = SCALES[0]
-    middle = _between(draw, 0.3, 0.7)
-    places = []
-    for member, along in zip(members, (scale / 2, 0.5, 1 - scale / 2), strict=True):
-        places.append(_place(member, scale, along, middle + _between(draw, -0.1, 0.1), upright))
-    return places
+    def _draw_sprite(self, place: Place, draw: Draw) -> Sprite:
+        drawings = self.concepts[place.concept].drawings
+        drawing = drawings[int(draw() * len(drawings))]
+        return self.sprite(place, drawing, ROTATIONS[int(draw() * len(ROTATIONS))])

@@ -12,18 +12,28 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alignlab.data.image_text.vocabulary import CaptionEncoder, text_id
-from alignlab.types.pairs import ClassificationBatch, PairBatch, RetrievalBatch
+from alignlab.types.pairs import ClassificationBatch, Foils, PairBatch, RetrievalBatch, Sentences
 
 # Image ids of held-out pictures start here, those of training pictures below: a queue may hold both.
 HELD_OUT_IDS = 2**62
 
 
+class Sentence(NamedTuple):
+    """A sentence about a picture; the word in characters [start, end) is what only the picture can tell."""
+
+    text: str
+    start: int
+    end: int
+
+
 class Pair(NamedTuple):
-    """A picture with one caption."""
+    """A picture with one caption, and what else is known to be true and false of it."""
 
     picture: np.ndarray  # (H, W, 3) uint8
     caption: str
     image_id: int
+    sentences: Sequence[Sentence] = ()  # equally many for every pair of a source
+    foils: Sequence[str] = ()  # captions that are false of it by one fact, equally many; "" where there is none
 
 
 class ZeroShotPictures(NamedTuple):
@@ -80,7 +90,11 @@ class HeldOutPairs(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> PairBatch:
         source, split = self.source, self.split
-        pairs = [Pair(source.picture(i, split), source.captions_of(i, split)[0], HELD_OUT_IDS + i) for i in indices]
+        told = getattr(source, "told_of", lambda *_: ((), ()))  # of sources that know more than captions
+        pairs = [
+            Pair(source.picture(i, split), source.captions_of(i, split)[0], HELD_OUT_IDS + i, *told(i, split))
+            for i in indices
+        ]
         return _pair_batch(pairs, self.encode)
 
 
@@ -134,15 +148,33 @@ def _fill_gaps(pairs: list[Pair | None], serials: Sequence[int]) -> list[Pair]:
 
 
 def _pair_batch(pairs: list[Pair], encode: CaptionEncoder) -> PairBatch:
-    ids, mask = encode([pair.caption for pair in pairs])
-    image_id = torch.tensor([pair.image_id for pair in pairs])
+    foils = [foil for pair in pairs for foil in pair.foils]
+    ids, mask = encode([*(pair.caption for pair in pairs), *foils])  # equally long
+    size = len(pairs)
     return PairBatch(
         _stack([pair.picture for pair in pairs]),
-        ids,
-        mask,
-        image_id,
+        ids[:size],
+        mask[:size],
+        torch.tensor([pair.image_id for pair in pairs]),
         torch.tensor([text_id(pair.caption) for pair in pairs]),
+        _sentences(pairs, encode),
+        Foils(*_by_picture(size, ids[size:], mask[size:], torch.tensor([foil != "" for foil in foils])))
+        if foils
+        else None,
     )
+
+
+def _sentences(pairs: list[Pair], encode: CaptionEncoder) -> Sentences | None:
+    several = [sentence for pair in pairs for sentence in pair.sentences]
+    if not several:
+        return None
+    ids, mask, telling = encode.marked([one.text for one in several], [(one.start, one.end) for one in several])
+    return Sentences(*_by_picture(len(pairs), ids, mask, telling, telling.any(1)))  # a word that was cut tells nothing
+
+
+def _by_picture(pictures: int, *rows: Tensor) -> Iterator[Tensor]:
+    """(B n, ...) -> (B, n, ...)."""
+    return (x.unflatten(0, (pictures, -1)) for x in rows)
 
 
 def _stack(pictures: list[np.ndarray]) -> Tensor:

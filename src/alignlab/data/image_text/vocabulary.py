@@ -133,10 +133,32 @@ class CaptionEncoder:
         self._rust.no_padding()
         self._rust.no_truncation()
 
+    @property
+    def _room(self) -> int:
+        """Ids of a caption itself."""
+        return self.context_length - 1 - self.append_sep
+
     def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids (N, T) int64 and mask (N, T) bool, T <= context_length."""
-        room = self.context_length - 1 - self.append_sep
-        rows = [encoding.ids for encoding in self._rust.encode_batch_fast(list(captions), add_special_tokens=False)]
+        return self._padded(
+            [encoding.ids for encoding in self._rust.encode_batch_fast(list(captions), add_special_tokens=False)]
+        )
+
+    def marked(self, captions: Sequence[str], spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids and mask, and (N, T) bool which tokens hold characters [start, end) of their caption; none where it was
+        cut before.
+        """
+        encodings = self._rust.encode_batch(list(captions), add_special_tokens=False)
+        ids, mask = self._padded([encoding.ids for encoding in encodings])
+        chosen = torch.zeros_like(mask)
+        for row, (encoding, (start, end)) in enumerate(zip(encodings, spans, strict=True)):
+            for place, (first, last) in enumerate(encoding.offsets, start=1):  # the start token comes before
+                if first < end and last > start and place <= self._room:
+                    chosen[row, place] = True
+        return ids, mask, chosen
+
+    def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        room = self._room
         end = [self.vocabulary.sep_id] if self.append_sep else []
         rows = [[self.vocabulary.cls_id, *row[:room], *end] for row in rows]
         longest = max(map(len, rows))
@@ -152,7 +174,7 @@ class CaptionEncoder:
         """Counts captions that will be cut, that have unknown words, or that get the ids of another caption, and warns
         of each once.
         """
-        captions, room = list(captions), self.context_length - 1 - self.append_sep
+        captions, room = list(captions), self._room
         rows = [encoding.ids for encoding in self._rust.encode_batch_fast(captions, add_special_tokens=False)]
         long = [len(row) for row in rows if len(row) > room]
         if long:
