@@ -101,3 +101,14 @@ def test_rows_without_a_negative_do_not_count():
     torch.testing.assert_close(terms.loss, F.cross_entropy(logits[:2], torch.tensor([1, 1])))
     everyone = image_text_matching(logits, torch.ones(2, dtype=torch.bool))
     torch.testing.assert_close(everyone.loss, F.cross_entropy(logits, torch.tensor([1, 1, 0, 0, 0, 0])))
+
+
+def test_foils_are_more_false_rows_of_matching():
+    g = torch.Generator().manual_seed(0)
+    logits, foils = torch.randn(9, 2, generator=g), torch.tensor([True, False, True])
+    valid = torch.ones(2, dtype=torch.bool)  # rows: 2 positives, 2 negative texts, 3 foils, 2 negative pictures
+    found = image_text_matching(logits, valid, foils=foils)
+    kept = torch.tensor([0, 1, 2, 3, 4, 6, 7, 8])
+    label = torch.tensor([1, 1, 0, 0, 0, 0, 0, 0])
+    torch.testing.assert_close(found.loss, torch.nn.functional.cross_entropy(logits[kept], label))
+    torch.testing.assert_close(found.accuracy, (logits[kept].argmax(1) == label).float().mean())

@@ -1,6 +1,6 @@
 """Masking and the distilled cross-entropy."""
 
-from alignlab.losses.language import distilled_cross_entropy, mask_capacity, mask_tokens
+from alignlab.losses.language import distilled_cross_entropy, hide_marked, mask_capacity, mask_tokens
 
 import pytest
 import torch
@@ -62,3 +62,14 @@ def test_distilled_cross_entropy_equals_two_losses_mixed(alpha):
     plain = (1 - alpha) * F.cross_entropy(logits[keep], label[keep]) + alpha * soft
     torch.testing.assert_close(ours, plain, atol=1e-6, rtol=0)
     torch.testing.assert_close(*(torch.autograd.grad(x, logits)[0] for x in (ours, plain)), atol=1e-6, rtol=0)
+
+
+def test_marked_tokens_alone_are_hidden_in_a_number_of_rows_that_is_fixed():
+    ids = torch.tensor([[1, 5, 6, 7], [1, 8, 9, 0], [1, 5, 6, 0]])
+    marked = torch.tensor([[0, 0, 1, 0], [0, 0, 0, 0], [0, 1, 1, 0]]).bool()
+    hidden = hide_marked(ids, marked, mask_id=3)
+    assert hidden.ids.tolist() == [[1, 5, 3, 7], [1, 8, 9, 0], [1, 3, 3, 0]] and len(hidden.position) == 2 * 3
+    assert hidden.position[hidden.weight > 0].tolist() == [2, 9, 10] and hidden.label[:3].tolist() == [6, 5, 6]
+    assert hide_marked(ids, marked, mask_id=3, per_row=1).weight.tolist() == [1, 1, 1]
+    none = hide_marked(ids, torch.zeros_like(marked), mask_id=3)
+    assert not none.weight.any() and torch.equal(none.ids, ids)

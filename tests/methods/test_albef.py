@@ -6,7 +6,7 @@ from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from alignlab.systems.method_system import MethodSystem
-from alignlab.types.pairs import PairBatch, Vocabulary
+from alignlab.types.pairs import Foils, PairBatch, Sentences, Vocabulary
 from tiny_training import albef_system
 
 import lightning.pytorch as pl
@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 WORDS = Vocabulary(size=40, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
+SMALL = {"directed_heads": True, "late_interaction_dim": 8, "fusion_positions": True}  # options of the net
 
 
 def make_system(**settings) -> MethodSystem:
@@ -24,6 +25,7 @@ def make_system(**settings) -> MethodSystem:
         AlbefEncoder, vision, text_width=16, heads=2, text_layers=1, fusion_layers=2, max_positions=12, embed_dim=8,
         dropout=settings.pop("dropout", 0.0), attention_dropout=0.0,
         gradient_checkpointing=settings.pop("gradient_checkpointing", False),
+        **{key: settings.pop(key) for key in SMALL if key in settings},
     )  # fmt: skip
     optim = partial(adamw, lr=settings.pop("lr", 1e-3))
     system = albef_system(partial(Albef, encoder), optim, WORDS, queue_size=12, **settings)
@@ -199,3 +201,50 @@ def test_overfits_one_batch():
     assert last["itm_loss"] < 0.1 < first["itm_loss"]
     assert last["mlm_loss"] < 0.5 * first["mlm_loss"]
     assert last["itm_accuracy"] == 1.0
+
+
+def richer(batch: PairBatch, sentences: int = 2, foils: int = 2) -> PairBatch:
+    """With short sentences, of which the first picture has one less, and with foils, of which the last lacks one."""
+    size, g = len(batch.ids), torch.Generator().manual_seed(int(batch.image_id[0]) + 5)
+    ids = torch.randint(4, WORDS.size, (size, sentences, 5), generator=g)
+    valid, there = torch.ones(size, sentences, dtype=torch.bool), torch.ones(size, foils, dtype=torch.bool)
+    valid[0, 1] = there[-1, 0] = False
+    telling = torch.nn.functional.one_hot(torch.randint(1, 5, (size, sentences), generator=g), 5).bool()
+    false = torch.randint(4, WORDS.size, (size, foils, 7), generator=g)
+    return batch._replace(
+        sentences=Sentences(ids, torch.ones_like(telling), telling & valid[..., None], valid),
+        foils=Foils(false, batch.mask[:, None].expand(-1, foils, -1), there),
+    )
+
+
+def test_sentences_and_foils_are_learnt_from_and_every_option_gets_a_gradient():
+    system, batch = make_system(alpha=0.4, **SMALL), richer(make_batch())
+    found = system.method.losses(batch, 0.4).losses
+    assert {"salient_loss", "filip_loss", "itm_loss"} < found.keys() and all(torch.isfinite(x) for x in found.values())
+    found["loss"].backward()
+    assert [name for name, p in system.net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    weights = {"itc_loss": 1, "itm_loss": 1, "mlm_loss": 1, "salient_loss": 1, "filip_loss": 1}
+    torch.testing.assert_close(found["loss"], sum(found[name] for name in weights))
+    # a hidden word by hand: what the net says of it in its own sentence, beside its own picture
+    encoder, sentences, total = system.net.encoder.eval(), batch.sentences, []
+    tokens = encoder.encode_image(batch.image).tokens
+    for picture, row in sentences.valid.nonzero().tolist():
+        place = sentences.telling[picture, row].nonzero()[0]
+        ids = sentences.ids[picture, row].scatter(0, place, WORDS.mask_id)[None]
+        mask, states = torch.ones_like(ids, dtype=torch.bool), encoder.image_states(tokens[picture : picture + 1])
+        text = encoder.text_tokens(ids, mask)
+        hidden = encoder.fuse(text, mask, states, masked_rows=slice(0, 1), masked_position=place).masked
+        total.append(
+            torch.nn.functional.cross_entropy(encoder.language_logits(hidden), sentences.ids[picture, row, place])
+        )
+    torch.testing.assert_close(found["salient_loss"], torch.stack(total).mean(), atol=1e-5, rtol=0)
+
+
+def test_before_fusion_starts_words_and_patches_are_compared_and_no_option_of_the_fusion_moves():
+    system = make_system(fuse_from_step=2, **SMALL)
+    before = state_of(system.net)
+    fit(system, [richer(make_batch(seed=s)) for s in range(2)], 2)
+    moved = {name for name, x in state_of(system.net).items() if not torch.equal(before[name], x)}
+    assert {"encoder.late_interaction.word.weight", "token_scale"} < moved
+    assert not {"encoder.late_interaction.log_affinity", "encoder.fusion_positions.linear.bias"} & moved
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in system.net.parameters())

@@ -50,7 +50,7 @@ def test_one_picture_serves_many_texts():
     cross = fusion_layer().cross_attention
     state = cross.image_state(torch.randn(1, 5, IMAGE_WIDTH))
     x = torch.randn(7, TOKENS, WIDTH)
-    expanded = ImageState(*(part.expand(7, -1, -1, -1) for part in state))
+    expanded = ImageState(*(part.expand(7, -1, -1, -1) for part in state[:2]))
     torch.testing.assert_close(cross(x, state), cross(x, expanded), atol=TOLERANCE, rtol=0)
 
 

@@ -166,17 +166,21 @@ class MatchingTerms(NamedTuple):
     accuracy: Tensor  # ()
 
 
-def image_text_matching(logits: Tensor, valid: Tensor, total: Tensor | None = None) -> MatchingTerms:
+def image_text_matching(
+    logits: Tensor, valid: Tensor, total: Tensor | None = None, foils: Tensor | None = None
+) -> MatchingTerms:
     """ITM (arXiv:2107.07651, eq. 4) over rows [B positives, B negative texts, B negative pictures], in float32.
 
     logits (3B, 2), class 1 = match; valid (B,) tells which negatives exist. total: what to divide by instead of the
-    number of rows that exist, such as its mean over ranks.
+    number of rows that exist, such as its mean over ranks. foils (N,): which of N more false rows exist, which come
+    after the negative texts; logits are (3B + N, 2) then.
     """
     # salesforce/ALBEF b9727e4 models/model_pretrain.py:180-185, where all negatives exist.
     batch = len(valid)
-    label = torch.zeros(3 * batch, dtype=torch.int64, device=logits.device)
+    label = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
     label[:batch] = 1
-    weight = torch.cat([torch.ones_like(valid), valid, valid]).float()
+    more = () if foils is None else (foils,)
+    weight = torch.cat([torch.ones_like(valid), valid, *more, valid]).float()
     loss = F.cross_entropy(logits.float(), label, reduction="none")
     right = (logits.argmax(1) == label).float()
     total = weight.sum() if total is None else total

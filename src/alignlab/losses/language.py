@@ -62,6 +62,20 @@ def mask_tokens(
     return MaskedTokens(flat[:-1].view_as(ids), position, label, kept.float())
 
 
+def hide_marked(ids: Tensor, marked: Tensor, *, mask_id: int, per_row: int = 2) -> MaskedTokens:
+    """Hides the marked tokens of every text behind [MASK] and leaves all else to be seen (salient span masking,
+    arXiv:2002.08909, sec. 3.4).
+
+    ids (R, T), marked (R, T) bool. Like `mask_tokens` it gives a fixed number of rows, `per_row` a text on average;
+    what is marked beyond them, at the end of the batch, is hidden and not asked for.
+    """
+    flat = marked.flatten()
+    order = torch.argsort((~flat).to(torch.uint8), stable=True)[: per_row * len(ids)]
+    kept = flat[order]
+    position = torch.where(kept, order, 0)
+    return MaskedTokens(ids.masked_fill(marked, mask_id), position, ids.flatten()[position], kept.float())
+
+
 def distilled_cross_entropy(
     logits: Tensor,
     label: Tensor,

@@ -16,32 +16,27 @@ from alignlab.losses.albef import (
     Keys,
     hard_negatives,
     image_text_contrastive,
-    image_text_matching,
     partners,
     sameness,
 )
-from alignlab.losses.language import MaskedTokens, distilled_cross_entropy, mask_tokens
+from alignlab.losses.language import MaskedTokens
+from alignlab.losses.late_interaction import late_interaction_contrast
 from alignlab.methods.method import WHOLE
 from alignlab.methods.pairs import PairMethod
-from alignlab.methods.parts.chances import DRAW, Chances, Draws, joint_draws
+from alignlab.methods.parts.chances import DRAW, Chances, Draws, joint_draws, masked_texts
+from alignlab.methods.parts.counting import counts_of
+from alignlab.methods.parts.fusion_losses import FusionInputs, foil_rows, fusion_losses
+from alignlab.methods.parts.teaching import Teaching, teach
 from alignlab.methods.step import Step, StepOutput
-from alignlab.models.albef import Albef, AlbefEncoder
+from alignlab.models.albef import Albef
 from alignlab.models.momentum import FeatureQueue, MomentumTwin
 from alignlab.types.pairs import PairBatch, PairIds
-
-
-class Teaching(NamedTuple):
-    """What the teacher says of a batch."""
-
-    image: Tensor  # (B, D)
-    text: Tensor  # (B, D)
-    logits: Tensor | None  # (M, V) at the masked positions
 
 
 class Losses(NamedTuple):
     """Losses of a batch, and what the queues take after it."""
 
-    losses: dict[str, Tensor]  # scalars: loss, itc_loss, itm_loss, mlm_loss, itm_accuracy
+    losses: dict[str, Tensor]  # scalars: loss, itc_loss, itm_loss, mlm_loss, itm_accuracy, and those of the options
     keys: tuple[Tensor, Tensor, Tensor, Tensor]  # of all ranks: teacher features 2 x (R * B, D), ids 2 x (R * B,)
 
 
@@ -63,6 +58,9 @@ class AlbefMethod(PairMethod):
         mask_probability: of a token, for MLM.
         negative_pool: pairs among which hard negatives are drawn. None: those of the process.
         seed: of all random choices. itm_weight, mlm_weight: beside ITC's 1.
+        salient_weight: ours, of the telling words of a batch's short sentences, where it has any: each sentence's alone
+            is hidden (salient span masking). Foils of a batch are negatives of ITM.
+        filip_weight: ours, of the contrast of words and patches, where the net has `late_interaction_dim`.
         reference: as in the published code: dropout in the teacher; another caption of the same picture is a negative,
             other ranks' pictures only once they are in the queue; temperature and embeddings are decayed.
     """
@@ -85,6 +83,8 @@ class AlbefMethod(PairMethod):
         seed: int = 0,
         itm_weight: float = 1.0,
         mlm_weight: float = 1.0,
+        salient_weight: float = 1.0,
+        filip_weight: float = 1.0,
         reference: bool = False,
         **settings,
     ) -> None:
@@ -100,6 +100,7 @@ class AlbefMethod(PairMethod):
         self.fuse_from_step, self.mask_probability = fuse_from_step, mask_probability
         self.negative_pool, self.seed = negative_pool, seed
         self.itm_weight, self.mlm_weight, self.reference = itm_weight, mlm_weight, reference
+        self.salient_weight, self.filip_weight = salient_weight, filip_weight
         self.optimizer_settings = {"decay": "reference"} if reference else {}
         self._counts: Tensor | None = None  # of the present step
 
@@ -150,46 +151,58 @@ class AlbefMethod(PairMethod):
         counts: Tensor | None = None,
         share: float = 1.0,
     ) -> Losses:
-        """All losses of one batch, or ITC alone where `fuse` is False; changes neither teacher nor queues.
+        """All losses of one batch, or those of the towers alone where `fuse` is False; changes neither teacher nor
+        queues.
 
-        counts (2,): what ITM and MLM are divided by instead of what this batch counts; share: of ITC. A batch's losses
-        are then its parts of a step's.
+        counts (3,): what ITM, MLM and telling words are divided by instead of what this batch counts; share: of the
+        contrasts. A batch's losses are then its parts of a step's.
         """
         if len(batch.image) < 2:
             raise ValueError("a batch of 1 pair has no hard negative: batch_size must be at least 2")
-        student = self.net.encoder
+        student, size = self.net.encoder, len(batch.image)
         image = student.encode_image(batch.image)
-        if not fuse:
-            text = student.encode_text(batch.ids, batch.mask).features
-            itc, _, keys = self._contrast(image.features, text, self._teach(batch, None, alpha), batch, alpha)
-            return Losses({"loss": itc.loss * share, "itc_loss": itc.loss * share}, keys)
-        masked, size = chances.masked or self._mask(batch, chances.draws), len(batch.image)
-        # Masked and plain texts in one call.
-        ids, mask = torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask])
+        masked = (chances.masked or self._mask(batch, chances.draws)) if fuse else None
+        foils = foil_rows(batch)
+        # Masked, plain and false texts in one call.
+        parts = [(masked.ids, batch.mask), (batch.ids, batch.mask), foils[:2]] if fuse else [(batch.ids, batch.mask)]
+        ids, mask = (torch.cat(same) for same in zip(*parts, strict=True))
         tokens = student.text_tokens(ids, mask)
-        plain = tokens[size:]
+        plain = tokens[size : 2 * size] if fuse else tokens
         teacher = self._teach(batch, masked, alpha)
         itc, own, keys = self._contrast(image.features, student.text_features(plain), teacher, batch, alpha)
+        losses = {"itc_loss": itc.loss * share} | self._compare_words(plain, batch, image.tokens, own, share)
+        weights = {"itc_loss": 1.0, "filip_loss": self.filip_weight, "salient_loss": self.salient_weight}
+        if not fuse:
+            return Losses({"loss": _weighted(losses, weights), **losses}, keys)
         draw = None if chances.draws is None else chances.draws.negatives
         negatives = chances.negatives or hard_negatives(itc.image_to_text, itc.text_to_image, own, draw)
-        # Rows: masked, positive, negative text, negative picture; the first three look at their own picture.
-        fused = student.fuse(
-            torch.cat([tokens, plain.index_select(0, negatives.text), plain]),
-            torch.cat([mask, batch.mask.index_select(0, negatives.text), batch.mask]),
-            student.image_states(image.tokens),
-            picture=negatives.image,
-            masked_rows=slice(0, size),
-            masked_position=masked.position,
-        )
         if counts is None:
-            counts = self._joint(torch.stack([size + 2.0 * negatives.valid.sum(), masked.weight.sum()]))
-        itm = image_text_matching(self.net.matching_head(fused.matching), negatives.valid, counts[0])
-        logits = student.language_logits(fused.masked)
-        teacher_logits = logits.detach() if teacher is None else teacher.logits
-        mlm = distilled_cross_entropy(logits, masked.label, masked.weight, teacher_logits, alpha, counts[1])
-        losses = {"itc_loss": itc.loss * share, "itm_loss": itm.loss, "mlm_loss": mlm, "itm_accuracy": itm.accuracy}
-        total = losses["itc_loss"] + self.itm_weight * itm.loss + self.mlm_weight * mlm
-        return Losses({"loss": total, **losses}, keys)
+            counts = self._joint(counts_of(batch, negatives.valid, masked))
+        losses |= fusion_losses(
+            self.net,
+            batch,
+            FusionInputs(tokens, mask, image.tokens, foils),
+            masked,
+            negatives,
+            teacher,
+            alpha,
+            counts,
+            self.vocabulary.mask_id,
+        )
+        weights |= {"itm_loss": self.itm_weight, "mlm_loss": self.mlm_weight}
+        return Losses({"loss": _weighted(losses, weights), **losses}, keys)
+
+    def _compare_words(
+        self, plain: Tensor, batch: PairBatch, image_tokens: Tensor, own: Tensor, share: float
+    ) -> dict[str, Tensor]:
+        """The contrast of words with patches, where the net compares them."""
+        compare = self.net.encoder.late_interaction
+        if compare is None:
+            return {}
+        words, patches = compare.words(plain), compare.patches(image_tokens)[:, 1:]
+        mask = batch.mask & (batch.ids != self.vocabulary.cls_id)
+        loss = late_interaction_contrast(words, mask, patches, self.net.token_scale.exp(), own)
+        return {"filip_loss": loss * share}
 
     def _contrast(
         self, image: Tensor, text: Tensor, teacher: Teaching | None, batch: PairBatch, alpha: float
@@ -211,7 +224,6 @@ class AlbefMethod(PairMethod):
         terms = image_text_contrastive(image, text, image_keys, text_keys, same, self.net.temperature, alpha, first)
         return terms, own, keys
 
-    @torch.no_grad()
     def _teach(self, batch: PairBatch, masked: MaskedTokens | None, alpha: float) -> Teaching | None:
         """The teacher's features, and its opinion on the masked tokens where there are any and alpha asks for it.
 
@@ -219,25 +231,13 @@ class AlbefMethod(PairMethod):
         """
         if self.momentum == 0.0:
             return None
-        teacher: AlbefEncoder = self.twin.teacher
-        teacher.train(self.training and self.reference)
-        image, size = teacher.encode_image(batch.image), len(batch.image)
-        if alpha == 0.0 or masked is None:
-            return Teaching(image.features, teacher.encode_text(batch.ids, batch.mask).features, None)
-        tokens = teacher.text_tokens(torch.cat([masked.ids, batch.ids]), torch.cat([batch.mask, batch.mask]))
-        hidden = teacher.fuse(
-            tokens[:size],
-            batch.mask,
-            teacher.image_states(image.tokens),
-            masked_rows=slice(0, size),
-            masked_position=masked.position,
-        ).masked
-        return Teaching(image.features, teacher.text_features(tokens[size:]), teacher.language_logits(hidden))
+        self.twin.teacher.train(self.training and self.reference)
+        return teach(self.twin.teacher, batch, None if alpha == 0.0 else masked)
 
     @torch.no_grad()
     def _counts_of_step(self, batch: PairBatch, step: Step) -> Tensor:
-        """(2,) rows of ITM and masked tokens of all batches of the present step, as a mean over ranks; the device
-        isn't waited for.
+        """(3,) rows of ITM, masked tokens and telling ones of all batches of the present step, as a mean over ranks;
+        the device isn't waited for.
         """
         if step.index == 0 or self._counts is None:
             found = []
@@ -245,7 +245,7 @@ class AlbefMethod(PairMethod):
                 each = each._replace(image=batch.image).moved(batch.ids.device)  # pictures don't count
                 draws = self._chances(each, step.number, step._replace(index=index)).draws
                 valid = partners(each.image_id, each.text_id, draws.negatives.shape[2], ignore_ids=self.reference)
-                found.append(torch.stack([len(each.ids) + 2.0 * valid.sum(), self._mask(each, draws).weight.sum()]))
+                found.append(counts_of(each, valid, self._mask(each, draws)))
             self._counts = self._joint(torch.stack(found).sum(0))
         return self._counts
 
@@ -263,8 +263,9 @@ class AlbefMethod(PairMethod):
     def _idle(self) -> list[Tensor]:
         """Parameters that only fusion uses."""
         encoder = self.net.encoder
-        parts = (encoder.fusion, encoder.language_head, self.net.matching_head)
-        return [p for part in parts for p in part.parameters()]
+        parts = (encoder.fusion, encoder.language_head, encoder.fusion_positions, self.net.matching_head)
+        found = [p for part in parts if part is not None for p in part.parameters()]
+        return found if encoder.late_interaction is None else [*found, encoder.late_interaction.log_affinity]
 
     def _chances(self, batch: PairBatch, number: int, step: Step = WHOLE) -> Chances:
         pairs = len(batch.ids)
@@ -284,14 +285,8 @@ class AlbefMethod(PairMethod):
         return Chances(draws=draws)
 
     def _mask(self, batch: PairBatch, draws: Draws | None) -> MaskedTokens:
-        words, length = self.vocabulary, batch.ids.shape[1]
-        return mask_tokens(
-            batch.ids,
-            batch.mask,
-            mask_id=words.mask_id,
-            cls_id=words.cls_id,
-            vocab_size=words.size,
-            probability=self.mask_probability,
-            draw=None if draws is None else draws.hidden[:, :length],
-            words=None if draws is None else draws.words[:, :length],
-        )
+        return masked_texts(batch, draws, self.vocabulary, self.mask_probability)
+
+
+def _weighted(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    return sum(weight * losses[name] for name, weight in weights.items() if name in losses)

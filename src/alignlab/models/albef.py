@@ -22,6 +22,7 @@ from alignlab.models.bert import (
     TextLayer,
     attention_bias,
 )
+from alignlab.models.token_interaction import LateInteraction, PatchPositions
 from alignlab.types.pairs import ImageEncoding, TextEncoding
 
 
@@ -35,8 +36,16 @@ class FusedRows(NamedTuple):
 class AlbefEncoder(nn.Module):
     """Everything of ALBEF that has a momentum twin: towers, fusion layers, projections and language head.
 
-    causal: a token of text sees only what stands before it, in the text and in the fusion layers, so that the head can
-    learn to write.
+    Args:
+        vision: builds a tower; embed_dim: D; the others are BERT's sizes.
+        causal: a token of text sees only what stands before it, in the text and in the fusion layers, so that the head
+            can learn to write.
+        directed_heads: ours, for small nets, as what follows. In the fusion's self-attention half of the heads see no
+            later word, the others no earlier one: a hidden "left of" can tell what stands before it from what stands
+            after.
+        late_interaction_dim: of a space in which words and patches are compared (`LateInteraction`); 0: none.
+        affinity: with such a space, what a word's likeness to a patch counts in the first cross-attention.
+        fusion_positions: adds to the image tokens that the fusion reads where they lie.
     """
 
     layer_lists = ("text", "fusion")  # one tower to `optim.layer_decay`, as the layers of BERT that they start from
@@ -57,10 +66,18 @@ class AlbefEncoder(nn.Module):
         attention_dropout: float = 0.1,
         gradient_checkpointing: bool = False,
         causal: bool = False,
+        directed_heads: bool = False,
+        late_interaction_dim: int = 0,
+        affinity: float = 5.0,
+        fusion_positions: bool = False,
     ) -> None:
         super().__init__()
         if fusion_layers < 1:
             raise ValueError(f"fusion_layers={fusion_layers}: ALBEF needs at least one fusion layer")
+        if directed_heads and (causal or heads < 2):
+            raise ValueError(
+                f"directed_heads=True needs two heads (heads={heads}) that may look ahead (causal={causal})"
+            )
         eps = 1e-12
         self.vision = vision()
         self.embeddings = TextEmbeddings(vocab_size, text_width, max_positions, dropout=dropout, eps=eps)
@@ -72,7 +89,12 @@ class AlbefEncoder(nn.Module):
         self.image_projection = nn.Linear(self.vision.width, embed_dim)
         self.text_projection = nn.Linear(text_width, embed_dim)
         self.language_head = MaskedLanguageHead(text_width, vocab_size, eps=eps)
+        self.late_interaction = None
+        if late_interaction_dim:
+            self.late_interaction = LateInteraction(text_width, self.vision.width, late_interaction_dim, affinity)
+        self.fusion_positions = PatchPositions(self.vision.grid, self.vision.width) if fusion_positions else None
         self.gradient_checkpointing, self.causal = gradient_checkpointing, causal
+        self.directed_heads = heads if directed_heads else 0
         for part in (self.embeddings, self.text, self.fusion, self.language_head):
             part.apply(partial(_initialise_bert, deviation=0.02 * (768 / text_width) ** 0.5))
 
@@ -100,7 +122,11 @@ class AlbefEncoder(nn.Module):
 
     def image_states(self, tokens: Tensor) -> list[ImageState]:
         """Keys and values of pictures for every fusion layer, projected once: (B, S, vision width)."""
-        return [layer.image_state(tokens) for layer in self.fusion]
+        placed = tokens if self.fusion_positions is None else self.fusion_positions(tokens)
+        states = [layer.image_state(placed) for layer in self.fusion]
+        if self.late_interaction is not None:
+            states[0] = states[0]._replace(patch=self.late_interaction.patches(tokens))
+        return states
 
     def fuse(
         self,
@@ -118,20 +144,28 @@ class AlbefEncoder(nn.Module):
         only; rows in `masked_rows` attend in full but only `masked_position` (M,), an index into them flattened, goes
         through the feed-forward.
         """
-        bias = attention_bias(mask, tokens.dtype, self.causal)
-        x = tokens
+        bias, words, x = self.fusion_bias(mask, tokens.dtype), self.asking_words(tokens), tokens
         for layer, state in zip(self.fusion[:-1], states[:-1], strict=True):
-            x = self._run(layer, x, bias, state, picture)
+            x, words = self._run(layer, x, bias, state, picture, None, words), None
         last, state = self.fusion[-1], states[-1]
         if masked_rows is None:
-            return FusedRows(self._run(last, x, bias, state, picture, 1)[:, 0], None)
-        masked = self._run(last.attend, x[masked_rows], bias[masked_rows], state)
+            return FusedRows(self._run(last, x, bias, state, picture, 1, words)[:, 0], None)
+        asking = (None, None) if words is None else (words[masked_rows], words[masked_rows.stop :])
+        masked = self._run(last.attend, x[masked_rows], bias[masked_rows], state, None, None, asking[0])
         masked = last.finish(masked.flatten(0, 1).index_select(0, masked_position))
         if masked_rows == slice(0, len(x)):
             return FusedRows(x.new_zeros(0, x.shape[-1]), masked)
         assert masked_rows.start == 0, "masked rows come first"
         rest = slice(masked_rows.stop, None)
-        return FusedRows(self._run(last, x[rest], bias[rest], state, picture, 1)[:, 0], masked)
+        return FusedRows(self._run(last, x[rest], bias[rest], state, picture, 1, asking[1])[:, 0], masked)
+
+    def fusion_bias(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the fusion's self-attention adds to its logits: (R, T) -> (R, 1 or H, 1 or T, T)."""
+        return attention_bias(mask, dtype, self.causal, self.directed_heads)
+
+    def asking_words(self, tokens: Tensor) -> Tensor | None:
+        """What the first fusion layer compares with patches: (R, T, W) -> (R, T, K), None without late interaction."""
+        return None if self.late_interaction is None else self.late_interaction.asking_words(tokens)
 
     def language_logits(self, hidden: Tensor) -> Tensor:
         """(M, W) -> (M, V)."""
@@ -167,6 +201,8 @@ class Albef(nn.Module):
         self.encoder = encoder(vocab_size=vocab_size)
         self.temperature = nn.Parameter(torch.tensor([temperature]))  # (1,) and not 0-d for FSDP2
         self.matching_head = nn.Linear(self.encoder.embeddings.word.embedding_dim, 2)
+        # logarithm of what likeness of words and patches is multiplied with in its loss, learned as CLIP's
+        self.token_scale = nn.Parameter(torch.tensor([30.0]).log()) if self.encoder.late_interaction else None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -204,16 +240,17 @@ class Albef(nn.Module):
         """ITM logits (B, 2) of B pairs and the cross-attention of one fusion layer (B, heads, T, S), kept in the
         graph.
         """
-        bias, x, kept = attention_bias(text_mask, text_tokens.dtype), text_tokens, None
-        fusion = self.encoder.fusion
+        encoder, x, kept = self.encoder, text_tokens, None
+        bias, words, fusion = encoder.fusion_bias(text_mask, x.dtype), encoder.asking_words(x), encoder.fusion
         if not 0 <= layer < len(fusion):
             raise ValueError(f"fusion layer {layer} does not exist: this net has layers 0 to {len(fusion) - 1}")
         for index, (block, state) in enumerate(zip(fusion, self.image_states(image_tokens), strict=True)):
             if index == layer:
-                x, kept = block.cross_attention.attention(block.self_attention(x, bias), state)
+                x, kept = block.cross_attention.attention(block.self_attention(x, bias), state, words)
                 x = block.feed_forward(x)
             else:
-                x = block(x, bias, state)
+                x = block(x, bias, state, None, None, words)
+            words = None
         return self.matching_head(x[:, 0]), kept
 
 

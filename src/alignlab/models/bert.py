@@ -18,18 +18,26 @@ class ImageState(NamedTuple):
 
     key: Tensor  # (P, H, S, E)
     value: Tensor  # (P, H, S, E)
+    patch: Tensor | None = None  # (P, S, K) what words are compared with, where the layer's logits take that in
+
+    def of(self, picture: Tensor) -> "ImageState":
+        """Those of some pictures: (M,)."""
+        return ImageState(*(None if part is None else part.index_select(0, picture) for part in self))
 
 
-def attention_bias(mask: Tensor, dtype: torch.dtype, causal: bool = False) -> Tensor:
+def attention_bias(mask: Tensor, dtype: torch.dtype, causal: bool = False, directed_heads: int = 0) -> Tensor:
     """Additive form of a padding mask: (R, T) bool -> (R, 1, 1, T), 0 where kept and the lowest number where not.
 
     causal: (R, 1, T, T), where a token sees only itself and what stands before it.
+    directed_heads: (R, H, T, T), where the first half of so many heads see no later token, the others no earlier one.
     """
-    kept = mask[:, None, :]
-    if causal:
-        kept = kept & torch.ones(2 * mask.shape[1:], dtype=torch.bool, device=mask.device).tril()
+    kept = mask[:, None, None, :]
+    if causal or directed_heads:
+        before = torch.ones(2 * mask.shape[1:], dtype=torch.bool, device=mask.device).tril()
+        half = directed_heads // 2
+        kept = kept & (before if causal else torch.stack([before] * half + [before.T] * (directed_heads - half)))
     bias = torch.zeros(kept.shape, dtype=dtype, device=mask.device)
-    return bias.masked_fill_(~kept, torch.finfo(dtype).min)[:, None]
+    return bias.masked_fill_(~kept, torch.finfo(dtype).min)
 
 
 class TextEmbeddings(nn.Module):
@@ -104,39 +112,52 @@ class CrossAttention(nn.Module):
         joint = self.key_value(tokens).view(pictures, length, 2, self.heads, -1).unbind(2)
         return ImageState(*(part.transpose(1, 2) for part in joint))
 
-    def forward(self, x: Tensor, state: ImageState, picture: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, state: ImageState, picture: Tensor | None = None, words: Tensor | None = None
+    ) -> Tensor:
         """Rows x (R, T, W) look at pictures -> (R, T, W).
 
         The first rows come in whole groups of P, the p-th row of a group looking at picture p: their queries are laid
         end to end, so keys and values are neither projected nor copied again. `picture` (M,) names the pictures of the
-        last M rows.
+        last M rows. words (R, T, K): their products with the state's patches are added to all heads' logits.
         """
         query = self.query(x)
+        words = None if words is None else words[:, : x.shape[1]]
         loose = 0 if picture is None else len(picture)
-        mixed = self._grouped(query[: len(x) - loose], state)
+        whole, rest = slice(0, len(x) - loose), slice(len(x) - loose, None)
+        mixed = self._grouped(query[whole], state, None if words is None else words[whole])
         if loose:
-            chosen = ImageState(state.key.index_select(0, picture), state.value.index_select(0, picture))
-            mixed = torch.cat([mixed, self._grouped(query[len(x) - loose :], chosen)])
+            chosen = self._grouped(query[rest], state.of(picture), None if words is None else words[rest])
+            mixed = torch.cat([mixed, chosen])
         return self.norm(x + self.dropout(self.out(mixed)))
 
-    def _grouped(self, query: Tensor, state: ImageState) -> Tensor:
+    def _grouped(self, query: Tensor, state: ImageState, words: Tensor | None) -> Tensor:
         rows, length, width = query.shape
         pictures = len(state.key)
         groups = rows // pictures
         assert groups * pictures == rows, f"{rows} rows are not whole groups of {pictures} pictures"
         query = query.view(groups, pictures, length, self.heads, -1).permute(1, 3, 0, 2, 4)
         query = query.reshape(pictures, self.heads, groups * length, -1)
+        if words is not None:
+            words = words.view(groups, pictures, length, -1).transpose(0, 1).reshape(pictures, groups * length, -1)
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = attend(query, state.key, state.value, dropout=dropout)
+        mixed = attend(query, state.key, state.value, mask=_affinity(words, state, query.dtype), dropout=dropout)
         mixed = mixed.view(pictures, self.heads, groups, length, -1).permute(2, 0, 3, 1, 4)
         return mixed.reshape(rows, length, width)
 
-    def attention(self, x: Tensor, state: ImageState) -> tuple[Tensor, Tensor]:
+    def attention(self, x: Tensor, state: ImageState, words: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The plain form, one row a picture, with its attention map: (R, T, W), (R, H, T, S)."""
         query = self.query(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
-        weights = (query @ state.key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(-1)
+        logits = query @ state.key.transpose(2, 3) * query.shape[-1] ** -0.5
+        added = _affinity(words, state, logits.dtype)
+        weights = (logits if added is None else logits + added).softmax(-1)
         mixed = (weights @ state.value).transpose(1, 2).flatten(2)
         return self.norm(x + self.out(mixed)), weights
+
+
+def _affinity(words: Tensor | None, state: ImageState, dtype: torch.dtype) -> Tensor | None:
+    """(P, T, K) -> (P, 1, T, S), or nothing where nothing is compared."""
+    return None if words is None else (words @ state.patch.transpose(1, 2))[:, None].to(dtype)
 
 
 class FeedForward(nn.Module):
@@ -200,19 +221,39 @@ class FusionLayer(TextLayer):
         return self.feed_forward(x)
 
     def attend(
-        self, x: Tensor, bias: Tensor, state: ImageState, picture: Tensor | None = None, num_queries: int | None = None
+        self,
+        x: Tensor,
+        bias: Tensor,
+        state: ImageState,
+        picture: Tensor | None = None,
+        num_queries: int | None = None,
+        words: Tensor | None = None,
     ) -> Tensor:
         """Both attentions without the feed-forward: (R, T, W) -> (R, T or num_queries, W)."""
-        return self._attended(x, bias, state, picture, num_queries)
+        return self._attended(x, bias, state, picture, num_queries, words)
 
     def forward(
-        self, x: Tensor, bias: Tensor, state: ImageState, picture: Tensor | None = None, num_queries: int | None = None
+        self,
+        x: Tensor,
+        bias: Tensor,
+        state: ImageState,
+        picture: Tensor | None = None,
+        num_queries: int | None = None,
+        words: Tensor | None = None,
     ) -> Tensor:
         """(R, T, W) -> (R, T or num_queries, W)."""
-        return self.feed_forward(self._attended(x, bias, state, picture, num_queries))
+        return self.feed_forward(self._attended(x, bias, state, picture, num_queries, words))
 
-    def _attended(self, x: Tensor, bias: Tensor, state: ImageState, picture: Tensor | None, num_queries: int | None):
-        return self.cross_attention(self.self_attention(x, bias, num_queries), state, picture)
+    def _attended(
+        self,
+        x: Tensor,
+        bias: Tensor,
+        state: ImageState,
+        picture: Tensor | None,
+        num_queries: int | None,
+        words: Tensor | None,
+    ) -> Tensor:
+        return self.cross_attention(self.self_attention(x, bias, num_queries), state, picture, words)
 
 
 class MaskedLanguageHead(nn.Module):

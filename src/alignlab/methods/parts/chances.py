@@ -10,7 +10,8 @@ import torch
 
 from alignlab.distributed.collectives import rank, world_size
 from alignlab.losses.albef import HardNegatives
-from alignlab.losses.language import MaskedTokens
+from alignlab.losses.language import MaskedTokens, mask_tokens
+from alignlab.types.pairs import PairBatch, Vocabulary
 
 
 class Draws(NamedTuple):
@@ -59,3 +60,18 @@ def joint_draws(
     words = torch.randint(vocab_size, (rows, width), generator=generator, device=device)[own]
     negatives = torch.empty(rows, 2, pool, device=device, dtype=torch.float32).exponential_(generator=generator)[own]
     return Draws(hidden, words, negatives.transpose(0, 1))
+
+
+def masked_texts(batch: PairBatch, draws: Draws | None, words: Vocabulary, probability: float) -> MaskedTokens:
+    """A batch's captions with this share of their tokens hidden; without draws, by torch's global state."""
+    length = batch.ids.shape[1]
+    return mask_tokens(
+        batch.ids,
+        batch.mask,
+        mask_id=words.mask_id,
+        cls_id=words.cls_id,
+        vocab_size=words.size,
+        probability=probability,
+        draw=None if draws is None else draws.hidden[:, :length],
+        words=None if draws is None else draws.words[:, :length],
+    )
