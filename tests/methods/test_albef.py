@@ -6,8 +6,8 @@ from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
 from alignlab.systems.method_system import MethodSystem
-from alignlab.types.pairs import Foils, PairBatch, Sentences, Vocabulary
-from tiny_training import albef_system
+from alignlab.types.pairs import PairBatch, Vocabulary
+from tiny_training import albef_system, told
 
 import lightning.pytorch as pl
 import pytest
@@ -203,22 +203,8 @@ def test_overfits_one_batch():
     assert last["itm_accuracy"] == 1.0
 
 
-def richer(batch: PairBatch, sentences: int = 2, foils: int = 2) -> PairBatch:
-    """With short sentences, of which the first picture has one less, and with foils, of which the last lacks one."""
-    size, g = len(batch.ids), torch.Generator().manual_seed(int(batch.image_id[0]) + 5)
-    ids = torch.randint(4, WORDS.size, (size, sentences, 5), generator=g)
-    valid, there = torch.ones(size, sentences, dtype=torch.bool), torch.ones(size, foils, dtype=torch.bool)
-    valid[0, 1] = there[-1, 0] = False
-    telling = torch.nn.functional.one_hot(torch.randint(1, 5, (size, sentences), generator=g), 5).bool()
-    false = torch.randint(4, WORDS.size, (size, foils, 7), generator=g)
-    return batch._replace(
-        sentences=Sentences(ids, torch.ones_like(telling), telling & valid[..., None], valid),
-        foils=Foils(false, batch.mask[:, None].expand(-1, foils, -1), there),
-    )
-
-
 def test_sentences_and_foils_are_learnt_from_and_every_option_gets_a_gradient():
-    system, batch = make_system(alpha=0.4, **SMALL), richer(make_batch())
+    system, batch = make_system(alpha=0.4, **SMALL), told(make_batch())
     found = system.method.losses(batch, 0.4).losses
     assert {"salient_loss", "filip_loss", "itm_loss"} < found.keys() and all(torch.isfinite(x) for x in found.values())
     found["loss"].backward()
@@ -243,7 +229,7 @@ def test_sentences_and_foils_are_learnt_from_and_every_option_gets_a_gradient():
 def test_before_fusion_starts_words_and_patches_are_compared_and_no_option_of_the_fusion_moves():
     system = make_system(fuse_from_step=2, **SMALL)
     before = state_of(system.net)
-    fit(system, [richer(make_batch(seed=s)) for s in range(2)], 2)
+    fit(system, [told(make_batch(seed=s)) for s in range(2)], 2)
     moved = {name for name, x in state_of(system.net).items() if not torch.equal(before[name], x)}
     assert {"encoder.late_interaction.word.weight", "token_scale"} < moved
     assert not {"encoder.late_interaction.log_affinity", "encoder.fusion_positions.linear.bias"} & moved

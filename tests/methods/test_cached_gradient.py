@@ -39,7 +39,7 @@ def make_system(kind: str, micro_batch_size: int | None, **settings) -> MethodSy
 
 
 def split(batch: PairBatch, size: int) -> list[PairBatch]:
-    return [PairBatch(*part) for part in zip(*(x.split(size) for x in batch), strict=True)]
+    return [PairBatch(*part) for part in zip(*(x.split(size) for x in batch[:5]), strict=True)]
 
 
 def gradients(net: Clip, kind: str, batch: PairBatch, size: int, how: str) -> tuple[Tensor, dict[str, Tensor]]:
@@ -139,7 +139,7 @@ def test_every_parameter_gets_a_gradient_and_none_is_left_from_the_step_before()
     assert all(g.norm() > 0 for g in after.values())
     system.net.requires_grad_().zero_grad()
     outputs = system.net(*pairs(8)[:3])
-    LOSSES["siglip"](*outputs, ids=PairIds(*pairs(8)[3:])).backward()
+    LOSSES["siglip"](*outputs, ids=PairIds(*pairs(8)[3:5])).backward()
     compare((torch.ones(()), after), (torch.ones(()), {n: p.grad for n, p in system.net.named_parameters()}), 1e-5)
 
 

@@ -54,7 +54,7 @@ def test_the_picture_matters_to_the_caption_and_padding_to_nothing() -> None:
 
 def test_accumulated_captions_are_those_of_the_whole_step() -> None:
     method, batch = make(), pairs()
-    halves = [type(batch)(*(x[part] for x in batch)) for part in (slice(0, 4), slice(4, 8))]
+    halves = [type(batch)(*(x[part] for x in batch[:5])) for part in (slice(0, 4), slice(4, 8))]
     found = [method(half, Step(0, i, 2, lambda: halves)).metrics["caption_loss"] for i, half in enumerate(halves)]
     torch.testing.assert_close(sum(found), method(batch).metrics["caption_loss"])
 

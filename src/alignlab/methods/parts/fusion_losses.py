@@ -1,7 +1,7 @@
 """What ALBEF's fusion learns from a batch: matching, hidden words, and the telling words of short sentences.
 
-Legend: B pairs of this process, S sentences and F foils a picture, L tokens of a sentence, T of a caption, W text width,
-N rows.
+Legend: B pairs of this process, S sentences and F foils a picture, L tokens of a sentence, T of a caption,
+W text width, N rows.
 """
 
 from typing import NamedTuple
