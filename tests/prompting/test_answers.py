@@ -12,6 +12,7 @@ import pytest
         ("  ", "text", None),
         ("\n Paris\nQuestion: and", "line", "Paris"),
         ("So the answer is Paris.\nNext", "line", "Paris."),
+        ("Paris,\u2028in\x85\x0cFrance\rNext", "line", "Paris,\u2028in\x85\x0cFrance"),
         ("There are 4 + 3 = 7 pens, so 5 are left. The answer is 5.", "number", "5"),
         ("The answer is 3. No, wait: the answer is $1,234.50, of 9 in all.", "number", "1234.50"),
         ("It costs 12 and then 1,000,000", "number", "1000000"),

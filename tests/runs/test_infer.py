@@ -12,7 +12,7 @@ from alignlab.configs.command_line import inference_arguments
 from alignlab.configs.roots import InferenceRoot
 from alignlab.runs import infer as serve
 from alignlab.runs.resuming import resumed
-from served_model import write_language_model
+from served_model import write_language_model, write_reward_model
 from tiny_run import REPOSITORY
 
 import pytest
@@ -88,12 +88,14 @@ def test_every_technique_runs_on_every_config(infer: Callable[..., dict], model:
         (["prompt_text=null", "input=nowhere.txt"], "input=nowhere.txt: there is no such file"),
         (["prompt=few_shot", "prompt.number=9"], "prompt.number=9 must lie in 1..3"),
         (["task=match", "model={model}"], "is no run directory"),
+        (["model={reward}"], "is a reward model: it answers nothing, task=score gives its rewards"),
     ],
 )
 def test_bad_input(infer: Callable[..., dict], model: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
     (tmp_path / "empty").mkdir()
     words = [f"model={model}", "prompt_text=Hello", "backend=compiled"]
-    words += [word.format(empty=tmp_path / "empty", long="x" * 90, model=model) for word in overrides]
+    reward = write_reward_model(tmp_path / "reward") if "model={reward}" in overrides else None
+    words += [word.format(empty=tmp_path / "empty", long="x" * 90, model=model, reward=reward) for word in overrides]
     names = [word.split("=")[0] for word in words]
     words = [word for n, word in enumerate(words) if names[n] not in names[n + 1 :]]
     with pytest.raises(ValueError) as caught:

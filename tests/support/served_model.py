@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from alignlab.inference.backends.scripted import byte_tokenizer
+from alignlab.models.language.reward import RewardModel
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
@@ -18,6 +19,19 @@ def chat_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def write_reward_model(folder: Path) -> Path:
+    """The export of a reward model on the language model's trunk, with mean 0.5 and deviation 2."""
+    write_language_model(folder)
+    model = RewardModel(LlamaForCausalLM.from_pretrained(folder))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        model.head.weight.normal_()
+        model.mean.fill_(0.5)
+        model.std.fill_(2.0)
+    model.save_head(folder)
+    return folder
 
 
 def write_language_model(folder: Path, *, chat: bool = False, positions: int = 512) -> Path:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from alignlab.data.language.rendering import Renderer
 from alignlab.inference.backend import Request, Sampling
 from alignlab.inference.backends.scripted import ScriptedBackend
 from alignlab.prompting.self_consistency import SelfConsistency
@@ -64,6 +65,26 @@ def test_too_long_prompts_are_rows_with_their_error(language_model: Path, tmp_pa
     assert "200" in bad["error"] and "64" in bad["error"], "both numbers"
     with pytest.raises(ValueError, match="64"):
         Generate().run(subject_of(language_model), job_of(tmp_path / "other", "long " * 40))
+
+
+def test_dialogues_are_asked_as_ppo_asks_them(chat_model: Path, tmp_path: Path) -> None:
+    """Rows {"messages": [...]} and {"prompt": [turns]} asked the empty text; a row without a question is one with an error."""
+    chat = [{"role": r, "content": c} for r, c in (("system", "Be kind."), ("user", "a"), ("assistant", "b"))]
+    chat.append({"role": "user", "content": "c"})
+    rows = [{"messages": [*chat, {"role": "assistant", "content": "d"}]}, {"prompt": chat}, {"promt": "e"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    backend = ScriptedBackend({"c": "Yes."})
+    found = Generate().run(subject_of(chat_model, backend=backend), job_of(tmp_path / "run", file=tmp_path / "a.jsonl"))
+    wanted = Renderer(backend.tokenizer, 512).prompt(chat)
+    assert backend.prompts == [backend.tokenizer.decode(wanted)] * 2 and found["failed"] == 1
+    first, second, third = rows_of(tmp_path / "run")
+    assert first["input"] == second["input"] == "c" and first["before"] == second["before"] == chat[:3]
+    assert third["reply"] is None and "line 3: has none of the fields" in third["error"]
+    job = job_of(tmp_path / "run", file=tmp_path / "a.jsonl", resumed=True)
+    assert [item.id for item in job.predictions.missing(job.items())] == ["2"]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": [*chat[1:]]}))
+    with pytest.raises(ValueError, match="item 0 is another text now"):
+        job.predictions.missing(job.items())
 
 
 def test_targets_make_an_evaluation(language_model: Path, tmp_path: Path) -> None:

@@ -1,10 +1,16 @@
 """Likelihoods against transformers' own loss, whole texts against windows."""
 
+import json
 import math
 from pathlib import Path
 
+from alignlab.data.language.rendering import Renderer
+from alignlab.models.language.paths import load_tokenizer
+from alignlab.models.language.reward import load_reward_model
+from alignlab.tasks.rewards import load_rewarded
 from alignlab.tasks.score import Score, _windows
 from language_job import job_of, printed, subject_of
+from served_model import write_reward_model
 
 import pytest
 import torch
@@ -47,6 +53,49 @@ def test_a_context_does_not_count(language_model: Path, tmp_path: Path) -> None:
     (row,) = job.predictions.rows.values()
     assert row["tokens"] == 5
     assert row["log_likelihood"] == pytest.approx(reference(language_model, "brown", "Say it: "), abs=1e-3)
+
+
+def test_chats_count_what_training_learns(chat_model: Path, tmp_path: Path) -> None:
+    turns = [
+        {"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "bc"), ("user", "d"), ("assistant", "e"))
+    ]
+    pair = {"prompt": turns[:1], "chosen": turns[1:2], "rejected": [turns[3]]}
+    rows = [{"messages": turns}, pair, {"prompt": "Say it: ", "completion": "brown"}, {"txt": "a"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    job, subject = job_of(tmp_path / "run", file=tmp_path / "a.jsonl"), subject_of(chat_model)
+    assert Score().run(subject, job)["failed"] == 1
+    found = job.predictions.rows
+    assert list(found) == ["0", "1.chosen", "1.rejected", "2", "3"] and "did you mean text" in found["3"]["error"]
+    renderer, model = Renderer(subject.tokenizer, 512), AutoModelForCausalLM.from_pretrained(chat_model).eval()
+    for id, chat in {"0": turns, "1.chosen": turns[:2], "1.rejected": [turns[0], turns[3]]}.items():
+        (text,) = renderer.examples(chat[:1], chat[1:])
+        with torch.no_grad():
+            logits = model(torch.tensor([text.ids])).logits[0, :-1].log_softmax(-1)
+        chosen = logits.gather(1, torch.tensor(text.ids[1:])[:, None])[:, 0]
+        expected = float(chosen[torch.tensor(text.response[1:])].double().sum())
+        assert found[id]["tokens"] == sum(text.response) and found[id]["log_likelihood"] == pytest.approx(
+            expected, abs=1e-3
+        )
+    assert found["2"]["log_likelihood"] == pytest.approx(reference(chat_model, "brown", "Say it: "), abs=1e-3)
+
+
+def test_a_reward_model_gives_rewards(tmp_path: Path) -> None:
+    """It gave the perplexity of a language model that it isn't."""
+    folder = write_reward_model(tmp_path / "model")
+    rows = [{"prompt": "sky?", "chosen": " blue", "rejected": " green"}, {"text": "a"}, {"text": ""}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    job, model = job_of(tmp_path / "run", file=tmp_path / "a.jsonl"), load_reward_model(folder)
+    found = Score().run(load_rewarded(str(folder)), job)
+    renderer, values = Renderer(load_tokenizer(str(folder)), 512), {}
+    for id, pair in {"0.chosen": ("sky?", " blue"), "0.rejected": ("sky?", " green"), "1": ("", "a")}.items():
+        ids = torch.tensor([renderer.example(*pair).ids])
+        values[id] = float(model(ids, torch.ones_like(ids, dtype=torch.bool)))
+    rows = job.predictions.rows
+    assert {id: row["reward"] for id, row in rows.items()} == pytest.approx(values | {"2": None}, abs=1e-5)
+    assert rows["1"]["normalised"] == pytest.approx((values["1"] - 0.5) / 2, abs=1e-5)
+    assert list(found) == ["accuracy", "mean_reward", "failed"] and found["failed"] == 1
+    assert found["accuracy"] == float(values["0.chosen"] > values["0.rejected"])
+    assert found["mean_reward"] == pytest.approx(sum(values.values()) / 3, abs=1e-5)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])

@@ -28,7 +28,7 @@ def tokens_of(tokenizer: Any, caption: str, span: Span, ids: Tensor) -> Tensor:
 
     `tokenizer` is a fast tokenizer of transformers; ids are a start token and then the caption's.
     """
-    encoding = tokenizer(caption, add_special_tokens=False, return_offsets_mapping=True)
+    encoding = tokenizer(caption, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     chosen = torch.zeros(len(ids), dtype=torch.bool)
     for place, (start, end) in enumerate(encoding["offset_mapping"], start=1):
         if place < len(ids) and start < span[1] and end > span[0]:

@@ -5,8 +5,10 @@ A line ends at \\n, \\r\\n or \\r and nowhere else: U+2028, U+0085 and form feed
 """
 
 import codecs
+import difflib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,6 +46,11 @@ def read_lines(file: str | Path, key: str | None = None) -> Iterator[str]:
 def read_text(file: str | Path, key: str | None = None) -> str:
     """A text file as a whole, with \\n as line ends; errors as in `read_lines`."""
     return "\n".join(read_lines(file, key))
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text that isn't in a file, ended as a file's are."""
+    return re.split(r"\r\n|\n|\r", text)
 
 
 def json_lines(file: str | Path, key: str | None = None) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -95,6 +102,26 @@ def kind_of(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"a list of {len(value)} (first: {kind_of(value[0])})" if value else "an empty list"
     return f"a {type(value).__name__}"
+
+
+def meant(given: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Which of the given names are no known one but look like one that isn't given: {"promt": "prompt"}."""
+    given, known = list(given), list(known)
+    free, found = [name for name in known if name not in given], {}
+    for name in given:
+        close = difflib.get_close_matches(name.strip().lower(), free, n=1, cutoff=0.8) if name not in known else []
+        if close:
+            found[name] = close[0]
+    return found
+
+
+def lacking(given: Iterable[str], wanted: Iterable[str], known: Iterable[str] = ()) -> str:
+    """The end of a message about a row without a field that it needs: what it has, and which of that was meant for
+    what is wanted or known.
+    """
+    given = list(given)
+    guesses = [f"; did you mean {name} by {said}?" for said, name in meant(given, [*wanted, *known]).items()]
+    return f"only {', '.join(given) or 'nothing'}{''.join(guesses[:2])}"
 
 
 def flaw(text: str) -> str | None:

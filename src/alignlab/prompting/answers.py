@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Literal, get_args
 
+from alignlab.files.text import lines_of
+
 AnswerForm = Literal["text", "line", "number", "choice", "yes_no", "boxed"]
 
 _MARKER = re.compile(r"\b(?:the\s+)?(?:final\s+)?answer\s*(?:\([^)]*\))?\s*(?:is|:|=)\s*:?\s*", re.IGNORECASE)
@@ -39,7 +41,7 @@ def extract(reply: str, form: AnswerForm) -> str | None:
         return {"true": "yes", "false": "no"}.get(found[1].lower(), found[1].lower()) if found else None
     if form == "boxed":
         return _boxed(reply)
-    lines = [line.strip() for line in (after if after is not None else reply).splitlines() if line.strip()]
+    lines = [line.strip() for line in lines_of(after if after is not None else reply) if line.strip()]
     return lines[0] if lines else None
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from alignlab.inference.backend import Backend, Completion, Request, Sampling
 from alignlab.prompting.rendering import Rendered, Template, render
-from alignlab.prompting.technique import Answer, Prompt, Question, Reply, Solving, Technique
+from alignlab.prompting.technique import Answer, Prompt, Question, Reply, Solving, Technique, following
 
 _LOOKAHEAD = 8  # batches of questions that are open at a time: prompts of similar length go together
 
@@ -152,7 +152,7 @@ class _Conversation:
         at.asked, at.rendered, at.replies = at.asked + len(at.rendered), [], {}
         try:
             prompts = next(at.solving) if replies is None else at.solving.send(replies)
-            at.rendered = [self._render(prompt) for prompt in prompts]
+            at.rendered = [self._render(following(at.question.before, prompt)) for prompt in prompts]
             requests = [
                 self.asker.request(rendered, at.question, at.asked + place)
                 for place, rendered in enumerate(at.rendered)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from alignlab.files.text import lines_of
 from alignlab.prompting.answers import AnswerForm, extract
 from alignlab.prompting.demonstrations import read_demonstrations
 from alignlab.prompting.technique import Answer, Prompt, Question, Solving, dialogue
@@ -46,8 +47,8 @@ class LeastToMost:
         """The questions of a plan, numbered or bulleted or else every line that asks, and the question itself at the
         end.
         """
-        listed = [found[1].strip() for line in plan.splitlines() if (found := _ITEM.match(line))]
-        listed = listed or [line.strip() for line in plan.splitlines() if line.strip().endswith("?")]
+        listed = [found[1].strip() for line in lines_of(plan) if (found := _ITEM.match(line))]
+        listed = listed or [line.strip() for line in lines_of(plan) if line.strip().endswith("?")]
         smaller = [part for part in dict.fromkeys(listed) if part != question]
         return [*smaller[: self.max_questions], question]
 

@@ -53,6 +53,9 @@ def plain(prompt: Prompt) -> str:
     """
     if _verbatim(prompt):
         return prompt.messages[0].content
+    strange = next((message.role for message in prompt.messages if message.role not in ("system", *_SPEAKERS)), None)
+    if strange is not None:
+        raise ValueError(f"a turn of {strange!r} has no plain form; a chat template may know it")
     blocks = [
         message.content if message.role == "system" else f"{_SPEAKERS[message.role]}: {message.content}"
         for message in prompt.messages

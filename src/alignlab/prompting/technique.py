@@ -1,7 +1,7 @@
 """What a prompt technique is: it asks, reads the replies, and may ask again before it answers."""
 
 from collections.abc import Generator, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from alignlab.prompting.answers import AnswerForm
 
@@ -9,7 +9,7 @@ from alignlab.prompting.answers import AnswerForm
 class Message(NamedTuple):
     """One turn of a dialogue."""
 
-    role: Literal["system", "user", "assistant"]
+    role: str  # system, user, assistant, or another that the model's chat template knows
     content: str
 
 
@@ -35,6 +35,7 @@ class Question(NamedTuple):
 
     id: str
     text: str
+    before: tuple[Message, ...] = ()  # earlier turns of the dialogue that it ends
 
 
 class Answer(NamedTuple):
@@ -68,6 +69,18 @@ class Technique(Protocol):
     def answer(self) -> AnswerForm:
         """In which form an answer is read out of a reply."""
         ...
+
+
+def following(before: tuple[Message, ...], prompt: Prompt) -> Prompt:
+    """A technique's prompt behind the earlier turns of a dialogue; system turns of both become one, in front."""
+    if not before:
+        return prompt
+    turns = (*prompt.messages[:1], *before, *prompt.messages[1:])
+    if prompt.messages[0].role != "system":
+        turns = (*before, *prompt.messages)
+    lead = next((place for place, turn in enumerate(turns) if turn.role != "system"), len(turns))
+    system = "\n\n".join(turn.content for turn in turns[:lead])
+    return prompt._replace(messages=(*((Message("system", system),) if lead else ()), *turns[lead:]))
 
 
 def dialogue(system: str, *turns: str) -> tuple[Message, ...]:

@@ -1,5 +1,6 @@
 """Reasoning without examples: "Let's think step by step", then the answer (arXiv:2205.11916)."""
 
+from alignlab.files.text import lines_of
 from alignlab.prompting.answers import AnswerForm, extract
 from alignlab.prompting.technique import Answer, Prompt, Question, Solving, dialogue
 
@@ -45,4 +46,4 @@ def _joined(text: str) -> str:
 
 def _first(text: str) -> str:
     """The first line: the conclusion asks for the answer at once, and a base model goes on talking."""
-    return next((line for line in text.splitlines() if line.strip()), "")
+    return next((line for line in lines_of(text) if line.strip()), "")

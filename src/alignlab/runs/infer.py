@@ -23,7 +23,8 @@ from alignlab.launch.processes import this_program
 from alignlab.launch.signals import Inbox
 from alignlab.launch.sweep import quoted
 from alignlab.models.language.context import path_context
-from alignlab.models.language.paths import load_tokenizer
+from alignlab.models.language.paths import export_folder, load_tokenizer
+from alignlab.models.language.reward import HEAD_FILE
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
 from alignlab.prompting.zero_shot import ZeroShot
@@ -121,7 +122,16 @@ def load_backend(cfg: DictConfig) -> tuple[Backend, Subject]:
 @contextmanager
 def _subject(cfg: DictConfig, task: Task) -> Iterator[object]:
     """What the task runs on; given back afterwards."""
-    if task.needs == "backend":
+    rewards = cfg.model_path is not None and (export_folder(cfg.model_path) / HEAD_FILE).is_file()
+    if rewards and task.needs == "scorer":
+        from alignlab.tasks.rewards import load_rewarded
+
+        if cfg.adapter is not None:
+            raise ValueError(f"adapter={cfg.adapter}: {cfg.model_path} is a reward model, which takes none")
+        yield load_rewarded(cfg.model_path)
+    elif rewards and task.needs == "backend":
+        raise ValueError(f"model={cfg.model_path} is a reward model: it answers nothing, task=score gives its rewards")
+    elif task.needs in ("backend", "scorer"):
         backend, subject = load_backend(cfg)
         try:
             yield subject

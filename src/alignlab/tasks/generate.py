@@ -8,7 +8,7 @@ from alignlab.prompting.asking import Outcome, solve_all
 from alignlab.prompting.technique import Question
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
-from alignlab.tasks.predictions import Prediction
+from alignlab.tasks.predictions import Prediction, told
 from alignlab.tasks.streaming import TokenStream
 
 
@@ -36,8 +36,11 @@ class Generate:
             done[0] += row["tokens"]
             job.predictions.add(row)
 
+        for item in missing.values():
+            if item.error is not None:
+                job.predictions.add(self.row(item, Outcome(None, [], item.error), subject.technique.answer))
         solve_all(
-            [Question(item.id, item.text) for item in missing.values()],
+            [Question(item.id, item.text, item.before) for item in missing.values() if item.error is None],
             subject.technique,
             subject.asker,
             on_outcome=outcome,
@@ -60,6 +63,7 @@ class Generate:
         row: dict[str, Any] = {
             "id": item.id,
             "input": item.text,
+            **({"before": told(item)} if item.before else {}),
             "reply": found.answer.text if found.answer else None,
             "answer": found.answer.answer if found.answer else None,
             "finish": "error" if found.error is not None else last.finish if last else None,
@@ -89,7 +93,9 @@ class Generate:
         return found | {"failed": float(len(rows) - len(whole))}
 
     def _streams(self, subject: Subject, job: Job, items: list[Item]) -> bool:
-        alone = len(items) == 1 and not subject.technique.needs_sampling  # several replies at a time would mingle
+        alone = (
+            len(items) == 1 and items[0].error is None and not subject.technique.needs_sampling
+        )  # several replies at a time would mingle
         return alone and (job.console.is_terminal if self.stream is None else self.stream)
 
 

@@ -1,12 +1,16 @@
 """What an inference run is asked: one prompt, a file of them, or a pipe."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from alignlab.files.text import json_lines, kind_of, read_lines
+from alignlab.data import tables
+from alignlab.files.text import json_lines, meant, read_lines
+from alignlab.prompting.technique import Message
+from alignlab.tasks.fields import QUESTIONS, Form
 
-TEXT_FIELDS = ("prompt", "question", "text")
+log = logging.getLogger(__name__)
 
 
 class Item(NamedTuple):
@@ -14,23 +18,31 @@ class Item(NamedTuple):
 
     id: str
     text: str
-    fields: dict[str, Any]  # whatever else its line holds
+    fields: dict[str, Any]  # all that its line holds, and what the form made of it
+    before: tuple[Message, ...] = ()  # earlier turns of the dialogue whose last is `text`
+    error: str | None = None  # why its row holds nothing to work on
+
+    def check(self) -> None:
+        """Raises ValueError where its row holds nothing to work on."""
+        if self.error is not None:
+            raise ValueError(self.error)
 
 
-def read_items(prompt_text: object, file: str | None, pipe: TextIO) -> list[Item]:
+def read_items(prompt_text: object, file: str | None, pipe: TextIO, form: Form = QUESTIONS) -> list[Item]:
     """The items of a run, from the first of these that is there: `prompt_text`, `input`, a pipe.
 
-    A .jsonl file has an object a line with one of the fields prompt, question, text, and perhaps an id; any other file
-    and a pipe have a text a line. Ids are line numbers from 0 where none are given; blank lines are skipped.
-    Raises ValueError where there is nothing, a line can't be read, or two items share an id.
+    A .jsonl file has an object a line, a .csv or .tsv file a row a line under a header, which `form` reads; a row that
+    it can't read is an item with `error`. Any other file and a pipe have a text a line. Ids are line numbers from 0
+    where none are given; blank lines are skipped.
+    Raises ValueError where there is nothing, a line is no row at all, or two items share an id.
     """
     if prompt_text is not None and file is not None:
         raise ValueError("prompt_text and input are both set; keep one")
     if prompt_text is not None:
         return [Item("0", str(prompt_text), {})]
     if file is not None:
-        objects = Path(file).suffix.lower() in (".jsonl", ".json")
-        items = list(_objects(file) if objects else _lines(read_lines(file, "input")))
+        rows = _rows(file, form)
+        items = list(_lines(read_lines(file, "input")) if rows is None else _items(rows, file, form))
     elif not pipe.isatty():
         items = list(_lines(_piped(pipe)))
     else:
@@ -59,12 +71,31 @@ def _piped(pipe: TextIO) -> Iterator[str]:
         raise ValueError(f"the pipe holds what is no {error.encoding.upper()} text ({error.reason})") from None
 
 
-def _objects(file: str) -> Iterator[Item]:
-    for line, where, row in json_lines(file, "input"):
-        key = next((name for name in TEXT_FIELDS if row.get(name) is not None), None)
-        if key is None:
-            raise ValueError(f"{where}: has none of the fields {', '.join(TEXT_FIELDS)}, only {', '.join(row)}")
-        if not isinstance(row[key], str):
-            raise ValueError(f"{where}: {key} is {kind_of(row[key])}; it must be text")
-        fields = {name: value for name, value in row.items() if name not in ("id", key)}
-        yield Item(str(row.get("id", line - 1)), row[key], fields)
+def _rows(file: str, form: Form) -> Iterable[tuple[int, str, dict[str, Any]]] | None:
+    """Number, place and fields of every row; None for a file of plain lines."""
+    suffix = Path(file).suffix.lower()
+    if suffix in (".jsonl", ".json"):
+        return json_lines(file, "input")
+    if suffix in tables.SUFFIXES:
+        wanted = f"it must name one of {', '.join(name for name in form.known if name != 'id')} (a text a line: .txt)"
+        table = tables.read_table(Path(file), "input", lambda names: bool({*names} & {*form.known} - {"id"}), wanted)
+        return ((line, where, {name: field or None for name, field in row.items()}) for line, where, row in table)
+    return None
+
+
+def _items(rows: Iterable[tuple[int, str, dict[str, Any]]], file: str, form: Form) -> Iterator[Item]:
+    said: set[str] = set()
+    for line, where, row in rows:
+        id = str(line - 1 if row.get("id") is None else row["id"])
+        try:
+            parts = form.read(row)
+        except ValueError as error:
+            yield Item(id, "", row, error=f"{where}: {error}")
+            continue
+        for name, known in meant(row, form.known).items():
+            if name not in said:
+                log.warning("input=%s: nothing reads the field %s; did you mean %s?", file, name, known)
+            said.add(name)
+        for part in parts:
+            name = f"{id}.{part.part}" if part.part else id
+            yield Item(name, part.text, {**row, **part.settings}, part.before)

@@ -13,10 +13,11 @@ from rich.table import Table
 from alignlab.inference.backend import Backend, LoadReport
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
+from alignlab.tasks.fields import QUESTIONS, Form
 from alignlab.tasks.inputs import Item, read_items
 from alignlab.tasks.predictions import Prediction, Predictions
 
-Needs = Literal["backend", "system", "programs"]
+Needs = Literal["backend", "scorer", "system", "programs"]
 
 
 class Subject(NamedTuple):
@@ -48,9 +49,9 @@ class Job:
     pipe: TextIO = field(default_factory=lambda: sys.stdin)
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
 
-    def items(self) -> list[Item]:
+    def items(self, form: Form = QUESTIONS) -> list[Item]:
         """What is to be worked on; see `read_items`."""
-        return read_items(self.prompt_text, self.input, self.pipe)
+        return read_items(self.prompt_text, self.input, self.pipe, form)
 
     def answer(self, items: Sequence[Item], row: Callable[[Item], Prediction]) -> list[Prediction]:
         """Rows of all items in their order; those without a finished one are made now and kept one by one."""
@@ -80,7 +81,8 @@ class Job:
 
 
 class Task(Protocol):
-    """Something to do with a model. `needs` says what `run` gets: a `Subject`, a `VisionLanguage` or None."""
+    """Something to do with a model. `needs` says what `run` gets: a `Subject`, that or a `Rewarded`, a `VisionLanguage`
+    or None."""
 
     needs: Needs
 

@@ -33,7 +33,7 @@ class Predictions:
         """
         for item in items:
             row = self.rows.get(item.id)
-            if row is not None and "input" in row and row["input"] != item.text:
+            if row is not None and "input" in row and (row["input"], row.get("before")) != (item.text, told(item)):
                 raise ValueError(f"resume: item {item.id} is another text now than in {self.file}; start a new run")
         return [item for item in items if item.id not in self.rows]
 
@@ -72,6 +72,11 @@ class Predictions:
 
     def _write(self, rows: Iterable[Prediction]) -> None:
         write_text(self.file, "".join(map(_line, rows)))
+
+
+def told(item: Any) -> list[dict[str, str]] | None:
+    """The turns before an item's text as its row keeps them; None where there are none."""
+    return [turn._asdict() for turn in getattr(item, "before", ())] or None
 
 
 def _line(row: Prediction) -> str:

@@ -7,7 +7,7 @@ from alignlab.data.image_text.picture_cache import PictureCache, read_picture
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 RAMP = (np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8)  # 0 to 65,520
 
@@ -118,3 +118,42 @@ def test_whatever_a_broken_file_does_is_one_line(tmp_path, content):
     with pytest.raises(ValueError, match=r"^the picture .*a.png can't be read: .") as caught:
         read_picture(tmp_path / "a.png", 100)
     assert "\n" not in str(caught.value)
+
+
+TURNED = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"  # by 90 degrees
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])
+def test_damaged_extras_keep_no_picture_from_being_shown(tmp_path, kind):
+    """A damaged EXIF block, text or profile, with and without its checksum mended, as in files after a broken copy."""
+    file, made = tmp_path / f"a.{kind}", Image.new("RGB", (40, 30), (200, 30, 30))
+    made.save(file, exif=TURNED, icc_profile=b"p" * 200, **({"lossless": True} if kind == "webp" else {}))
+    whole = file.read_bytes()
+    assert read_picture(file, 10_000).size == (30, 40)
+    marks = {b"II*\0": b"\xff" * 4, b"pppp": b"\0" * 4} if kind != "png" else {b"II*\0": b"\xff" * 4, b"iCCP": b"iCCp"}
+    for said, damage in marks.items():
+        file.write_bytes(whole.replace(said, damage, 1))
+        shown = read_picture(file, 10_000)
+        assert shown.size == ((40, 30) if said == b"II*\0" else (30, 40)), said
+        assert np.abs(np.asarray(shown)[5, 5].astype(int) - (200, 30, 30)).max() <= 2
+    made.save(file, exif=b"Exif\0\0" + b"\xff\0garbage")
+    assert read_picture(file, 10_000).size == (40, 30)
+
+
+def test_large_texts_and_profiles_keep_no_png_from_being_shown(tmp_path):
+    made, big = Image.new("RGBA", (40, 30), (200, 30, 30, 0)), "x" * 1_100_000
+    texts = {name: PngImagePlugin.PngInfo() for name in ("text", "packed", "international", "many")}
+    texts["text"].add_text("Comment", big)
+    texts["packed"].add_text("Comment", big, zip=True)
+    texts["international"].add_itxt("Comment", big, zip=True)
+    for number in range(70):
+        texts["many"].add_text(f"Comment {number}", "x" * 1_000_000, zip=True)
+    for name, info in texts.items():
+        made.save(tmp_path / f"{name}.png", pnginfo=info, exif=TURNED)
+    made.save(tmp_path / "profile.png", icc_profile=b"\0" * 1_100_000, exif=TURNED)
+    for file in tmp_path.iterdir():
+        shown = read_picture(file, 10_000)
+        assert shown.size == (30, 40) and shown.getpixel((0, 0)) == (255, 255, 255), file
+    file.write_bytes(file.read_bytes().replace(b"IDAT", b"IDAX"))
+    with pytest.raises(ValueError, match=rf"the picture {file} can't be read: "):
+        read_picture(file, 10_000)

@@ -17,6 +17,7 @@ from alignlab.data.image_text.vocabulary import (
     train_tokenizer,
     vocabulary_of,
 )
+from alignlab.evaluation.words import tokens_of
 
 import pytest
 from tokenizers import normalizers
@@ -40,6 +41,22 @@ def test_words_are_whole_and_case_does_not_matter():
         )
         == 5
     )
+
+
+@pytest.mark.parametrize("kind", ["word", "wordpiece"])
+def test_strings_of_control_tokens_in_captions_are_text(kind):
+    """ "[MASK]" in a caption became the hidden word that the model is to guess, "[PAD]" a gap."""
+    encode = CaptionEncoder(train_tokenizer([*TEXTS, "[mask] [pad] [sep]"], kind, 200), 24, append_sep=True)
+    special = encode.tokenizer.all_special_ids
+    for caption in ("a [MASK] dog", "[PAD] [SEP] a [CLS] dog [UNK]"):
+        (row,), (mask,) = encode([caption])
+        assert mask.all() and [id for id in row.tolist() if id in special and id != encode.tokenizer.unk_token_id] == [
+            encode.vocabulary.cls_id,
+            encode.vocabulary.sep_id,
+        ]
+    ids, first = encode(["a [MASK] dog"])[0][0], 2
+    chosen = tokens_of(encode.tokenizer, "a [MASK] dog", (first, first + 6), ids)
+    assert chosen.nonzero().flatten().tolist() == [2, 3, 4], "its own pieces are found"
 
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece"])

@@ -116,6 +116,8 @@ def test_what_a_template_or_a_tokenizer_cannot_keep_is_said(tokenizer):
         ChatText(tokenizer).chat(chat("a <|im_end|>"))
     with pytest.raises(ValueError, match=r"U\+108001, a private character"):
         ChatText(tokenizer).encode("<|im_end|> \U00108001")
+    with pytest.raises(ValueError, match=r"the role 'user<\|im_end\|>' holds a control token's string"):
+        ChatText(tokenizer).chat([{"role": "user<|im_end|>", "content": "a"}])
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(ValueError, match="refuses the roles user, assistant: roles must alternate"):
         ChatText(tokenizer).chat(chat("a", "b"))

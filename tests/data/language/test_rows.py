@@ -54,6 +54,14 @@ def test_the_implicit_prompt_is_that_of_trl_where_trl_has_one():
     assert common_start("ab", "abc") == 2  # trl: 1
 
 
+def test_columns_that_look_like_known_ones_are_named_once(caplog):
+    rows = [(f"line {n}", {"prompt": "p", "chosen": "a", "rejected": "b", "sahre": 0.7, "note": 1}) for n in (1, 2)]
+    assert [pair.share for pair in normalised(rows, preference)] == [1.0, 1.0]
+    assert [record.getMessage() for record in caplog.records] == [
+        "line 1: nothing reads the column sahre; did you mean share?"
+    ]
+
+
 def test_prompts():
     assert prompt({"prompt": "a"}).prompt == "a"
     assert prompt({"messages": [USER, YES]}).prompt == prompt({"messages": [USER]}).prompt == [USER]
@@ -62,7 +70,11 @@ def test_prompts():
 @pytest.mark.parametrize(
     ("row", "read", "message"),
     [
-        ({"txt": "a"}, example, "no column messages, completion, response or text; there are txt"),
+        (
+            {"txt": "a", "promt": "b"},
+            example,
+            "no column messages, completion, response or text; there are txt, promt; did you mean text by txt.; did you mean prompt by promt",
+        ),
         ({"text": 3}, example, "text is the number 3; it must be text or a list of messages"),
         ({"text": None, "prompt": "a"}, example, r"no column messages, .*; there are text \(null\), prompt"),
         ({"messages": "hi"}, example, "messages is the text 'hi'; it must be a list of messages with role and content"),

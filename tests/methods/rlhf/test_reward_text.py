@@ -109,6 +109,15 @@ def test_control_tokens_reach_another_vocabulary(reward: ModelReward, mine) -> N
         assert "[system]" in reward.tokenizer.decode(row)
 
 
+def test_strings_of_control_tokens_are_text_in_another_vocabulary() -> None:
+    """Also where nobody knows what a prompt was rendered from: "<eos>" in a response ended the text."""
+    own = chat_tokenizer(500, OTHER, "<|stop|>")
+    said = Scored(["good <bos>"], [" <eos> day <|stop|>"], [[]], [False], None)
+    (row,) = RewardText(None, own).rows(said)
+    assert [id for id in row if id in own.all_special_ids] == [own.bos_token_id] == row[:1]
+    assert own.decode(row[1:]).strip() == "good <bos> <eos> day <|stop|>"
+
+
 class GoesOn(Renderer):
     """Training texts of chats go on behind the end of the last turn."""
 

@@ -51,7 +51,8 @@ def test_retrieve_by_text(vision: VisionLanguage, encoded: EncodedSet, pictures:
     (pictures / "broken.png").write_text("no picture")
     job = job_of(tmp_path / "run", file=write_lines(tmp_path / "queries.txt", captions(vision)))
     found = Retrieve(str(pictures), top_k=4, index=str(tmp_path / "index")).run(vision, job)
-    assert found == {"pictures": 12.0, "encoded": 12.0, "unreadable": 1.0} and "broken.png" in printed(job)
+    assert found == {"pictures": 12.0, "encoded": 12.0, "unreadable": 1.0, "failed": 0.0}
+    assert "broken.png" in printed(job)
     expected = (encoded.text_features @ encoded.image_features.T).sort(1, descending=True)
     for row, scores, places in zip(rows_of(job.run_dir), expected.values, expected.indices, strict=True):
         assert row["scores"] == pytest.approx(scores[:4].tolist(), abs=1e-5)
@@ -64,6 +65,19 @@ def test_retrieve_by_picture(vision: VisionLanguage, pictures: Path, tmp_path: P
     Retrieve(str(pictures), top_k=2, index=str(tmp_path / "index")).run(vision, job)
     (row,) = rows_of(job.run_dir)
     assert row["pictures"][0].endswith("03.png") and row["scores"][0] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_broken_query_leaves_the_others(vision: VisionLanguage, pictures: Path, tmp_path: Path) -> None:
+    """A query picture that can't be read ended the run; one that isn't there was searched for as a text."""
+    (tmp_path / "broken.png").write_text("no picture")
+    queries = [str(tmp_path / "broken.png"), {"image": "pictures/03.png"}, "nowhere/9.jpg", {"imgae": "x"}, "a dog"]
+    lines = [{"text": line} if isinstance(line, str) else line for line in queries]
+    job = job_of(tmp_path / "run", file=write_lines(tmp_path / "queries.jsonl", lines))
+    found = Retrieve(str(pictures), top_k=2, index=str(tmp_path / "index")).run(vision, job)
+    first, second, third, fourth, fifth = rows_of(job.run_dir)
+    assert "broken.png" in first["error"] and "nowhere/9.jpg" in third["error"] and "image by imgae" in fourth["error"]
+    assert second["pictures"][0].endswith("03.png") and len(fifth["pictures"]) == 2 and found["failed"] == 3
+    assert "query 0 failed: the picture" in printed(job)
 
 
 def test_retrieve_reranked(vision: VisionLanguage, encoded: EncodedSet, pictures: Path, tmp_path: Path) -> None:
@@ -132,14 +146,16 @@ def test_classify(vision: VisionLanguage, encoded: EncodedSet, tmp_path: Path) -
 def test_match(vision: VisionLanguage, encoded: EncodedSet, pictures: Path, tmp_path: Path) -> None:
     texts = captions(vision)
     lines = [{"image": f"pictures/{n:02}.png", "text": texts[m]} for n, m in ((0, 0), (0, 1), (4, 2))]
-    lines.append({"image": "pictures/none.png", "text": "a dog"})
+    lines[1] = {"filename": "pictures/00.png", "caption": texts[1]}  # scored the empty text
+    lines += [{"image": "pictures/none.png", "text": "a dog"}, {"imgae": "pictures/01.png", "text": "a dog"}]
     job = job_of(tmp_path / "run", file=write_lines(tmp_path / "pairs.jsonl", lines))
     found = Match().run(vision, job)
     image, text = torch.tensor([0, 0, 4]), torch.tensor([0, 1, 2])
     similarity = (encoded.image_features[image] * encoded.text_features[text]).sum(1)
     rows = rows_of(job.run_dir)
     assert [row["similarity"] for row in rows[:3]] == pytest.approx(similarity.tolist(), abs=1e-5)
-    assert "none.png" in rows[3]["error"] and found["failed"] == 1
+    assert "none.png" in rows[3]["error"] and found["failed"] == 2
+    assert "no picture" in rows[4]["error"] and rows[4]["error"].endswith("did you mean image by imgae?")
     if vision.matches:
         odds = score_pairs(vision.system.net, encoded, image, text)
         assert [row["score"] for row in rows[:3]] == pytest.approx(odds.tolist(), abs=1e-4)

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from alignlab.callbacks.evaluators.evaluator import read_by, untouched
 from alignlab.evaluation.best_of_n import best_of_n
+from alignlab.files.text import json_lines
 from alignlab.files.writing import write_text
 
 FILE = "best_of_n.jsonl"
@@ -49,7 +50,7 @@ class BestOfN(Callback):
         """Put the largest n's numbers among the run's metrics."""
         file = Path(trainer.default_root_dir) / "samples" / FILE
         if trainer.is_global_zero and file.exists():
-            last = json.loads(file.read_text().splitlines()[-1])
+            *_, (_, _, last) = json_lines(file)
             names = ("kl", "score", "judge")
             values = {f"best_of_{last['n']}/{name}": last[name] for name in names if last[name] is not None}
             trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignlab.data.tables import SUFFIXES, read_table
-from alignlab.files.text import flaw, json_lines, kind_of, parse_json, read_text
+from alignlab.files.text import flaw, json_lines, kind_of, lacking, meant, parse_json, read_text
 
 log = logging.getLogger(__name__)
-_IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "path")
-_CAPTION_KEYS = ("caption", "captions", "title", "text")
+IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "path")
+CAPTION_KEYS = ("caption", "captions", "title", "text")
 _SPLITS = {
     **dict.fromkeys(("train", "training", "restval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -107,11 +107,11 @@ def _rows(file: Path, key: str) -> Iterator[_Entry]:
 
 
 def _understood(header: list[str]) -> bool:
-    return any(key in header for key in _IMAGE_KEYS) and any(key in header for key in _CAPTION_KEYS)
+    return any(key in header for key in IMAGE_KEYS) and any(key in header for key in CAPTION_KEYS)
 
 
 def _wanted() -> str:
-    return f"the picture ({', '.join(_IMAGE_KEYS)}) and its caption ({', '.join(_CAPTION_KEYS)})"
+    return f"the picture ({', '.join(IMAGE_KEYS)}) and its caption ({', '.join(CAPTION_KEYS)})"
 
 
 def _entry(entry: dict[str, Any], where: str) -> _Entry:
@@ -120,14 +120,13 @@ def _entry(entry: dict[str, Any], where: str) -> _Entry:
     if len(names) < len(entry):
         raise ValueError(f"{where}: two keys differ only in capitals or spaces: {', '.join(entry)}")
     filled = {key: names[key] for key in names if entry[names[key]] not in (None, "", [])}
-    image, caption = (
-        next((filled[key] for key in keys if key in filled), None) for keys in (_IMAGE_KEYS, _CAPTION_KEYS)
-    )
+    image, caption = (next((filled[key] for key in keys if key in filled), None) for keys in (IMAGE_KEYS, CAPTION_KEYS))
     if image is None:
-        raise ValueError(f"{where} has none of the keys {', '.join(_IMAGE_KEYS)}, only {', '.join(entry) or 'nothing'}")
+        raise ValueError(f"{where} has none of the keys {', '.join(IMAGE_KEYS)}, {lacking(entry, IMAGE_KEYS)}")
     name = _text(entry[image], where, image)
     if caption is None:
-        raise ValueError(f"{where}: the picture {name} has no caption ({', '.join(_CAPTION_KEYS)})")
+        guess = "".join(f"; did you mean {known} by {said}?" for said, known in meant(entry, CAPTION_KEYS).items())
+        raise ValueError(f"{where}: the picture {name} has no caption ({', '.join(CAPTION_KEYS)}){guess}")
     return _Entry(where, _split(entry.get(names.get("split")), where), name, _captions(entry[caption], where, caption))
 
 

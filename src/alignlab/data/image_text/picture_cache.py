@@ -1,5 +1,6 @@
 """Decoded pictures, reduced once and kept in a file that all workers share, so that later epochs decode nothing."""
 
+import io
 import math
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alignlab.data.image_text.picture_extras import orientation, png_pixels
 from alignlab.data.image_text.picture_modes import as_rgb
 
 _BICUBIC = Image.Resampling.BICUBIC
@@ -67,28 +69,38 @@ def read_picture(path: Path, area: int) -> Image.Image:
     """Decodes a picture file as RGB, turned upright, reduced to `area` pixels if it is larger; transparent parts are
     white.
 
-    JPEG files are decoded at a half, quarter or eighth where that is enough.
+    JPEG files are decoded at a half, quarter or eighth where that is enough. What a file holds besides pixels, damaged
+    or large, keeps none from being shown.
 
     Raises:
         ValueError: naming the file, if it is missing, empty, no picture, or one whose values have no shade of their
             own (32-bit numbers).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata
-            with Image.open(path) as picture:
-                factor = math.sqrt(area / (picture.width * picture.height))
-                if factor < 1:
-                    picture.draft("RGB", (max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))
-                orientation = picture.getexif().get(0x0112, 1)
-                picture = as_rgb(picture)
-                if orientation in _TURNS:
-                    picture = picture.transpose(_TURNS[orientation])
-                size = _reduced_size(picture.size, area)
-                return picture if size == picture.size else picture.resize(size, _BICUBIC, reducing_gap=2.0)
+        return _decoded(path, area)
     except Exception as error:  # whatever the many readers of PIL do with a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"the picture {path} can't be read: {reason}") from None
+    try:
+        if pixels := png_pixels(path):
+            return _decoded(io.BytesIO(pixels), area)
+    except Exception:  # the pixels are broken too: the first reason stands
+        pass
+    raise ValueError(f"the picture {path} can't be read: {reason}")
+
+
+def _decoded(file: Path | io.BytesIO, area: int) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata
+        with Image.open(file) as picture:
+            factor = math.sqrt(area / (picture.width * picture.height))
+            if factor < 1:
+                picture.draft("RGB", (max(1, int(picture.width * factor)), max(1, int(picture.height * factor))))
+            turn = _TURNS.get(orientation(picture))
+            picture = as_rgb(picture)
+            if turn is not None:
+                picture = picture.transpose(turn)
+            size = _reduced_size(picture.size, area)
+            return picture if size == picture.size else picture.resize(size, _BICUBIC, reducing_gap=2.0)
 
 
 def _reduced_size(size: tuple[int, int], area: int) -> tuple[int, int]:

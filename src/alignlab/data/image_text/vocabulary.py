@@ -109,7 +109,7 @@ class Losses(NamedTuple):
 class CaptionEncoder:
     """Turns captions into ids `[CLS] x` (with `append_sep`: `[CLS] x [SEP]`), padded to the longest of the batch.
 
-    The template without [SEP] is that of the ALBEF reference. `pad_to_multiple` rounds the length up, for hardware
+    Strings of control tokens in a caption are text. The template without [SEP] is that of the ALBEF reference. `pad_to_multiple` rounds the length up, for hardware
     that prefers it. Longer captions are cut to `context_length` ids.
     """
 
@@ -132,6 +132,7 @@ class CaptionEncoder:
         )  # a copy: its padding and truncation are ours to switch off
         self._rust.no_padding()
         self._rust.no_truncation()
+        self._rust.encode_special_tokens = True  # "[MASK]" in a caption is text: the model's own are set by id
 
     @property
     def _room(self) -> int:

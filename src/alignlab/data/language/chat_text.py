@@ -73,6 +73,8 @@ class ChatText:
             )
         if not messages:
             return ""
+        if (role := next((turn["role"] for turn in messages if self.holds_controls(turn["role"])), None)) is not None:
+            raise ValueError(f"the role {role!r} holds a control token's string")
         marked = [{**turn, "content": self.mark(turn["content"])} for turn in messages]
         written = self._written(marked, add_generation_prompt)
         if marked != list(messages) and self.text(written) != self._written(messages, add_generation_prompt):

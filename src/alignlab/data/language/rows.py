@@ -2,6 +2,7 @@
 a rejected response.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any, NamedTuple
 
 from alignlab.data.language.dialogues import answers
 from alignlab.data.language.rendering import Content, Messages
-from alignlab.files.text import flaw, json_lines, kind_of
+from alignlab.files.text import flaw, json_lines, kind_of, meant
 
+log = logging.getLogger(__name__)
+COLUMNS = ("messages", "prompt", "completion", "response", "text", "chosen", "rejected", "share", "margin")
 _ROLES = {"human": "user", "gpt": "assistant"}
 _CHAT = "a list of messages with role and content"
 
@@ -60,7 +63,7 @@ def example(row: Mapping[str, Any]) -> Example:
             return Example(before, response)
     if _given(row, "text"):
         return Example("", content(row["text"], "text"))
-    raise ValueError(f"no column messages, completion, response or text; there are {_columns(row)}")
+    raise ValueError(f"no column messages, completion, response or text; {_columns(row)}")
 
 
 def preference(row: Mapping[str, Any]) -> Preference:
@@ -74,7 +77,7 @@ def preference(row: Mapping[str, Any]) -> Preference:
     """
     missing = [name for name in ("chosen", "rejected") if not _given(row, name)]
     if missing:
-        raise ValueError(f"no column {' and '.join(missing)}; there are {_columns(row)}")
+        raise ValueError(f"no column {' and '.join(missing)}; {_columns(row)}")
     chosen, rejected = content(row["chosen"], "chosen"), content(row["rejected"], "rejected")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("chosen and rejected must both be plain text or both be chats")
@@ -103,7 +106,7 @@ def prompt(row: Mapping[str, Any]) -> Prompt:
         if not asked:
             raise ValueError("messages has only a turn of the assistant: nothing to answer")
         return Prompt(asked)
-    raise ValueError(f"no column prompt or messages; there are {_columns(row)}")
+    raise ValueError(f"no column prompt or messages; {_columns(row)}")
 
 
 def common_start(first: Content, second: Content) -> int:
@@ -174,9 +177,15 @@ def read_hub(name: str, split: str, config: str | None = None) -> Iterator[tuple
 
 
 def normalised(rows: Iterable[tuple[str, Mapping[str, Any]]], read: Any) -> list:
-    """`read(row)` of all rows with their places; a problem names the row's."""
-    found = []
+    """`read(row)` of all rows with their places; a problem names the row's. Columns that nothing reads but that look
+    like one that is are named once.
+    """
+    found, said = [], set()
     for place, row in rows:
+        for name, known in meant(row, COLUMNS).items() if not said.issuperset(row) else ():
+            if name not in said and known not in row:
+                log.warning("%s: nothing reads the column %s; did you mean %s?", place, name, known)
+        said.update(row)
         try:
             found.append(read(row)._replace(place=place))
         except ValueError as error:
@@ -190,7 +199,9 @@ def _given(row: Mapping[str, Any], name: str) -> bool:
 
 
 def _columns(row: Mapping[str, Any]) -> str:
-    return ", ".join(name if value is not None else f"{name} (null)" for name, value in row.items()) or "none"
+    listed = ", ".join(name if value is not None else f"{name} (null)" for name, value in row.items()) or "none"
+    guesses = (f"; did you mean {name} by {said}?" for said, name in meant(row, COLUMNS).items())
+    return f"there are {listed}{''.join(guesses)}"
 
 
 def _number(row: Mapping[str, Any], name: str, default: float) -> float:

@@ -118,7 +118,8 @@ class RewardText:
             self._said, content, chat = True, None, False
         if content is None:
             start = [] if self.own.bos_token_id is None else [self.own.bos_token_id]
-            ids = self.own(prompt + response, add_special_tokens=False)["input_ids"]
+            # What people and policies write is text: strings of control tokens too.
+            ids = self.own(prompt + response, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             return start + ids + [self.own.eos_token_id] * ended
         answer = [{"role": "assistant", "content": response}] if chat else response
         ids, closing = list(self.renderer.example(content, answer).ids), self.closing(chat)

@@ -7,6 +7,7 @@ from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.evaluation.grounding import grad_cam, mean_heat
 from alignlab.evaluation.sheets import NEUTRAL, SheetRow, Tile, draw_sheet, overlay
 from alignlab.evaluation.words import content_words, tokens_of
+from alignlab.tasks.fields import CAPTIONS
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job
 from alignlab.tasks.pictures.match import picture_of
@@ -31,7 +32,7 @@ class Ground:
     def run(self, subject: VisionLanguage, job: Job) -> dict[str, float]:
         if not hasattr(subject.system.net, "match_with_attention"):
             raise ValueError("task=ground needs a model with a matching head that looks at pictures, such as albef")
-        rows = job.answer(job.items(), lambda item: self.row(subject, item, job))
+        rows = job.answer(job.items(CAPTIONS), lambda item: self.row(subject, item, job))
         shown = [[r["input"], word, f"{x:.2f}, {y:.2f}"] for r in rows for word, (x, y) in (r["hottest"] or {}).items()]
         job.table("where a word is", ["text", "word", "x, y (share of width, height)"], shown)
         return {"words": float(len(shown)), "failed": float(sum(row["error"] is not None for row in rows))}

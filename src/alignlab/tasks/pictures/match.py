@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from alignlab.data.image_text.annotations import IMAGE_KEYS
+from alignlab.files.text import meant
+from alignlab.tasks.fields import CAPTIONS
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job
 from alignlab.tasks.pictures.pair_scores import score_texts
@@ -12,7 +15,7 @@ class Match:
     """The matching head's log-odds and probability (ALBEF), SigLIP's probability, or CLIP's similarity, for every
     pair.
 
-    A pair is a line of `input` (.jsonl) with the fields image and text; or `picture` with the run's texts. Paths are
+    A pair is a line of `input` (.jsonl, .csv) with a picture and its caption, named as in lists for training; or `picture` with the run's texts. Paths are
     relative to the input file's folder, or to the current one where there is none.
     """
 
@@ -22,7 +25,7 @@ class Match:
         self.picture = picture
 
     def run(self, subject: VisionLanguage, job: Job) -> dict[str, float]:
-        rows = job.answer(job.items(), lambda item: self.row(subject, item, job))
+        rows = job.answer(job.items(CAPTIONS), lambda item: self.row(subject, item, job))
         columns = ["image", "input", "score", "probability"]
         job.table("pairs", columns, [[row[column] for column in columns] for row in rows])
         scores = [row["score"] for row in rows if row["error"] is None]
@@ -30,7 +33,7 @@ class Match:
 
     def row(self, subject: VisionLanguage, item: Item, job: Job) -> dict:
         """The row of one pair."""
-        name = item.fields.get("image", self.picture)
+        name = item.fields.get("image") or self.picture
         row = {"id": item.id, "input": item.text, "image": name, "score": None, "probability": None}
         try:
             found = score_texts(subject, picture_of(item, self.picture, job), [item.text])[0]
@@ -40,9 +43,15 @@ class Match:
 
 
 def picture_of(item: Item, picture: str | None, job: Job) -> Path:
-    """The picture of an item: its own field `image`, or the task's. Raises ValueError if neither is there."""
-    if "image" in item.fields:
-        return (Path(job.input).parent if job.input else Path()) / str(item.fields["image"])
+    """The picture of an item: its own field `image`, or the task's. Raises ValueError if neither is there, or its row
+    holds no text.
+    """
+    item.check()
+    if item.fields.get("image") is not None:
+        return (Path(job.input).parent if job.input else Path()) / Path(item.fields["image"]).expanduser()
     if picture is None:
-        raise ValueError("no picture: set picture=FILE, or give an input of lines with the fields image and text")
+        guess = "".join(f"; did you mean image by {name}?" for name in meant(item.fields, IMAGE_KEYS))
+        raise ValueError(
+            f"no picture: set picture=FILE, or give an input of lines with the fields image and text{guess}"
+        )
     return Path(picture).expanduser()

@@ -9,9 +9,11 @@ from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.evaluation.retrieval import Candidates
 from alignlab.evaluation.sheets import NEUTRAL, SheetRow, Tile, draw_sheet
 from alignlab.files.writing import replaced
+from alignlab.tasks.fields import QUERIES
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job
 from alignlab.tasks.pictures.index import PictureIndex, Search, find_nearest, index_pictures
+from alignlab.tasks.pictures.match import picture_of
 from alignlab.tasks.pictures.pair_scores import score_texts
 from alignlab.tasks.pictures.subject import VisionLanguage, find_pictures, is_picture
 
@@ -40,28 +42,43 @@ class Retrieve:
         self.search, self.index = search, index
 
     def run(self, subject: VisionLanguage, job: Job) -> dict[str, float]:
-        items = job.items()
+        items = job.items(QUERIES)
         if self.rerank_top_k and not subject.matches:
             raise ValueError(f"rerank_top_k={self.rerank_top_k}: this model has no matching head; leave it at 0")
         folder = Path(self.index) if self.index else subject.run_dir / "index"
         index = index_pictures(subject, find_pictures(self.pictures), folder)
         for error in index.errors:
             job.console.print(f"left out: {error}", markup=False)
-        rows = job.answer(items, lambda item: self.row(subject, item, index))
+        rows = job.answer(items, lambda item: self.row(subject, item, index, job))
         root = Path(self.pictures).expanduser()
         shown = [
             [r["input"], _short(p, root), s] for r in rows for p, s in zip(r["pictures"], r["scores"], strict=True)
         ]
         job.table("pictures", ["query", "picture", "score"], shown)
-        self._draw(rows, job.run_dir / "samples" / "retrieval.png", root)
+        answered = [row for row in rows if row["error"] is None]
+        for row in rows:
+            if row["error"] is not None:
+                job.console.print(f"query {row['id']} failed: {row['error']}", markup=False)
+        self._draw(answered, job.run_dir / "samples" / "retrieval.png", root)
         counts = {"pictures": len(index.paths), "encoded": index.num_encoded, "unreadable": len(index.errors)}
+        counts["failed"] = len(rows) - len(answered)
         return {name: float(value) for name, value in counts.items()}
 
-    def row(self, subject: VisionLanguage, item: Item, index: PictureIndex) -> dict:
-        """The row of one query."""
-        as_picture = is_picture(item.text)
+    def row(self, subject: VisionLanguage, item: Item, index: PictureIndex, job: Job) -> dict:
+        """The row of one query; a picture that can't be read is its error alone."""
+        row = {"id": item.id, "input": item.text, "pictures": [], "scores": [], "score": None}
+        try:
+            return row | self._best(subject, item, index, job) | {"error": None}
+        except ValueError as error:
+            return row | {"error": str(error)}
+
+    def _best(self, subject: VisionLanguage, item: Item, index: PictureIndex, job: Job) -> dict:
+        item.check()
+        named = item.fields.get("image") == item.text  # by its row
+        path = picture_of(item, None, job) if named else Path(item.text).expanduser()
+        as_picture = named or is_picture(item.text)
         if as_picture:
-            query = subject.encode_pictures([Path(item.text).expanduser()]).features
+            query = subject.encode_pictures([path]).features
         else:
             query = subject.encode_texts([item.text])[0].features
         number = max(self.top_k, 0 if as_picture else self.rerank_top_k)
@@ -71,15 +88,13 @@ class Retrieve:
             found, kind = _reranked(subject, item.text, index, found), "match_log_odds"
         places, scores = found.index[0, : self.top_k].tolist(), found.score[0, : self.top_k].tolist()
         paths = [str(index.paths[place]) for place in places]
-        return {"id": item.id, "input": item.text, "pictures": paths, "scores": scores, "score": kind, "error": None}
+        return {"pictures": paths, "scores": scores, "score": kind}
 
     def _draw(self, rows: list[dict], file: Path, root: Path) -> None:
         drawn = []
         for row in rows[:_SHEET_ROWS]:
-            tiles = [
-                Tile(_picture(path), NEUTRAL, f"{score:.3f}")
-                for path, score in zip(row["pictures"], row["scores"], strict=True)
-            ]
+            best = zip(row["pictures"], row["scores"], strict=True)
+            tiles = [Tile(shown, NEUTRAL, f"{score:.3f}") for path, score in best if (shown := _picture(path))]
             drawn.append(SheetRow(row["input"], row["score"].replace("_", " "), tiles))
         save_picture(draw_sheet(f"Queries and the best pictures of {root}", "Below a picture: its score.", drawn), file)
 
@@ -97,8 +112,12 @@ def save_picture(picture: Image.Image, file: Path) -> None:
         picture.save(temporary, format="PNG")
 
 
-def _picture(path: str) -> Image.Image:
-    return read_picture(Path(path), 512 * 512)
+def _picture(path: str) -> Image.Image | None:
+    """None for one that can't be read any more: the row has its path and score."""
+    try:
+        return read_picture(Path(path), 512 * 512)
+    except ValueError:
+        return None
 
 
 def _short(path: str, root: Path) -> str:

@@ -91,6 +91,6 @@ def find_pictures(place: str, key: str = "pictures") -> list[Path]:
 
 
 def is_picture(text: str) -> bool:
-    """Whether a query names a picture file rather than being a text."""
+    """Whether a query names a picture file rather than being a text: it ends as such, and is there or has no space."""
     path = Path(text).expanduser()
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    return path.suffix.lower() in SUFFIXES and (path.is_file() or not any(map(str.isspace, text)))
