@@ -109,7 +109,9 @@ class Losses(NamedTuple):
 class CaptionEncoder:
     """Turns captions into ids `[CLS] x` (with `append_sep`: `[CLS] x [SEP]`), padded to the longest of the batch.
 
-    Strings of control tokens in a caption are text. The template without [SEP] is that of the ALBEF reference. `pad_to_multiple` rounds the length up, for hardware
+    Strings of control tokens in a caption are text.
+
+    The template without [SEP] is that of the ALBEF reference. `pad_to_multiple` rounds the length up, for hardware
     that prefers it. Longer captions are cut to `context_length` ids.
     """
 

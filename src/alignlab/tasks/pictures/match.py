@@ -15,8 +15,9 @@ class Match:
     """The matching head's log-odds and probability (ALBEF), SigLIP's probability, or CLIP's similarity, for every
     pair.
 
-    A pair is a line of `input` (.jsonl, .csv) with a picture and its caption, named as in lists for training; or `picture` with the run's texts. Paths are
-    relative to the input file's folder, or to the current one where there is none.
+    A pair is a row of `input` (.jsonl, .csv) with a picture and its caption, named as in lists for training; or
+    `picture` with the run's texts. Paths are relative to the input file's folder, or to the current one where there is
+    none.
     """
 
     needs = "system"
