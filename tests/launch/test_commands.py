@@ -46,6 +46,8 @@ def slurm_tasks(port: int, restarts: int) -> list[dict[str, str]]:
         "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_NNODES": "1",
         "SLURM_NODEID": "0",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_RESTART_COUNT": str(restarts),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

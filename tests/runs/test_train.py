@@ -123,8 +123,10 @@ def test_a_loss_that_is_not_finite(prepared: Prepare, tmp_path: Path, monkeypatc
     assert (found["status"], found["objective"], found["steps"]) == ("diverged", None, 0)
     assert found["reason"] == "loss is nan at step 0: first in the loss"
     monkeypatch.setattr(MethodSystem, "log", _log_nan(MethodSystem.log))
-    run.train(prepared(tmp_path, *TINY, "objective=val/loss", "callbacks.nan_report=null"))
-    assert result_of(tmp_path)["reason"] == "train/loss is nan at step 4", "without the report it is noticed at the end"
+    run.train(prepared(tmp_path / "2", *TINY, "objective=val/loss", "callbacks.nan_report=null"))
+    assert result_of(tmp_path / "2")["reason"] == "train/loss is nan at step 4", (
+        "without the report it is noticed at the end"
+    )
 
 
 def _log_nan(log: Callable) -> Callable:

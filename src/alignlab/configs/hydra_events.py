@@ -3,15 +3,19 @@ table.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, flag_override
 
-from alignlab.launch.environment import launch
-from alignlab.launch.run_lock import Busy, refuse_if_busy
+from alignlab.launch.admission import refuse_further_rank, refuse_if_taken, refuse_ranks
+from alignlab.launch.environment import in_batch_script, launch
+from alignlab.launch.run_lock import refuse_if_busy
 from alignlab.launch.sweep import Sweep
 
 
@@ -19,13 +23,22 @@ class HydraEvents(Callback):
     """Ends the program with a message; Hydra would turn an exception into a warning."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if launch().rank == 0:  # rank zero has it for the others too
-            HydraConfig.instance().set_config(config)  # the directory's name asks for the choice of a group
-            _refuse_if_busy(config.hydra.run.dir)
+        HydraConfig.instance().set_config(config)  # the directory's name asks for the choice of a group
+        started, kind = launch(), kind_of(config)
+        with _refusals():
+            if kind == "training":
+                refuse_ranks(config.trainer)
+            if started.rank == 0:
+                if started.starter == "user" and not in_batch_script() and _is_default(config):
+                    _reserve(config)
+                _refuse(Path(config.hydra.run.dir), config.resume, kind)
+            elif started.starter == "slurm":
+                refuse_further_rank(Path(config.hydra.run.dir), config.resume, kind)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         HydraConfig.instance().set_config(config)
-        _refuse_if_busy(config.hydra.sweep.dir)
+        with _refusals():
+            _refuse(Path(config.hydra.sweep.dir), None, kind_of(config), key="hydra.sweep.dir")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table; exit code 1 if no job at all came to a good end."""
@@ -37,9 +50,37 @@ class HydraEvents(Callback):
             sys.exit(1)
 
 
-def _refuse_if_busy(directory: str) -> None:
+def kind_of(config: DictConfig) -> str:
+    """What kind of run a composed config is for, in the words of `launch.admission`."""
+    return "chain" if "stages" in config else "inference" if "task" in config else "training"
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
     try:
-        refuse_if_busy(Path(directory))
-    except Busy as error:
+        yield
+    except ValueError as error:
         print("error:", error, file=sys.stderr)
         sys.exit(2)
+
+
+def _refuse(directory: Path, resume: str | None, kind: str, key: str = "") -> None:
+    refuse_if_busy(directory)
+    refuse_if_taken(directory, resume, kind, key)
+
+
+def _is_default(config: DictConfig) -> bool:
+    """Whether the directory is a new one, named after the time."""
+    named = config.resume is not None or config.get("output") is not None
+    return not named and OmegaConf.is_interpolation(config.hydra.run, "dir")
+
+
+def _reserve(config: DictConfig) -> None:
+    """Makes the directory this run's own: another may have begun in the same second."""
+    wanted = config.hydra.run.dir
+    for number in count(2):
+        try:
+            return Path(config.hydra.run.dir).mkdir(parents=True)
+        except FileExistsError:
+            with flag_override(config.hydra, "readonly", False):
+                config.hydra.run.dir = f"{wanted}_{number}"

@@ -15,7 +15,8 @@ def config_dir() -> Path:
 
 def _run_dir(resume: str | None, run_name: str, output: str | None = None) -> str:
     """Where a run writes: the directory it resumes, the one it is told, else a new one."""
-    return resume or output or f"outputs/{run_name}/{agreed_name()}"
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    return resume or output or f"outputs/{run_name}/{agreed_name(words=words)}"
 
 
 def _choice(group: str) -> str:

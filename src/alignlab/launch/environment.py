@@ -1,8 +1,11 @@
 """Who started this process, which rank it is, and the one name that all ranks of a launch give their run directory."""
 
+import hashlib
 import os
+import re
+import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +15,12 @@ Starter = Literal["user", "lightning", "torchrun", "slurm"]
 _OF_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 _OF_RANKS += ("GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
 _OF_SLURM_TASKS = ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID")
+_OF_SLURM_TASKS += ("SLURM_STEP_ID", "SLURM_STEPID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+_OF_SLURM_TASKS += ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
+# Steps of Slurm's own (batch script, salloc's shell) have numbers from here on.
+_SPECIAL_STEPS = 0xFFFFFFF0
+# Names that Slurm gives a job whose one task is somebody's shell.
+_SHELLS = ("interactive", "bash", "sh", "zsh", "fish", "tmux")
 
 
 @dataclass(frozen=True)
@@ -35,40 +44,69 @@ class Launch:
 
 
 def launch(env: Mapping[str, str] | None = None) -> Launch:
-    """The launch that the environment variables tell of, in Lightning's order: torchrun, also inside Slurm; srun;
-    Lightning's own.
+    """The launch that the environment variables tell of: torchrun, also inside Slurm; a task of srun's; a rank that
+    Lightning, or somebody by hand, has started.
+
+    What srun has started is told by its step, not by the job's name as in Lightning: tasks of an `salloc` are ranks
+    too. A batch script and the one task that is somebody's shell are no ranks.
     """
     env = os.environ if env is None else env
     if "TORCHELASTIC_RUN_ID" in env:
         nodes, restarts = _number(env, "GROUP_WORLD_SIZE", 1), _number(env, "TORCHELASTIC_RESTART_COUNT")
         return Launch("torchrun", _number(env, "RANK"), _number(env, "WORLD_SIZE", 1), nodes, restarts)
-    if "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        nodes, restarts = _number(env, "SLURM_NNODES", 1), _number(env, "SLURM_RESTART_COUNT")
-        return Launch("slurm", _number(env, "SLURM_PROCID"), _number(env, "SLURM_NTASKS", 1), nodes, restarts)
+    restarts, tasks = _number(env, "SLURM_RESTART_COUNT"), slurm_tasks(env)
+    if in_slurm_step(env) and (tasks > 1 or env.get("SLURM_JOB_NAME") not in _SHELLS):
+        nodes = _number(env, "SLURM_STEP_NUM_NODES") or _number(env, "SLURM_NNODES", 1)
+        return Launch("slurm", _number(env, "SLURM_PROCID"), tasks, nodes, restarts)
     if "LOCAL_RANK" in env:
         ranks, node, local = _number(env, "WORLD_SIZE", 1), _number(env, "NODE_RANK"), _number(env, "LOCAL_RANK")
-        return Launch("lightning", local or node, ranks, 1, 0)
-    return Launch("user", 0, 1, 1, 0)
+        return Launch("lightning", local or node, ranks, 1, restarts)
+    return Launch("user", 0, 1, 1, restarts)
 
 
-def agreed_name(env: Mapping[str, str] | None = None) -> str:
-    """A name for the run directory that is the same on all ranks, and again after a restart: a time stamp, or the
-    Slurm job's number.
+def in_slurm_step(env: Mapping[str, str] | None = None) -> bool:
+    """Whether srun has started this process, or one that has started it."""
+    step = (os.environ if env is None else env).get("SLURM_STEP_ID", "")
+    return step.isdecimal() and int(step) < _SPECIAL_STEPS
 
-    Ranks of torchrun ask the store that its agents keep; those of srun need nothing but their job's number.
 
+def slurm_tasks(env: Mapping[str, str] | None = None) -> int:
+    """How many tasks Slurm counts: of the step, or of the job where srun hasn't been used; 1 outside Slurm."""
+    env = os.environ if env is None else env
+    return (in_slurm_step(env) and _number(env, "SLURM_STEP_NUM_TASKS")) or _number(env, "SLURM_NTASKS", 1)
+
+
+def slurm_tasks_by_node(env: Mapping[str, str] | None = None) -> list[int]:
+    """How many tasks of the step each node has; empty where Slurm doesn't say: `2(x3),1` is [2, 2, 2, 1]."""
+    words = (os.environ if env is None else env).get("SLURM_STEP_TASKS_PER_NODE", "")
+    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", words)
+    return [int(count) for count, times in parts for _ in range(int(times or 1))]
+
+
+def agreed_name(env: Mapping[str, str] | None = None, words: Sequence[str] = ()) -> str:
+    """A name for the run directory that is the same on all ranks, and again after a restart, and no other run's: a
+    time stamp, or the Slurm job's number.
+
+    Ranks of torchrun ask the store that its agents keep; those of srun need nothing but their job's number. What a
+    batch script starts without srun is told apart by its command line.
+
+    Args:
+        words: the command line's.
     Raises:
         ValueError: nothing tells the ranks apart from other runs.
     """
     env = os.environ if env is None else env
     found = launch(env)
-    if found.starter == "slurm":
+    if found.starter == "slurm" or (found.starter == "user" and in_batch_script(env)):
         job, step = env.get("SLURM_ARRAY_JOB_ID", env.get("SLURM_JOB_ID", "0")), env.get("SLURM_STEP_ID", "0")
-        parts = ["slurm", job, env.get("SLURM_ARRAY_TASK_ID", ""), "" if step == "0" else step]
+        own = step if step != "0" else ""
+        if found.starter == "user":
+            own = hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+        parts = ["slurm", job, env.get("SLURM_ARRAY_TASK_ID", ""), own]
         return "_".join(part for part in parts if part)
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     if found.starter == "torchrun":
-        return _first_said(env, stamp) if found.world_size > 1 else stamp
+        return _first_said(env, f"{stamp}_{secrets.token_hex(2)}") if found.world_size > 1 else stamp
     if _number(env, "NODE_RANK") > 0:
         raise ValueError(
             "NODE_RANK is set: nodes started by hand can't agree on a run directory; give hydra.run.dir=..."
@@ -93,6 +131,12 @@ def _first_said(env: Mapping[str, str], value: str) -> str:
 
     store = TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)
     return store.compare_set("alignlab/run_directory", "", value).decode()
+
+
+def in_batch_script(env: Mapping[str, str] | None = None) -> bool:
+    """Whether this process is of a Slurm batch script, without srun."""
+    env = os.environ if env is None else env
+    return env.get("ENVIRONMENT") == "BATCH" and "SLURM_JOB_ID" in env and not in_slurm_step(env)
 
 
 def _number(env: Mapping[str, str], name: str, default: int = 0) -> int:

@@ -60,6 +60,16 @@ def refuse_if_busy(directory: Path) -> None:
         raise _busy(directory, owner)
 
 
+def of_this_launch(directory: Path) -> bool:
+    """Whether a task of the same Slurm step as this process holds the directory."""
+    owner, job = _owner(directory / FILE), os.environ.get("SLURM_JOB_ID")
+    return owner is not None and job is not None and _place(owner) == (job, os.environ.get("SLURM_STEP_ID"))
+
+
+def _place(owner: dict) -> tuple[object, object]:
+    return owner.get("slurm_job"), owner.get("slurm_step")
+
+
 def _take(directory: Path) -> None:
     """Looks and writes in one go: the kernel's lock on the file keeps two takers of a stale lock apart."""
     file = directory / FILE
@@ -81,8 +91,9 @@ def _take(directory: Path) -> None:
 
 
 def _myself() -> dict[str, object]:
-    job = os.environ.get("SLURM_JOB_ID")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid()), "slurm_job": job}
+    job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
+    who = {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+    return who | {"slurm_job": job, "slurm_step": step}
 
 
 def _owner(file: Path) -> dict | None:

@@ -28,13 +28,15 @@ class SlurmTask:
 
     Args:
         program: script or `-m module`, after the interpreter.
+        begun: whether the job goes on with what is in its directory; the tasks can't look themselves, for the first of
+            them writes there while the second looks.
     """
 
-    def __init__(self, job: Job, program: list[str], cwd: str) -> None:
-        self.job, self.program, self.cwd = job, program, cwd
+    def __init__(self, job: Job, program: list[str], cwd: str, begun: bool = False) -> None:
+        self.job, self.program, self.cwd, self.begun = job, program, cwd, begun
 
     def __call__(self) -> int:
-        """Runs the program to its end; its exit code. A directory with a checkpoint is resumed."""
+        """Runs the program to its end; its exit code."""
         import submitit
 
         place = submitit.JobEnvironment()
@@ -42,7 +44,7 @@ class SlurmTask:
         self.job.directory.mkdir(parents=True, exist_ok=True)
         with console.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, *self.program, *self.job.arguments()],
+                [sys.executable, *self.program, *self.job.arguments(self.begun)],
                 cwd=self.cwd,
                 env=task_environment(os.environ, place),
                 stdout=file,
@@ -65,7 +67,7 @@ class SlurmTask:
         self._process.send_signal(signal.SIGTERM)
         while self._code is None:
             time.sleep(LOOK)
-        return submitit.helpers.DelayedSubmission(SlurmTask(self.job, self.program, self.cwd))
+        return submitit.helpers.DelayedSubmission(SlurmTask(self.job, self.program, self.cwd, begun=True))
 
     def _wait(self) -> None:
         self._code = self._process.wait()
@@ -87,6 +89,9 @@ def task_environment(env: Mapping[str, str], place: Any) -> dict[str, str]:
         "SLURM_NTASKS_PER_NODE": str(place.num_tasks // place.num_nodes),
         "SLURM_NNODES": str(place.num_nodes),
         "SLURM_NODEID": str(place.node),
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": str(place.num_tasks),
+        "SLURM_STEP_NUM_NODES": str(place.num_nodes),
         "SLURM_PROCID": str(place.global_rank),
         "SLURM_LOCALID": str(place.local_rank),
         "MASTER_ADDR": "127.0.0.1",

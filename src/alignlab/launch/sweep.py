@@ -41,12 +41,16 @@ class Job:
     def checkpoint(self) -> Path:
         return self.directory / "checkpoints" / "last.ckpt"
 
-    def arguments(self) -> list[str]:
-        """The command line of its run, which goes on if the directory holds a checkpoint."""
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with, or a chain."""
+        return self.checkpoint.exists() or (self.directory / "config.yaml").exists()
+
+    def arguments(self, begun: bool | None = None) -> list[str]:
+        """The command line of its run, which goes on if it was begun; None: if the directory says so now."""
         directory = quoted(self.directory)
         found = [*self.overrides, f"hydra.run.dir={directory}", f"hydra.job.num={self.number}"]
-        goes_on = self.checkpoint.exists() or any(self.directory.glob("*/checkpoints/last.ckpt"))  # of a chain's stage
-        return [*found, f"resume={directory}"] if goes_on else found
+        return [*found, f"resume={directory}"] if (self.begun if begun is None else begun) else found
 
 
 @dataclass

@@ -14,7 +14,10 @@ from alignlab.callbacks.keeping.seeding import SeedPerRank
 from alignlab.callbacks.keeping.spike_guard import SpikeGuard
 from alignlab.files.weights import load_into, read_file, weights_of
 from alignlab.files.writing import write_folder
+from alignlab.launch.admission import refuse_ranks
+from alignlab.launch.environment import launch
 from alignlab.runs.resuming import saved_config
+from alignlab.strategies.srun import cluster_environment
 from alignlab.systems.choosing import system_of
 
 
@@ -55,7 +58,14 @@ def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytor
             " take bf16-true, bf16-mixed or 16-mixed"
         )
     trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
-    return trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
+    plugins = trainer.keywords.get("plugins") or []
+    plugins = [*plugins] if isinstance(plugins, list) else [plugins]
+    if (environment := cluster_environment()) is not None:
+        plugins.append(environment)
+    built = trainer(callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir), plugins=plugins or None)
+    if launch().external:
+        refuse_ranks({"devices": built.num_devices, "num_nodes": built.num_nodes})
+    return built
 
 
 def load_system(run_dir: str | Path) -> tuple[lightning.LightningModule, lightning.LightningDataModule]:

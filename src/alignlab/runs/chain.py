@@ -22,6 +22,7 @@ from alignlab.configs.roots import ChainRoot
 from alignlab.files.result import Result, Status
 from alignlab.files.writing import write_text
 from alignlab.launch import run_lock
+from alignlab.launch.admission import refuse_if_taken
 from alignlab.launch.environment import launch
 from alignlab.launch.processes import run_in_turn, this_program
 from alignlab.launch.rank_watch import ended_how
@@ -129,6 +130,7 @@ def chain(cfg: DictConfig) -> Result:
     result = Result(git_revision=git_revision(), versions=versions())
     with run_lock.held(run_dir), Inbox(_say) as inbox, recorded(result, run_dir, cfg):
         inbox.deferred = True
+        refuse_if_taken(run_dir, cfg.resume, "chain")
         (run_dir / "result.json").unlink(missing_ok=True)
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         for stage in stages(cfg, run_dir):

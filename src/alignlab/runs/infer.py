@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -19,6 +19,8 @@ from alignlab.files.writing import write_text
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.native.resident import resident_bytes
 from alignlab.inference.sampling import check
+from alignlab.launch import run_lock
+from alignlab.launch.admission import refuse_if_taken
 from alignlab.launch.processes import this_program
 from alignlab.launch.signals import Inbox
 from alignlab.launch.sweep import quoted
@@ -51,8 +53,11 @@ def infer(cfg: DictConfig) -> Result:
     cfg, run_dir = filled(cfg, InferenceRoot), Path(HydraConfig.get().runtime.output_dir)
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
     torch.manual_seed(cfg.seed)
-    predictions = Predictions(run_dir, resumed=cfg.resume is not None)  # first: nothing of another run is touched
-    with Inbox(), recorded(result, run_dir, cfg, log="infer.log", unit="item"):
+    with run_lock.held(run_dir), ExitStack() as recording:
+        refuse_if_taken(run_dir, cfg.resume, "inference")  # first: nothing of another run is touched
+        predictions = Predictions(run_dir, resumed=cfg.resume is not None)
+        recording.enter_context(Inbox())
+        recording.enter_context(recorded(result, run_dir, cfg, log="infer.log", unit="item"))
         for name in ("transformers", "httpx", "huggingface_hub", "torchao", "torch.utils._pytree"):
             logging.getLogger(name).setLevel(logging.ERROR)  # what they report doesn't concern the user
         task: Task = _instantiated(cfg, "task")

@@ -40,9 +40,9 @@ def main(program: str, configs: Path) -> None:
     stop = _stopping(kind)
     launch = environment.launch()
     if launch.external and launch.world_size > 1:
-        what = "-m" if {"-m", "--multirun"} & set(sys.argv) else "chain=" if kind is kinds.CHAIN else None
+        of_one = {kinds.CHAIN: ("chain=", "chain"), kinds.INFER: ("infer.py", "job")}
+        what, each = ("-m", "sweep") if {"-m", "--multirun"} & set(sys.argv) else of_one.get(kind, (None, ""))
         if what is not None:
-            each = "sweep" if what == "-m" else "chain"
             stop(
                 f"{what} under torchrun or srun would run the {each} {launch.world_size} times; start it without",
                 code=2,

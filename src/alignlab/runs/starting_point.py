@@ -26,6 +26,9 @@ def checkpoint(
         file = _resumed(Path(cfg.resume), trainer, result)
         if file is not None:  # else the run begins anew from where it began
             return file
+    for logger in trainer.loggers:  # of a life before that came to no checkpoint
+        if isinstance(logger, MetricsCsv):
+            logger.forget_after(0)
     if cfg.get("init_from") is not None:
         if cfg.ckpt_path is not None:
             raise ValueError("init_from and ckpt_path both say where weights come from; take one of them")
@@ -71,7 +74,4 @@ def _resumed(run_dir: Path, trainer: lightning.Trainer, result: Result) -> Path 
     if complaints:
         result.notes.append(f"resume: {'; '.join(complaints)}: going on from {file.name if file else 'the beginning'}")
         log.warning(result.notes[-1])
-        for logger in trainer.loggers:
-            if file is None and isinstance(logger, MetricsCsv):
-                logger.forget_after(0)
     return file

@@ -24,6 +24,7 @@ from alignlab.configs.filling import filled
 from alignlab.files.result import Result
 from alignlab.files.writing import write_text
 from alignlab.launch import disk, run_lock, stranded
+from alignlab.launch.admission import refuse_if_taken
 from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.signals import UNHEARD, Inbox, Interrupted
 from alignlab.runs import resuming
@@ -58,7 +59,7 @@ def train(cfg: DictConfig) -> Result:
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
     unheard = partial(_unheard, result=result, run_dir=run_dir)
     record = recorded(result, run_dir, cfg, rank=lambda: rank_zero_only.rank)
-    with _alone(run_dir), Inbox(_say, unheard) as inbox, ExitStack() as written, record:
+    with _alone(run_dir, cfg.resume), Inbox(_say, unheard) as inbox, ExitStack() as written, record:
         changed = _changed(cfg, result)
         _prepare(cfg, run_dir)
         trained_in = cfg.resume or cfg.get("init_from")
@@ -137,9 +138,13 @@ def _measure(result: Result, trainer: lightning.Trainer, objective: str | None) 
 
 
 @contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
-    """Keeps other runs out of the directory; further ranks belong to the run that has it."""
+def _alone(run_dir: Path, resume: str | None) -> Iterator[None]:
+    """Keeps other runs out of the directory, and this one out of another's; further ranks belong to the run that has
+    it.
+    """
     with run_lock.held(run_dir) if rank_zero_only.rank == 0 else ExitStack():
+        if rank_zero_only.rank == 0:
+            refuse_if_taken(run_dir, resume)
         yield
 
 

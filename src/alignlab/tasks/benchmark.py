@@ -71,7 +71,7 @@ class Benchmark:
         """Measures one backend in a process of its own, whatever becomes of it."""
         folder = job.run_dir / "backends" / re.sub(r"[^\w.=-]+", "_", entry)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("result.json", "predictions.jsonl"):  # of an attempt before
+        for name in ("config.yaml", "result.json", "predictions.jsonl"):  # of an attempt before
             (folder / name).unlink(missing_ok=True)
         name, *overrides = shlex.split(entry)
         settings = [f"backend={name}", *self.settings, f"task.bandwidth={bandwidth:.0f}", *job.settings, *overrides]

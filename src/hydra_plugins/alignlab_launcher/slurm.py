@@ -78,7 +78,7 @@ class SlurmLauncher(SweepLauncher):
         submit = executor(self.cluster, jobs.directory / "submitit" / "%j", self.settings, self.max_num_timeout)
         for job in todo:
             jobs.begun(job)
-        submitted = _submitted(submit, [SlurmTask(job, jobs.program(), os.getcwd()) for job in todo])
+        submitted = _submitted(submit, [SlurmTask(job, jobs.program(), os.getcwd(), job.begun) for job in todo])
         log.info("%d jobs submitted, logs in %s", len(submitted), jobs.directory / "submitit")
         self._collect(dict(zip(todo, submitted, strict=True)), jobs)
 
