@@ -12,7 +12,7 @@ from alignlab.launch.sweep import quoted
 # Hydra takes `model` for a group in this folder of configs, so infer.py's key has another name there.
 _TYPED, _KEY = "model", "model_path"
 # Root keys of a chain; all others are the stages'.
-_OF_CHAINS = ("hydra", "chain", "overrides", "run_name", "resume", "objective")
+_OF_CHAINS = ("hydra", "chain", "overrides", "run_name", "resume", "objective", "parts")
 
 
 def arguments(words: Sequence[str]) -> list[str]:

@@ -56,6 +56,12 @@ def part_of(path: str) -> str | None:
     return last.name.removeprefix(OF) if named else None
 
 
+def ancestors(path: str) -> set[str]:
+    """The classes that the class at a dotted path derives from, as they are written; empty for what is no class."""
+    module, rest = _longest_module(path)
+    return module.ancestors(rest[0]) if module is not None and len(rest) == 1 else set()
+
+
 def signature_of(node: Mapping[str, object]) -> inspect.Signature:
     """Signature of a node's `_target_`, with the parameters of its part in place of `**of_x`.
 
@@ -112,6 +118,13 @@ class _Module:
             source = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
         module = _module(source)
         return module.follow(original) if module is not None else None
+
+    def ancestors(self, name: str) -> set[str]:
+        module, node = self.follow(name) or (self, None)
+        bases = node.bases if isinstance(node, ast.ClassDef) else ()
+        return {ast.unparse(base) for base in bases}.union(
+            *(module.ancestors(base.id) for base in bases if isinstance(base, ast.Name))
+        )
 
     def callable(self, name: str) -> inspect.Signature | None:
         """Signature of a function or of a class's constructor; None if the source doesn't tell."""

@@ -110,7 +110,7 @@ def sizes(model: str) -> Sizes:
         if base == model and not Path(base).exists() and "/" not in base:
             raise ValueError(f"{model} is neither a folder nor one of {', '.join(KNOWN)}")
         try:
-            config = AutoConfig.from_pretrained(base)
+            config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ValueError(f"{model}: {str(error).strip().splitlines()[0]}") from error
     with torch.device("meta"):

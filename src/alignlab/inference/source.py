@@ -60,7 +60,7 @@ def open_source(source: ModelSource) -> OpenSource:
     base, adapter = resolve_model(source.path)
     folder = base if Path(base).is_dir() else _download(base)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"model={source.path}: its config.json cannot be read ({reason})") from error

@@ -1,6 +1,6 @@
 """From a config to the objects of a run, and from a run directory back to a trained system."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import lightning
@@ -68,19 +68,26 @@ def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytor
     return built
 
 
-def load_system(run_dir: str | Path) -> tuple[lightning.LightningModule, lightning.LightningDataModule]:
+def load_system(
+    run_dir: str | Path, parts: Collection[str] = ()
+) -> tuple[lightning.LightningModule, lightning.LightningDataModule]:
     """The trained system of a run directory, in eval mode on the CPU, and its data module, set up.
 
     The weights are those of checkpoints/best.ckpt, or of last.ckpt where there is no best one.
 
+    Args:
+        run_dir: may be anybody's: its config is data.
+        parts: dotted names of classes and functions outside this package that it may name.
+
     Raises:
-        ValueError: no run directory, one without a checkpoint, or one of an earlier alignlab.
+        ValueError: no run directory, one without a checkpoint, one that names what is no part, or one of an earlier
+            alignlab.
     """
     run_dir = Path(run_dir)
     file = trained(run_dir)
     if file is None or not (run_dir / "config.yaml").exists():
         raise ValueError(f"{run_dir} is no run directory with a checkpoint (config.yaml, checkpoints/last.ckpt)")
-    datamodule, system = build(saved_config(run_dir), run_dir)
+    datamodule, system = build(saved_config(run_dir, parts), run_dir)
     system.configure_model()
     weights = weights_of(read_file(file, "run directory"), file, "run directory")
     load_into(system, weights, file, "run directory")

@@ -4,9 +4,11 @@ Each stage is a training of its own in its own process and in a folder of the ru
 at, resumed or repeated alone.
 """
 
+import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from alignlab.configs.command_line import arguments
 from alignlab.configs.explain import composed
 from alignlab.configs.filling import filled
 from alignlab.configs.leaves import leaves
+from alignlab.configs.parts import named_by, strangers
 from alignlab.configs.roots import ChainRoot
 from alignlab.files.result import Result, Status
 from alignlab.files.writing import write_text
@@ -30,6 +33,8 @@ from alignlab.launch.signals import Inbox, Interrupted
 from alignlab.launch.sweep import quoted
 from alignlab.runs.record import git_revision, recorded, versions
 from alignlab.runs.resuming import resumed, saved_config
+
+_FOLDER = re.compile(r"\w[\w.-]*")
 
 
 class StageFailed(Exception):
@@ -74,13 +79,17 @@ def checked(cfg: DictConfig, run_dir: Path, config_dir: Path) -> DictConfig:
     Raises:
         ConfigError: every problem of every stage, with its path as one would type it.
     """
-    cfg = _resumed(filled(cfg, ChainRoot), run_dir)
+    trusted = _trusted(cfg := filled(cfg, ChainRoot))
+    cfg = _resumed(cfg, run_dir, trusted)
     check(cfg, root=ChainRoot)
     problems = list(_misdirected(cfg))
+    problems += [f"stages: {name!r} can't be a folder's name" for name in cfg.stages if not _FOLDER.fullmatch(name)]
+    if problems:
+        raise ConfigError(problems)
     found: dict[str, list[str]] = {}
     todo = stages(cfg, run_dir)
     for stage in todo:
-        for problem in _problems(stage, cfg, run_dir, config_dir):
+        for problem in _problems(stage, cfg, run_dir, config_dir, trusted):
             found.setdefault(problem, []).append(stage.name)
     for problem, names in found.items():  # what is wrong for all was typed for all
         problems += [problem] if len(names) == len(todo) > 1 else [f"stages.{name}.{problem}" for name in names]
@@ -170,21 +179,30 @@ def _run(stage: Stage, result: Result, inbox: Inbox, goes_on: bool) -> None:
         )
 
 
-def _resumed(cfg: DictConfig, run_dir: Path) -> DictConfig:
+def _resumed(cfg: DictConfig, run_dir: Path, trusted: Collection[str]) -> DictConfig:
     if cfg.resume is None and launch().restarts and (run_dir / "config.yaml").exists():
         cfg.resume = str(run_dir)
     if cfg.resume is None:
         return cfg
     try:
-        saved = filled(saved_config(cfg.resume), ChainRoot)
+        saved = filled(saved_config(cfg.resume, trusted), ChainRoot)
     except ValueError as error:
         raise ConfigError([f"resume: {error}"]) from error
     left_out = [name for name, words in cfg.stages.items() if words is None]
     saved.stages.update(dict.fromkeys(left_out))
     more = [word for word in cfg.overrides if word not in saved.overrides]
-    saved.overrides, saved.resume = [*saved.overrides, *more], cfg.resume
+    saved.overrides, saved.resume, saved.parts = [*saved.overrides, *more], cfg.resume, cfg.parts
     saved.objective = cfg.objective or saved.objective
     return saved
+
+
+def _trusted(cfg: DictConfig) -> set[str]:
+    """What the command that resumes a chain has named: in `parts`, or by words for the stages."""
+    found = set(cfg.parts or ())
+    for word in cfg.overrides:
+        with suppress(ValueError):  # a word that names nothing
+            found |= {name for _, name in named_by(word)}
+    return found
 
 
 def _misdirected(cfg: DictConfig) -> Iterator[str]:
@@ -200,7 +218,9 @@ def _misdirected(cfg: DictConfig) -> Iterator[str]:
                 yield f"stages.{name}: {what} (stages: {', '.join(cfg.stages)})"
 
 
-def _problems(stage: Stage, cfg: DictConfig, run_dir: Path, config_dir: Path) -> Iterator[str]:
+def _problems(
+    stage: Stage, cfg: DictConfig, run_dir: Path, config_dir: Path, trusted: Collection[str]
+) -> Iterator[str]:
     """What is wrong with a stage's command line, before anything runs; what earlier stages leave is
     taken to be there.
     """
@@ -216,6 +236,8 @@ def _problems(stage: Stage, cfg: DictConfig, run_dir: Path, config_dir: Path) ->
         check(filled(own))
     except ConfigError as error:
         yield from error.problems
+    if cfg.resume is not None and (problem := strangers(OmegaConf.to_container(own), trusted)):
+        yield problem  # words out of a run directory chose a file that isn't ours
     names = list(cfg.stages)
     before = {name for name in names[: names.index(stage.name)] if cfg.stages[name] is not None}
     for key, value in leaves(OmegaConf.to_container(own)):

@@ -148,7 +148,7 @@ def _subject(cfg: DictConfig, task: Task) -> Iterator[object]:
 
         if cfg.model_path is None:
             raise ValueError("model=null: name a run directory of clip, siglip or albef")
-        system, datamodule = load_system(cfg.model_path)
+        system, datamodule = load_system(cfg.model_path, cfg.parts or ())
         if not hasattr(system, "encode_image"):
             raise ValueError(
                 f"model={cfg.model_path} is no vision-language run: task={cfg.run_name} needs pictures and texts"

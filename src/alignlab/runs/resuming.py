@@ -4,20 +4,23 @@ A change either takes effect, and is noted in the log and in result.json, or is 
 """
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from alignlab.configs import parts
 from alignlab.configs.check import ConfigError
 from alignlab.configs.filling import filled
 from alignlab.configs.leaves import leaves
 from alignlab.configs.roots import LAYOUT, InferenceRoot, Root
+from alignlab.files.foreign_yaml import yaml_text
+from alignlab.files.kinds import line_of
 from alignlab.launch.environment import launch
 
-SILENT = ("resume", "run_name", "layout")
+SILENT = ("resume", "run_name", "layout", "parts")
 # Patterns of dotted keys, for fnmatch: the first that fits decides.
 REFUSED: Mapping[type, Sequence[str]] = {
     Root: (
@@ -54,34 +57,49 @@ def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = No
     if cfg.get("resume") is None:
         return cfg
     try:
-        saved = filled(saved_config(cfg.resume), root)
+        saved = filled(saved_config(cfg.resume, trusted_by(cfg)), root)
     except ValueError as error:
         raise ConfigError([f"resume: {error}"]) from error
     found = _with_overrides(saved.copy(), filled(cfg, root), overrides)
-    OmegaConf.update(found, "resume", cfg.resume, force_add=True)
+    for key in ("resume", "parts"):
+        OmegaConf.update(found, key, cfg.get(key), merge=False, force_add=True)
     if problems := list(_refused(saved, found, root, str(cfg.resume))):
         raise ConfigError(problems)
     return found
 
 
-def saved_config(run_dir: str | Path) -> DictConfig:
-    """config.yaml of a run directory.
+def saved_config(run_dir: str | Path, trusted: Collection[str] = ()) -> DictConfig:
+    """config.yaml of a run directory: data, which names parts only.
+
+    Args:
+        run_dir: may be anybody's.
+        trusted: names that the user of this command has given, which may stand in it besides.
 
     Raises:
-        ValueError: there is none, it can't be read, or an earlier alignlab has written it.
+        ValueError: there is none, it can't be read, it names what is no part, or an earlier alignlab has written it.
     """
     file = Path(run_dir) / "config.yaml"
     if not file.exists():
         raise ValueError(f"{run_dir} holds no config.yaml; name a run directory")
     try:
-        saved = OmegaConf.load(file)
-    except Exception as error:  # of YAML's many
-        raise ValueError(f"{file} can't be read ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(saved, DictConfig):
-        raise ValueError(f"{file} is no config")
-    if problem := earlier(saved, run_dir):
+        saved = OmegaConf.create(yaml_text(file))
+        content = OmegaConf.to_container(saved, resolve=False)
+    except Exception as error:  # of YAML's and OmegaConf's many
+        raise ValueError(
+            str(error) if type(error) is ValueError else f"{file} can't be read ({line_of(error)[:200]})"
+        ) from error
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{file} is no config: {'it is empty' if not content else 'a list'}")
+    if problem := earlier(content, run_dir):
         raise ValueError(problem)
+    if problem := parts.refused(content, trusted):
+        raise ValueError(f"{file}: {problem}")
     return saved
+
+
+def trusted_by(cfg: DictConfig) -> set[str]:
+    """What a command has named: by conf/, by its words, in `parts`."""
+    return {name for _, name in parts.named(_plain(cfg))} | set(cfg.get("parts") or ())
 
 
 def earlier(saved: Mapping[str, Any], place: str | Path) -> str | None:
@@ -89,7 +107,7 @@ def earlier(saved: Mapping[str, Any], place: str | Path) -> str | None:
     layout = saved.get("layout", 1)
     if layout == LAYOUT:
         return None
-    if layout > LAYOUT:
+    if not isinstance(layout, int) or layout > LAYOUT:
         return f"{place} was written by a later alignlab; use that one"
     return (
         f"{place} was written by an earlier alignlab (its modules have moved since): go on with that version "

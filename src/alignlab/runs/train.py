@@ -103,7 +103,7 @@ def _changed(cfg: DictConfig, result: Result) -> list[lightning.pytorch.Callback
     """What makes a resumed run obey changed settings, which are noted."""
     if cfg.resume is None:
         return []
-    saved = filled(resuming.saved_config(cfg.resume))
+    saved = filled(resuming.saved_config(cfg.resume, resuming.trusted_by(cfg)))
     result.notes += [f"resume: {line}" for line in resuming.noted(saved, cfg)]
     for note in result.notes:
         log.info(note)

@@ -16,6 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from torch.optim import Optimizer
 
+from alignlab.files.shards import check_zero
 from alignlab.optim.muon import MuonAdamW
 from alignlab.strategies import zero_state
 
@@ -153,6 +154,7 @@ class DeepSpeed(DeepSpeedStrategy):
         """
         path = Path(self.broadcast(checkpoint_path))
         if path.is_dir():
+            check_zero(path, "checkpoint")
             return super().load_checkpoint(path, weights_only)
         content = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
         zero_state.load_weights(self.lightning_module, self._zero, content.pop("state_dict"))

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
+from alignlab.files.shards import check_shards
 from alignlab.optim.muon import MuonAdamW
 from alignlab.strategies.optimizer_state import named, numbered
 from alignlab.strategies.sharding import shard, sharded_matrices
@@ -100,6 +101,7 @@ class Fsdp(ModelParallelStrategy):
         """
         path = Path(self.broadcast(checkpoint_path))
         if path.is_dir():
+            check_shards(path, "checkpoint")
             return super().load_checkpoint(path, weights_only)
         content = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
         options = StateDictOptions(full_state_dict=True, strict=self.lightning_module.strict_loading)

@@ -173,4 +173,4 @@ def _shared(one: list[int], other: list[int]) -> int:
 def _config(model: str) -> object:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(resolve_model(model)[0]).get_text_config()
+    return AutoConfig.from_pretrained(resolve_model(model)[0], trust_remote_code=False).get_text_config()

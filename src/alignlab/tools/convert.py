@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
 
+from alignlab.files.shards import check_shards, check_zero
 from alignlab.files.weights import read_file, weights_of
 from alignlab.files.writing import replaced
 from alignlab.models.albef_checkpoint import AlbefState, from_official, to_official
@@ -33,6 +34,7 @@ def read(path: Path) -> dict[str, Any]:
         content = read_file(path, "convert")
         return {**content, "state_dict": weights_of(content, path, "convert")}
     if (path / ".metadata").exists():
+        check_shards(path, "convert")
         content = _load_distributed_checkpoint(path)
         states = [content.pop(key) for key in sorted(key for key in content if key.startswith("optimizer_"))]
         return {**content, "optimizer_states": [numbered(state) for state in states]}
@@ -46,6 +48,7 @@ def _of_zero(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} was written by DeepSpeed and needs the extra: pip install 'alignlab[deepspeed]'")
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
+    check_zero(path, "convert")
     state = get_fp32_state_dict_from_zero_checkpoint(str(path), tag="checkpoint")
     return {name.removeprefix("_forward_module."): value for name, value in state.items()}
 

@@ -79,7 +79,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
             models need.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except Exception as error:  # of the network, the hub, and whatever a damaged tokenizer.json makes of the readers
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"tokenizer={name!r} can't be loaded as hub id or folder: {reason}") from error

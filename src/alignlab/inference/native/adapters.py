@@ -6,7 +6,6 @@ Legend: r rank, I input width, O output width of a module.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from alignlab.files.safetensors import safetensors_header
 from alignlab.inference.native.architecture import Architecture, Piece, Shard, joined
 from alignlab.inference.native.linears import Layer, LowRank, SideBySide
 from alignlab.inference.native.weights import WeightFiles, plain_name
+from alignlab.models.language.paths import adapter_config
 
 # Settings of PEFT's LoRA that change what it computes, beside rank, alpha and rsLoRA.
 _KINDS = {
@@ -144,13 +144,9 @@ def read_adapter(folder: str | Path, architecture: Architecture, device: torch.d
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What is in adapter_config.json. Raises ValueError, one line, if that is no JSON object."""
-    file = folder / "adapter_config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"adapter={folder}: {file.name} can't be read ({error})") from error
-    alpha = config.get("lora_alpha") if isinstance(config, dict) else None
-    if not isinstance(config, dict) or not isinstance(config.get("target_modules"), str | list | None):
+    file, config = folder / "adapter_config.json", adapter_config(folder)
+    alpha = config.get("lora_alpha")
+    if not isinstance(config.get("target_modules"), str | list | None):
         raise ValueError(f"adapter={folder}: {file.name} is no PEFT config")
     for key in ("alpha_pattern", "rank_pattern"):
         numbers = config.get(key) or {}

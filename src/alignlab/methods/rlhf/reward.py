@@ -82,7 +82,7 @@ class FunctionReward:
         return checked_scores(returned, len(batch.responses), f"{self.key}={self.name}")
 
 
-class ModelReward:
+class ModelReward(Reward):
     """A reward model from its run directory, with a tokenizer of its own where its vocabulary is another one.
 
     normalised: (r - mean) / deviation, both stored with the model.
@@ -124,7 +124,7 @@ class ModelReward:
         return (self.model.normalised if self.normalised else self.model)(ids, mask)
 
 
-class AdapterReward:
+class AdapterReward(Reward):
     """A reward model that is an adapter on the policy's own base: no second base in memory.
 
     path: run directory of `model=reward model/peft=lora` whose base is the one that the policy has.

@@ -31,7 +31,7 @@ def path_context(path: str) -> int | None:
     """The same for the model behind a path (`paths.resolve_model`)."""
     from transformers import AutoConfig
 
-    return context_length(AutoConfig.from_pretrained(resolve_model(path)[0]))
+    return context_length(AutoConfig.from_pretrained(resolve_model(path)[0], trust_remote_code=False))
 
 
 def net_context(net: nn.Module) -> tuple[int | None, bool]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from alignlab.files.weights import read_file, weights_of
+from alignlab.models.language.paths import adapter_config
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -88,6 +89,7 @@ def put_on(model: "PreTrainedModel | PeftModel", folder: str, name: str = "defau
     _, PeftModel, _ = _peft()
     from peft import get_peft_model_state_dict
 
+    adapter_config(folder)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below

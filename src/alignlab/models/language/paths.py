@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from alignlab.files.kinds import line_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +27,7 @@ def resolve_model(path: str) -> tuple[str, str | None]:
     """
     folder = export_folder(path)
     if (folder / "adapter_config.json").is_file():
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = adapter_config(folder).get("base_model_name_or_path")
         if not base:
             raise ValueError(f"model={path}: {folder / 'adapter_config.json'} names no base_model_name_or_path")
         return base, str(folder)
@@ -46,7 +48,7 @@ def export_folder(path: str | Path) -> Path:
     """
     if str(path).startswith("package:"):
         name, _, inside = str(path).removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None  # of `a.b` it would import a
         if spec is None or not spec.submodule_search_locations:
             raise ValueError(f"model={path}: the package {name} is not installed (extras: minilm)")
         return Path(spec.submodule_search_locations[0]) / inside
@@ -55,6 +57,26 @@ def export_folder(path: str | Path) -> Path:
         return folder / "export"
     runs = sorted(folder.glob("*/export")) if folder.is_dir() and not (folder / "config.json").is_file() else []
     return runs[-1] if runs else folder
+
+
+def adapter_config(folder: str | Path) -> dict[str, Any]:
+    """adapter_config.json of a PEFT adapter.
+
+    Raises:
+        ValueError, one line: it can't be read, or has PEFT import a module that it names.
+    """
+    file = Path(folder) / "adapter_config.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"adapter={folder}: {file} is damaged ({line_of(error)})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"adapter={folder}: {file} is no object with settings")
+    if content.get("megatron_config"):
+        raise ValueError(
+            f"adapter={folder}: {file} has megatron_config, with which PEFT imports a module that it names"
+        )
+    return content
 
 
 def gguf_file(path: str) -> tuple[str, dict[str, str]]:
@@ -79,7 +101,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     own = adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file()
     folder, gguf = (adapter, {}) if own else gguf_file(base)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **gguf)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"model={path}: no tokenizer could be read from {folder} ({reason})") from error

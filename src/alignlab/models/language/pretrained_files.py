@@ -20,7 +20,13 @@ def from_folder(kind: Any, folder: str, *, trunk: bool = False, **settings: Any)
     logging.set_verbosity_error()  # its report is told below, as an error
     try:
         # mismatched shapes come into the report instead of ending the reading without their names
-        model, found = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **settings)
+        model, found = kind.from_pretrained(
+            folder,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,  # None asks the terminal, and takes a yes
+            **settings,
+        )
     except Exception as error:  # whatever damaged files and configs lead to
         raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from error
     finally:

@@ -1,0 +1,189 @@
+"""What a config that came out of a run directory may name: such a config is data, whoever wrote it.
+
+A part is what conf/ names, or a class of this package that derives from a kind of part (a net, a callback, a reward).
+That a name lies in this package or in torch doesn't make it one: `torch.hub.load` runs what it fetches. What is no part
+has to be named by the user of this command, with `parts=[package.module.Name]` or by typing the key again.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+import alignlab
+from alignlab.configs.resolvers import config_dir
+from alignlab.configs.signatures import ancestors, part_of, signature
+from alignlab.files.kinds import few
+
+# Parameters of parts that take, as a text, the dotted name of what they call: data's by `**of_x`, see `part_of`.
+CALLED = ("reward", "judge")
+# Where a class lies, and what it derives from, if it is a part that conf/ needn't name.
+_ROOMS, _KINDS = ("callbacks", "losses", "methods", "models"), {"nn.Module", "Callback", "Reward"}
+_DOTTED = re.compile(r"alignlab(\.\w+)+")
+
+
+def named(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and name of all that a config's container has called: targets, and texts that stand for code."""
+    if isinstance(content, Mapping):
+        called = [*CALLED]
+        if "_target_" in content:
+            yield _below(key, "_target_"), str(content["_target_"])
+            called += [_named_part(str(content["_target_"]))]
+        for name, value in content.items():
+            if name in called and isinstance(value, str) and not _is_path(name, value):
+                yield _below(key, name), value
+            if name != "_target_":
+                yield from named(value, _below(key, name))
+    elif isinstance(content, list | tuple):
+        for index, value in enumerate(content):
+            yield from named(value, f"{key}[{index}]")
+
+
+def refused(saved: Mapping[str, Any], trusted: Collection[str] = ()) -> str | None:
+    """Why a config out of a run directory can't be used, in one line; None if all that it names is a part.
+
+    Args:
+        saved: a plain container.
+        trusted: names that the user of this command has given.
+    """
+    problems = [*_open_values(saved), *_unlisted_settings(saved, trusted)]
+    names = [*named(saved)]
+    for key, word in _words(saved):
+        try:
+            names += [(f"{key} ({word})", name) for _, name in named_by(word)]
+        except ValueError as error:
+            problems.append(f"{key}: {error}")
+    if strange := _strange(names, trusted):
+        problems.append(strange)
+    return "; ".join(problems[:2]) or None
+
+
+def strangers(content: Any, trusted: Collection[str] = ()) -> str | None:
+    """What a config names that is no part, in one line; None if there is nothing."""
+    return _strange(list(named(content)), trusted)
+
+
+def is_part(name: str) -> bool:
+    """Whether a dotted name is that of a part."""
+    if name in _of_conf(_configs()):
+        return True
+    return name.startswith(tuple(f"alignlab.{room}." for room in _ROOMS)) and not _KINDS.isdisjoint(ancestors(name))
+
+
+def named_by(word: str) -> list[tuple[str, str]]:
+    """What one word of a command line, out of a run directory, has called.
+
+    Raises:
+        ValueError: it is no plain `key=value`, or one for Hydra itself.
+    """
+    try:
+        (override,) = OverridesParser.create().parse_overrides([word])
+        value = override.value()
+    except (HydraException, ValueError) as error:
+        raise ValueError(f"{word!r} is no key=value") from error
+    key = override.key_or_group
+    if override.is_delete():
+        return []
+    if key.startswith(("hydra", "-")) or override.is_sweep_override() or "${" in word:
+        raise ValueError(f"{word!r} is no plain key=value, which alone may stand in a run directory")
+    for name in reversed(re.split(r"[./]", key)):
+        value = {name: value}
+    return list(named(value))
+
+
+def _strange(names: Sequence[tuple[str, str]], trusted: Collection[str]) -> str | None:
+    strange = {name: key for key, name in reversed(names) if name not in trusted and not is_part(name)}
+    if not strange:
+        return None
+    said = few([f"{key} names {name}" for name, key in reversed(strange.items())])
+    return (
+        f"{said}, which is not among the parts that a run directory may name, and nothing of it is run; if you trust "
+        f"it, name it yourself: parts=[{','.join(reversed(strange))}]"
+    )
+
+
+def _words(saved: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Dotted key and word of the command lines in a config."""
+    if not isinstance(saved.get("data"), Mapping):  # of a chain
+        for key in ("stages", "overrides"):
+            lists = saved.get(key) or {}
+            for name, words in lists.items() if isinstance(lists, Mapping) else [("", lists)]:
+                yield from ((_below(key, name) if name else key, str(word)) for word in words or ())
+    task = saved.get("task")
+    for entry in (task.get("backends") or ()) if isinstance(task, Mapping) else ():
+        yield from (("task.backends", word) for word in str(entry).split()[1:])
+
+
+def _open_values(content: Any, key: str = "") -> Iterator[str]:
+    """Values that would be made when they are read: of the environment's variables, say."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _open_values(value, _below(key, name))
+    elif isinstance(content, list | tuple):
+        for index, value in enumerate(content):
+            yield from _open_values(value, f"{key}[{index}]")
+    elif isinstance(content, str) and "${" in content:
+        yield f"{key} is {content[:60]}: a run writes values, no interpolations"
+
+
+def _unlisted_settings(saved: Any, trusted: Collection[str], key: str = "") -> Iterator[str]:
+    """Keys that somebody else's class passes on to it doesn't say whom, unless conf/ has them too."""
+    if isinstance(saved, Mapping):
+        target = str(saved.get("_target_", "alignlab."))
+        if not target.startswith("alignlab.") and target not in trusted and is_part(target):
+            known = {*signature(target).parameters, *_of_conf(_configs())[target], "_target_", "_partial_", "_convert_"}
+            if unknown := [_below(key, name) for name in saved if name not in known]:
+                yield f"{few(unknown)}: {target} doesn't name it, so a run directory can't set it"
+        for name, value in saved.items():
+            yield from _unlisted_settings(value, trusted, _below(key, name))
+    elif isinstance(saved, list | tuple):
+        for index, value in enumerate(saved):
+            yield from _unlisted_settings(value, trusted, f"{key}[{index}]")
+
+
+def _named_part(target: str) -> str | None:
+    try:
+        return part_of(target) if is_part(target) else None
+    except Exception:  # not there, or not to be imported: the target itself is refused
+        return None
+
+
+def _is_path(parameter: str, value: str) -> bool:
+    """Whether a reward is a run directory, as `as_reward` tells."""
+    return parameter in CALLED and ("/" in value or Path(value).is_dir())
+
+
+def _configs() -> Path:
+    """conf/ of the running program, or the one beside this package's source."""
+    return config_dir() if HydraConfig.initialized() else Path(alignlab.__file__).resolve().parents[2] / "conf"
+
+
+@cache
+def _of_conf(folder: Path) -> dict[str, set[str]]:
+    """Names that the files of conf/ give -> the keys that they set beside them."""
+    found: dict[str, set[str]] = {}
+
+    def note(content: Any) -> None:
+        if isinstance(content, Mapping):
+            if isinstance(content.get("_target_"), str):
+                found.setdefault(content["_target_"], set()).update(map(str, content))
+            for name, value in content.items():
+                if isinstance(value, str) and _DOTTED.fullmatch(value):  # a part's part: `source`, `rows`
+                    found.setdefault(value, set())
+                if name != "hydra":
+                    note(value)
+
+    for file in folder.rglob("*.yaml"):
+        if file.relative_to(folder).parts[0] != "hydra":
+            note(yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return found
+
+
+def _below(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
