@@ -82,10 +82,9 @@ def checked(cfg: DictConfig, run_dir: Path, config_dir: Path) -> DictConfig:
     trusted = _trusted(cfg := filled(cfg, ChainRoot))
     cfg = _resumed(cfg, run_dir, trusted)
     check(cfg, root=ChainRoot)
+    if strange := [name for name in cfg.stages if not _FOLDER.fullmatch(str(name))]:
+        raise ConfigError([f"stages: {name!r} can't be a folder's name" for name in strange])
     problems = list(_misdirected(cfg))
-    problems += [f"stages: {name!r} can't be a folder's name" for name in cfg.stages if not _FOLDER.fullmatch(name)]
-    if problems:
-        raise ConfigError(problems)
     found: dict[str, list[str]] = {}
     todo = stages(cfg, run_dir)
     for stage in todo:
