@@ -10,7 +10,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from alignlab.launch import run_lock
-from running import ENDLESS, MINUTE, PATIENCE, TRAIN, alive, end, of_rank, result_of, start, trains, until
+from running import ENDLESS, MINUTE, PATIENCE, TRAIN, alive, end, free_port, of_rank, result_of, start, trains, until
 from tiny_run import TINY
 
 import pytest
@@ -53,11 +53,6 @@ def slurm_tasks(port: int, restarts: int) -> list[dict[str, str]]:
         "MASTER_PORT": str(port),
     }
     return [job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in (0, 1)]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def test_torchrun_makes_one_directory_and_a_signal_to_rank_one_ends_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -44,6 +45,11 @@ def trains(run_dir: Path) -> bool:
     """Whether some steps are done."""
     file = run_dir / "metrics.csv"
     return file.exists() and file.read_text().count("\n") > 3
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def result_of(run_dir: Path) -> dict:

@@ -12,6 +12,7 @@ from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
+from alignlab.launch.meeting import meet
 from alignlab.launch.rank_watch import Address, RankDied, RankWatch
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,22 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             self._call_children_scripts()
             self._watch.watch_children()
         _set_num_threads_if_needed(num_processes=self.num_processes)
+        self._meet()
         return function(*args, **kwargs)
+
+    def _meet(self) -> None:
+        """All ranks come together here, and not in a call that hears no signal."""
+        environment, world_size = self.cluster_environment, self.num_processes * self.num_nodes
+        if world_size > 1:
+            first = environment.node_rank() * self.num_processes
+            children = dict(enumerate(self.procs, start=first + 1))
+            address = environment.main_address, environment.main_port
+            try:
+                meet(first + environment.local_rank(), world_size, *address, children=children)
+            except BaseException:
+                for process in self.procs:  # they would wait for this one
+                    process.terminate()
+                raise
 
 
 def _listen(watch: RankWatch, world_size: int) -> tuple | None:
