@@ -42,7 +42,7 @@ def test_who_is_missing_is_named_after_the_time(port: int) -> None:
 
 
 def test_a_child_that_has_ended_is_not_waited_for(port: int) -> None:
-    with subprocess.Popen(["false"]) as child, pytest.raises(RankMissing, match="rank 1 has ended .* exit code 1"):
+    with subprocess.Popen(["false"]) as child, pytest.raises(RankMissing, match=r"rank 1 has ended .* exit code 1"):
         meet(0, 2, HOST, port, 60.0, {1: child})
 
 
