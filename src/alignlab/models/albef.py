@@ -231,7 +231,10 @@ class Albef(nn.Module):
         return self.encoder.image_states(tokens)
 
     def match(self, states: list[ImageState], text_tokens: Tensor, text_mask: Tensor) -> Tensor:
-        """ITM logits of N texts with ONE picture, class 1 = match: states of (1, ...), (N, T, W), (N, T) -> (N, 2)."""
+        """ITM logits of N texts with P pictures, class 1 = match: states of (P, ...), (N, T, W), (N, T) -> (N, 2).
+
+        One picture is every text's; of several the p-th is that of the p-th text of each group of P.
+        """
         return self.matching_head(self.encoder.fuse(text_tokens, text_mask, states).matching)
 
     def match_with_attention(

@@ -71,6 +71,14 @@ class RetrievalBatch(NamedTuple):
     image_index: Tensor  # (B,) int64, position of the picture in the *whole* evaluation set
 
 
+class FoilBatch(NamedTuple):
+    """Rows of one or two pictures with two captions: caption i is true of picture i and false of the other."""
+
+    image: Tensor  # (B, P, 3, H, W) float, normalised
+    ids: Tensor  # (B, 2, T) int64
+    mask: Tensor  # (B, 2, T) bool
+
+
 class ClassificationBatch(NamedTuple):
     """Pictures with class labels."""
 

@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 from alignlab.callbacks.evaluators.evaluator import Evaluator, untouched
+from alignlab.callbacks.evaluators.foils import FoilEvaluator
 from alignlab.callbacks.evaluators.grounding import GroundingEvaluator
 from alignlab.callbacks.evaluators.linear_probe import LinearProbe
 from alignlab.callbacks.evaluators.retrieval import RetrievalEvaluator
@@ -33,7 +34,9 @@ RECALLS = {f"{way}_recall_at_{k}" for way in ("text_to_image", "image_to_text") 
 
 @pytest.fixture(scope="module")
 def data():
-    module = PairDataModule(EmojiScenePairs, num_val=6, num_train=64, batch_size=4, image_size=SIZE, num_workers=0)
+    module = PairDataModule(
+        EmojiScenePairs, num_val=6, num_val_foils=5, num_train=64, batch_size=4, image_size=SIZE, num_workers=0
+    )
     module.setup("fit")
     return module
 
@@ -96,6 +99,7 @@ def test_all_evaluators_of_albef_leave_no_trace(data, tmp_path):
         ZeroShotEvaluator(every="end"),
         LinearProbe("known"),
         GroundingEvaluator(every="validation"),
+        FoilEvaluator(),
         SampleSheets(),
     ]
     evaluated, plain = albef(data), albef(data)
@@ -106,6 +110,9 @@ def test_all_evaluators_of_albef_leave_no_trace(data, tmp_path):
     names = {name.removeprefix("val/") for name in trainer.callback_metrics if name.startswith("val/")}
     assert RECALLS | {f"reranked_{name}" for name in RECALLS} <= names
     assert {"zero_shot_variants_accuracy_at_1", "zero_shot_variants_accuracy_at_5"} <= names
+    facts = ("relations", "which_is_where", "counts", "backgrounds")
+    scores = {f"{fact}_{score}" for fact in facts for score in ("caption_accuracy", "text_score", "group_score")}
+    assert scores | {f"matched_{name}" for name in scores} <= names
     assert {"linear_probe_accuracy", "pointing_game_accuracy", "pointing_game_chance"} <= names
     for name in names - {n for n in names if "loss" in n}:
         assert 0 <= trainer.callback_metrics[f"val/{name}"] <= 1
@@ -144,11 +151,19 @@ def test_clip_has_the_same_without_matching(data, tmp_path):
     text = partial(TextTower, width=16, depth=1, heads=2, context_length=20)
     net = partial(Clip, vision(), text, embed_dim=8)
     system = clip_system(net, InfoNce(), partial(adamw, lr=1e-3, warmup_steps=1), data.vocabulary)
-    trainer = fit(
-        system, data, [RetrievalEvaluator(), ZeroShotEvaluator(), GroundingEvaluator(), SampleSheets()], tmp_path
-    )
+    among = RetrievalEvaluator(split="arrangements", prefix="arrangements_")
+    evaluators = [
+        RetrievalEvaluator(),
+        among,
+        ZeroShotEvaluator(),
+        GroundingEvaluator(),
+        FoilEvaluator(sets=["counts"]),
+    ]
+    trainer = fit(system, data, [*evaluators, SampleSheets()], tmp_path)
     names = {name.removeprefix("val/") for name in trainer.callback_metrics}
-    assert RECALLS <= names and "zero_shot_known_mean_per_class_recall" in names
+    assert RECALLS | {f"arrangements_{name}" for name in RECALLS} <= names and "counts_group_score" in names
+    assert not any(name.startswith(("matched", "relations")) for name in names)
+    assert "zero_shot_known_mean_per_class_recall" in names
     assert not any("reranked" in name or "pointing" in name for name in names)
     assert [path.name for path in sorted((tmp_path / "samples").iterdir())] == ["retrieval.jsonl", "retrieval.png"]
 
@@ -213,5 +228,9 @@ def test_unsuitable_data_and_sets_are_named(data):
     trainer.datamodule = data
     with pytest.raises(ValueError, match=r"nonsense.*known"):
         ZeroShotEvaluator(sets=["nonsense"]).evaluate(trainer, system, True)
+    with pytest.raises(ValueError, match=r"sets names \['nonsense'\]; there are \['backgrounds', 'counts'"):
+        FoilEvaluator(sets=["nonsense"]).on_fit_start(trainer, system)
+    with pytest.raises(ValueError, match=r"no split 'test' of emoji scenes, only .*'arrangements'"):
+        RetrievalEvaluator(split="test").on_fit_start(trainer, system)
     with pytest.raises(ValueError, match=r"nonsense.*known"):
         LinearProbe("known", "nonsense").evaluate(trainer, system, True)

@@ -25,6 +25,7 @@ class RetrievalEvaluator(Evaluator):
         tokens_on_host: keep tokens in host memory and move them picture by picture; needed for large sets of large
             pictures.
         texts_per_pass: largest number of texts that go through the fusion layers together.
+        prefix: of the metrics' names, where there are several of these evaluators.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class RetrievalEvaluator(Evaluator):
         split: str = "val",
         tokens_on_host: bool = False,
         texts_per_pass: int = 256,
+        prefix: str = "",
     ) -> None:
         super().__init__(every)
         if rerank_top_k < 0:
@@ -47,7 +49,11 @@ class RetrievalEvaluator(Evaluator):
             raise ValueError(f'rerank_every is {rerank_every!r}; it must be "validation" or "end"')
         self.rerank_top_k, self.rerank_every = rerank_top_k, rerank_every
         self.score, self.similarity_weight, self.texts_per_pass = score, similarity_weight, texts_per_pass
-        self.split, self.tokens_on_host = split, tokens_on_host
+        self.split, self.tokens_on_host, self.prefix = split, tokens_on_host, prefix
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Refuses a split that the data lack now, not after hours."""
+        read_by(trainer, "retrieval", "retrieval_dataloader").retrieval_dataloader(self.split)
 
     def evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule, last: bool) -> dict[str, float]:
         rerankable = self.rerank_top_k > 0 and hasattr(module.net, "match")
@@ -69,7 +75,7 @@ class RetrievalEvaluator(Evaluator):
                 encoded.text_features, encoded.image_features, encoded.image_of_text, reranking=reranking
             )
             found |= {f"reranked_{name}": value for name, value in again.items()}
-        return found
+        return {f"{self.prefix}{name}": value for name, value in found.items()}
 
 
 def encode_split(

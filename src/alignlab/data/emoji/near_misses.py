@@ -20,6 +20,7 @@ _COLOURS = {
     "heart": {"2764": "red", "1f499": "blue", "1f49a": "green", "1f9e1": "orange"},
     "book": {"1f4d5": "red", "1f4d8": "blue", "1f4d7": "green"},
 }
+_TRANSPOSED = {"left of": "above", "right of": "below", "above": "left of", "below": "right of"}
 _SHARE_SIZED, _SHARE_COLOURED = 0.3, 0.7  # of the scenes that allow it
 BIG, SMALL = 0.55, 0.3  # longer side of a sprite / side of the picture, where sizes are told
 
@@ -45,7 +46,14 @@ class NearMisses:
         self._changes = dict(
             zip(
                 FACTS,
-                (self._turned, self._exchanged, self._recounted, self._regrounded, self._resized, self._repainted),
+                (
+                    lambda scene, _: self.turned(scene),
+                    self._exchanged,
+                    self._recounted,
+                    self._regrounded,
+                    self._resized,
+                    self._repainted,
+                ),
                 strict=True,
             )
         )
@@ -53,7 +61,7 @@ class NearMisses:
     def detailed(self, scene: Scene, draw: Draw) -> Scene:
         """The scene with sizes and colours told, in a part of the scenes and only where they are among the facts."""
         if "sizes" in self.facts and draw() < _SHARE_SIZED:
-            scene = self._sized(scene, draw)
+            scene = self.sized(scene, draw)
         if "colours" in self.facts and draw() < _SHARE_COLOURED:
             scene = self.coloured(scene)
         return scene
@@ -89,12 +97,23 @@ class NearMisses:
             if changed is not None:
                 yield changed
 
-    def _turned(self, scene: Scene, draw: Draw) -> Scene | None:
-        """ "left of" becomes "right of", everything in its mirrored place."""
+    def turned(self, scene: Scene) -> Scene | None:
+        """ "left of" becomes "right of", everything in its mirrored place; None if that isn't told."""
         told = scene.statement
         if told.relation not in OPPOSITE:
             return None
         return self._mirrored(scene)._replace(statement=told._replace(relation=OPPOSITE[told.relation]))
+
+    def transposed(self, scene: Scene) -> Scene:
+        """ "left of" becomes "above", everything in the place with x and y exchanged."""
+        places = (self._place(sprite) for sprite in scene.sprites)
+        places = (place._replace(x=place.y, y=place.x) for place in places)
+        sprites = (self.scenes.sprite(p, s.drawing, s.rotation) for p, s in zip(places, scene.sprites, strict=True))
+        relations = (
+            relation._replace(name=_TRANSPOSED.get(relation.name, relation.name)) for relation in scene.relations
+        )
+        told = scene.statement._replace(relation=_TRANSPOSED.get(scene.statement.relation, scene.statement.relation))
+        return scene._replace(sprites=tuple(sprites), relations=tuple(relations), statement=told)
 
     def _exchanged(self, scene: Scene, draw: Draw) -> Scene | None:
         """Two things stand in each other's place; two dogs and a cat exchange their sides."""
@@ -158,7 +177,7 @@ class NearMisses:
         colour = _other(COLOUR_NAMES, scene.background, draw)
         return scene._replace(background=colour, statement=scene.statement._replace(colour=colour))
 
-    def _sized(self, scene: Scene, draw: Draw) -> Scene:
+    def sized(self, scene: Scene, draw: Draw) -> Scene:
         """Of two things one big and one small, as the caption then tells; any other scene as it is."""
         if len(scene.sprites) != 2:
             return scene

@@ -12,7 +12,7 @@ import numpy as np
 from alignlab.data.emoji.backgrounds import COLOUR_NAMES, NUM_TEXTURES, paint_background
 from alignlab.data.emoji.drawings import PatchBank, paste
 from alignlab.data.emoji.names import is_held_out, named_drawings
-from alignlab.data.image_text.batches import Pair, ZeroShotPictures
+from alignlab.data.image_text.batches import FoilSet, Pair, ZeroShotPictures
 
 # Captions of training and prompts of classification; other languages use the bare name.
 TEMPLATES = {"en": ("{}", "a picture of {}", "an emoji of {}", "the {} emoji")}
@@ -87,6 +87,10 @@ class EmojiPairs:
         prompts = [[template.format(name) for template in self.templates] for name in names]
         labels = [label_of[named.concept] for named in self.held_out]
         return {"unseen": ZeroShotPictures(names, prompts, labels, lambda i: self._fixed(self.held_out[i].drawing, i))}
+
+    def foil_sets(self) -> dict[str, FoilSet]:
+        """None: nothing is known but names."""
+        return {}
 
     def _split(self, split: str) -> list:
         if split not in ("train", "val"):

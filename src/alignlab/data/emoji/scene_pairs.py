@@ -1,5 +1,6 @@
 """Emoji scenes as training pairs, retrieval pictures and zero-shot classification."""
 
+import functools
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,12 +11,14 @@ from alignlab.data.emoji.backgrounds import COLOUR_NAMES, NUM_TEXTURES, paint_ba
 from alignlab.data.emoji.captions import on_background
 from alignlab.data.emoji.concepts import plural, singular
 from alignlab.data.emoji.drawings import PatchBank, paste
-from alignlab.data.emoji.near_misses import PLAIN_FACTS, NearMisses
+from alignlab.data.emoji.held_out_families import arrangements, foil_rows
+from alignlab.data.emoji.near_misses import FACTS, PLAIN_FACTS, NearMisses
 from alignlab.data.emoji.phrases import Phrase, grounded_phrases
 from alignlab.data.emoji.scenes import ROTATIONS, EmojiScenes, Scene
 from alignlab.data.emoji.sentences import short_sentences
-from alignlab.data.image_text.batches import Pair, Sentence, ZeroShotPictures
+from alignlab.data.image_text.batches import FoilSet, Pair, Sentence, ZeroShotPictures
 
+ARRANGEMENTS = "arrangements"  # a split
 PROMPT_COLOURS = ("white", "black", "blue", "green")
 _NEAR_MISS, _SENTENCES, _FOILS = 1, 2, 3  # purposes of random numbers
 _NUM_VOCABULARY_CAPTIONS = 4000  # enough for every word of the grammar; the names are added besides
@@ -28,6 +31,7 @@ class EmojiScenePairs:
         image_size: height and width in pixels.
         num_train: scenes in an epoch; every epoch has new ones.
         num_val: held-out scenes.
+        num_val_foils: rows of each held-out set of near misses.
         near_misses: share of the training pairs 2k + 1 that are a near miss of pair 2k, so that a batch holds both:
             the same things with one of the facts changed.
         sentences: short sentences a picture, each with its telling word marked (`short_sentences`).
@@ -46,6 +50,7 @@ class EmojiScenePairs:
         *,
         num_train: int = 100_000,
         num_val: int = 500,
+        num_val_foils: int = 500,
         near_misses: float = 0.0,
         sentences: int = 0,
         foils: int = 0,
@@ -60,10 +65,14 @@ class EmojiScenePairs:
             )
         if not 0 <= near_misses <= 1:
             raise ValueError(f"near_misses is {near_misses}; it must lie in [0, 1]")
-        for key, value in (("sentences", sentences), ("foils", foils)):
-            if value < 0:
-                raise ValueError(f"{key} is {value}; it must be at least 0")
-        self.num_train, self.num_val = num_train, num_val
+        for key, value, least in (
+            ("sentences", sentences, 0),
+            ("foils", foils, 0),
+            ("num_val_foils", num_val_foils, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{key} is {value}; it must be at least {least}")
+        self.num_train, self.num_val, self.num_val_foils = num_train, num_val, num_val_foils
         self.near_misses, self.sentences, self.foils = near_misses, sentences, foils
         self.families = NearMisses(self.scenes, facts)
 
@@ -79,9 +88,13 @@ class EmojiScenePairs:
             return self.families.near_miss(self.train_scene(serial - 1), chance)
         return self.families.detailed(self.scenes.scene(serial), chance)
 
+    def scene(self, index: int, split: str) -> Scene:
+        """A picture's scene; "arrangements" is a split of held-out pairs of things, each arranged in four ways."""
+        return self._arrangements[index] if split == ARRANGEMENTS else self.scenes.scene(index, split)
+
     def told_of(self, index: int, split: str) -> tuple[Sequence[Sentence], Sequence[str]]:
         """Sentences and foils of a picture; nothing where they weren't asked for."""
-        return self._told(self.scenes.scene(index, split), index, split)
+        return self._told(self.scene(index, split), index, split)
 
     def _told(self, scene: Scene, index: int, split: str) -> tuple[Sequence[Sentence], Sequence[str]]:
         return (
@@ -90,17 +103,36 @@ class EmojiScenePairs:
         )
 
     def num_pictures(self, split: str) -> int:
-        return self.num_train if split == "train" else self.num_val
+        if split == ARRANGEMENTS:
+            return len(self._arrangements)
+        if split not in (numbers := {"train": self.num_train, "val": self.num_val}):
+            raise ValueError(f"there is no split {split!r} of emoji scenes, only {[*numbers, ARRANGEMENTS]}")
+        return numbers[split]
 
     def picture(self, index: int, split: str) -> np.ndarray:
-        return self.scenes.render(self.scenes.scene(index, split))
+        return self.scenes.render(self.scene(index, split))
 
     def captions_of(self, index: int, split: str) -> list[str]:
-        return [self.scenes.caption(index, split)]
+        return [self._arrangements[index].caption if split == ARRANGEMENTS else self.scenes.caption(index, split)]
 
     def grounded_phrases(self, index: int, split: str) -> list[Phrase]:
         """The nouns of a picture's caption with the boxes of what they name."""
-        return grounded_phrases(self.scenes.scene(index, split))
+        return grounded_phrases(self.scene(index, split))
+
+    @functools.cached_property
+    def _arrangements(self) -> list[Scene]:
+        return arrangements(self.families, self.num_val // 4)
+
+    def foil_sets(self) -> dict[str, FoilSet]:
+        """Held-out scenes with their near misses, by the fact that differs; sizes and colours where they are told."""
+        every = NearMisses(self.scenes, FACTS)
+        wanted = [fact for fact in FACTS if fact in PLAIN_FACTS or fact in self.families.facts]
+        rows = {fact: foil_rows(every, fact, self.num_val_foils) for fact in wanted}
+        return {fact: self._foil_set(found) for fact, found in rows.items() if found}
+
+    def _foil_set(self, rows: list[tuple[Scene, Scene]]) -> FoilSet:
+        captions = [(one.caption, other.caption) for one, other in rows]
+        return FoilSet(captions, lambda row, side: self.scenes.render(rows[row][side]))
 
     def vocabulary_texts(self) -> Iterator[str]:
         """Captions, and what a sample of captions might lack."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alignlab.data.image_text.vocabulary import CaptionEncoder, text_id
-from alignlab.types.pairs import ClassificationBatch, Foils, PairBatch, RetrievalBatch, Sentences
+from alignlab.types.pairs import ClassificationBatch, FoilBatch, Foils, PairBatch, RetrievalBatch, Sentences
 
 # Image ids of held-out pictures start here, those of training pictures below: a queue may hold both.
 HELD_OUT_IDS = 2**62
@@ -45,6 +45,14 @@ class ZeroShotPictures(NamedTuple):
     picture: Callable[[int], np.ndarray]  # (H, W, 3) uint8
 
 
+class FoilSet(NamedTuple):
+    """Rows of one or two pictures and two captions before tokenizing: caption i is true of picture i alone."""
+
+    captions: Sequence[tuple[str, str]]
+    picture: Callable[[int, int], np.ndarray]  # (row, 0 or 1) -> (H, W, 3) uint8
+    pictures: int = 2  # of a row; 1: the second caption is true of none
+
+
 class PairSource(Protocol):
     """What a data set has to offer; splits are "train" and "val" (some have others)."""
 
@@ -66,6 +74,8 @@ class PairSource(Protocol):
     def held_out_texts(self) -> Iterator[str]: ...
 
     def zero_shot_pictures(self) -> dict[str, ZeroShotPictures]: ...
+
+    def foil_sets(self) -> dict[str, FoilSet]: ...
 
 
 class TrainPairs(Dataset):
@@ -123,6 +133,18 @@ class LabelledPictures(Dataset):
             _stack([self.pictures.picture(i) for i in indices]),
             torch.tensor([self.pictures.labels[i] for i in indices]),
         )
+
+
+class FoilPictures(Dataset):
+    """Rows of a set of foils."""
+
+    def __init__(self, rows: FoilSet, encode: CaptionEncoder) -> None:
+        self.rows, self.encode = rows, encode
+
+    def __getitems__(self, indices: Sequence[int]) -> FoilBatch:
+        ids, mask = self.encode([caption for i in indices for caption in self.rows.captions[i]])
+        image = _stack([self.rows.picture(i, side) for i in indices for side in range(self.rows.pictures)])
+        return FoilBatch(*_by_picture(len(indices), image, ids, mask))
 
 
 class NormalisedBatches:

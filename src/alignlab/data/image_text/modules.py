@@ -2,7 +2,7 @@
 
 import itertools
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from alignlab.data.image_text.batches import (
+    FoilPictures,
     HeldOutPairs,
     LabelledPictures,
     NormalisedBatches,
@@ -153,6 +154,17 @@ class PairDataModule(LightningDataModule):
             sets[name] = ZeroShotSet(batches, ClassPrompts(pictures.names, ids.view(shape), mask.view(shape)))
         return sets
 
+    def foil_sets(self) -> dict[str, NormalisedBatches]:
+        """Batches of `FoilBatch` of every set of near misses that the data set has: rows rank, rank + world size, ...,
+        normalised.
+        """
+        rank, world_size = self._ranks
+        sets = self.source.foil_sets().items()
+        return {
+            name: self._normalised(FoilPictures(rows, self._encode), range(rank, len(rows.captions), world_size))
+            for name, rows in sets
+        }
+
     def encode_texts(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Ids (N, T) int64 and mask (N, T) bool of any texts."""
         return self._encode(texts)
@@ -166,7 +178,7 @@ class PairDataModule(LightningDataModule):
         return self.source.captions_of(index, split)[0]
 
     def normalise(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 to float: (x / 255 - mean) / std."""
+        """(..., 3, H, W) uint8 to float: (x / 255 - mean) / std."""
         if image.device not in self._scale_and_shift:  # copied once: a copy every step would make the host wait
             on_host = self._scale_and_shift[torch.device("cpu")]
             self._scale_and_shift[image.device] = tuple(x.to(image.device) for x in on_host)
@@ -182,6 +194,6 @@ class PairDataModule(LightningDataModule):
             return batch._replace(image=self.trainer.precision_plugin.convert_input(image) if self.trainer else image)
         return batch
 
-    def _normalised(self, dataset: Any, shard: list[int]) -> NormalisedBatches:
+    def _normalised(self, dataset: Any, shard: Sequence[int]) -> NormalisedBatches:
         batches = [shard[start : start + self.batch_size] for start in range(0, len(shard), self.batch_size)]
         return NormalisedBatches(whole_batches(dataset, batches), self.normalise)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from alignlab.data.image_text.annotations import CaptionedPicture, read_annotations, split_by_hash
 from alignlab.data.image_text.augmentation import random_augment, random_resized_crop
-from alignlab.data.image_text.batches import Pair, ZeroShotPictures
+from alignlab.data.image_text.batches import FoilSet, Pair, ZeroShotPictures
 from alignlab.data.image_text.picture_cache import PictureCache, read_picture
 from alignlab.data.image_text.picture_files import check_files, say_shared
 from alignlab.data.image_text.vocabulary import clean_caption
@@ -121,6 +121,10 @@ class ImageTextPairs:
 
     def zero_shot_pictures(self) -> dict[str, ZeroShotPictures]:
         """None: such a list has no classes."""
+        return {}
+
+    def foil_sets(self) -> dict[str, FoilSet]:
+        """None: nothing is known but names."""
         return {}
 
     def _captions(self, split: str) -> Iterator[str]:
