@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from alignlab.methods.step import Step
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
 from alignlab.optim.adamw import adamw
@@ -234,3 +235,26 @@ def test_before_fusion_starts_words_and_patches_are_compared_and_no_option_of_th
     assert {"encoder.late_interaction.word.weight", "token_scale"} < moved
     assert not {"encoder.late_interaction.log_affinity", "encoder.fusion_positions.linear.bias"} & moved
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in system.net.parameters())
+
+
+def test_before_teaching_starts_there_is_neither_teacher_nor_queue_and_then_the_teacher_is_the_student():
+    batch, early = make_batch(), Step(2)
+    losses = []
+    for settings in ({"momentum": 0.9, "alpha": 0.4, "teach_from_step": 3}, {"momentum": 0.0, "alpha": 0.0}):
+        system = make_system(**settings)
+        with torch.no_grad():  # neither counts
+            system.twin.teacher.text_projection.weight.normal_()
+            system.queue.image.copy_(torch.nn.functional.normalize(torch.randn(12, 8), dim=1))
+        losses.append(system.method.losses(batch, 0.0, taught=False).losses["itc_loss"])
+        if settings["momentum"]:
+            torch.manual_seed(1)
+            losses.append(system.method(batch, early).metrics["itc_loss"])
+            assert not torch.equal(system.method(batch, Step(3)).metrics["itc_loss"], losses[0])
+            system.method.before_step(early)
+            assert torch.equal(system.twin.teacher.text_projection.weight, system.net.encoder.text_projection.weight)
+            system.net.encoder.text_projection.weight.data.add_(1.0)
+            system.method.before_step(Step(3))
+            moved = system.net.encoder.text_projection.weight - system.twin.teacher.text_projection.weight
+            torch.testing.assert_close(moved, torch.full_like(moved, 0.9), atol=1e-5, rtol=0)
+    assert torch.equal(losses[0], losses[1]) and torch.equal(losses[0], losses[2])
+    assert Step(5).ramped(1.0, 4, 3) == 0.5 and Step(2).ramped(1.0, 0, 3) == 0.0 and Step(3).ramped(1.0, 0, 3) == 1.0

@@ -29,7 +29,7 @@ from alignlab.methods.parts.fusion_losses import FusionInputs, foil_rows, fusion
 from alignlab.methods.parts.teaching import Teaching, teach
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.albef import Albef
-from alignlab.models.momentum import FeatureQueue, MomentumTwin
+from alignlab.models.momentum import FeatureQueue, MomentumTwin, QueueState
 from alignlab.types.pairs import PairBatch, PairIds
 
 
@@ -50,8 +50,9 @@ class AlbefMethod(PairMethod):
         net: builds an `Albef`; see `PairMethod` for the rest.
         queue_size: features of each kind that a batch is compared with besides its own.
         momentum: of the teacher; 0: the student is its own teacher.
-        momentum_ramp_steps: ours, for short runs from nothing. The momentum rises from 0, since a teacher that lags
-            behind fast students gives keys whose age, not whose content, tells them apart.
+        teach_from_step: ours, for short runs from nothing, as what follows. Before it there is neither teacher nor queue:
+            keys of fast students differ by their age, not by their content. The teacher begins as the student is then.
+        momentum_ramp_steps: in which the momentum rises from 0.
         alpha: weight of the teacher's opinion in ITC and MLM.
         alpha_ramp_steps: in which alpha rises from 0; one epoch in the published schedule.
         fuse_from_step: ours. Before it the towers are aligned by ITC alone, at about a third of the cost.
@@ -74,6 +75,7 @@ class AlbefMethod(PairMethod):
         *,
         queue_size: int = 65536,
         momentum: float = 0.995,
+        teach_from_step: int = 0,
         momentum_ramp_steps: int = 0,
         alpha: float = 0.4,
         alpha_ramp_steps: int = 0,
@@ -95,7 +97,7 @@ class AlbefMethod(PairMethod):
         super().__init__(net, **settings)
         self.twin = MomentumTwin(self.net.encoder)
         self.queue = FeatureQueue(queue_size, self.net.encoder.image_projection.out_features)
-        self.momentum, self.momentum_ramp_steps = momentum, momentum_ramp_steps
+        self.momentum, self.momentum_ramp_steps, self.teach_from_step = momentum, momentum_ramp_steps, teach_from_step
         self.alpha, self.alpha_ramp_steps = alpha, alpha_ramp_steps
         self.fuse_from_step, self.mask_probability = fuse_from_step, mask_probability
         self.negative_pool, self.seed = negative_pool, seed
@@ -112,14 +114,14 @@ class AlbefMethod(PairMethod):
     def before_step(self, step: Step) -> None:
         """Moves the teacher, while sharded parameters are what is stored."""
         self.net.clamp_temperature()
-        self.twin.update(self.net.encoder, step.ramped(self.momentum, self.momentum_ramp_steps))
+        self.twin.update(self.net.encoder, step.ramped(self.momentum, self.momentum_ramp_steps, self.teach_from_step))
 
     def forward(self, batch: PairBatch, step: Step = WHOLE) -> StepOutput:
         """The losses of a batch of training; the queues take its features after the backward pass."""
         fuse, chances = step.number >= self.fuse_from_step, self._chances(batch, step.number, step)
         counts = self._counts_of_step(batch, step) if fuse and step.total > 1 else None
-        alpha = step.ramped(self.alpha, self.alpha_ramp_steps)
-        found = self.losses(batch, alpha, chances, fuse=fuse, counts=counts, share=1 / step.total)
+        alpha, taught = self._teaching(step)
+        found = self.losses(batch, alpha, chances, taught=taught, fuse=fuse, counts=counts, share=1 / step.total)
         loss = found.losses.pop("loss")
         state = {"temperature": self.net.temperature.detach().squeeze()}
         return StepOutput(loss if fuse else loss + self._no_gradient(), found.losses, state, (found.keys, fuse))
@@ -137,9 +139,8 @@ class AlbefMethod(PairMethod):
         """The same losses on held-out pairs, with the same random choices at every validation."""
         if len(batch.image) < 2:
             return {}
-        return self.losses(
-            batch, step.ramped(self.alpha, self.alpha_ramp_steps), self._chances(batch, -1 - index)
-        ).losses
+        alpha, taught = self._teaching(step)
+        return self.losses(batch, alpha, self._chances(batch, -1 - index), taught=taught).losses
 
     def losses(
         self,
@@ -147,6 +148,7 @@ class AlbefMethod(PairMethod):
         alpha: float,
         chances: Chances = DRAW,
         *,
+        taught: bool = True,
         fuse: bool = True,
         counts: Tensor | None = None,
         share: float = 1.0,
@@ -154,8 +156,8 @@ class AlbefMethod(PairMethod):
         """All losses of one batch, or those of the towers alone where `fuse` is False; changes neither teacher nor
         queues.
 
-        counts (3,): what ITM, MLM and telling words are divided by instead of what this batch counts; share: of the
-        contrasts. A batch's losses are then its parts of a step's.
+        taught: whether there is a teacher and a queue. counts (3,): what ITM, MLM and telling words are divided by
+        instead of what this batch counts; share: of the contrasts. A batch's losses are then its parts of a step's.
         """
         if len(batch.image) < 2:
             raise ValueError("a batch of 1 pair has no hard negative: batch_size must be at least 2")
@@ -168,8 +170,9 @@ class AlbefMethod(PairMethod):
         ids, mask = (torch.cat(same) for same in zip(*parts, strict=True))
         tokens = student.text_tokens(ids, mask)
         plain = tokens[size : 2 * size] if fuse else tokens
-        teacher = self._teach(batch, masked, alpha)
-        itc, own, keys = self._contrast(image.features, student.text_features(plain), teacher, batch, alpha)
+        teacher = self._teach(batch, masked, alpha) if taught else None
+        features = (image.features, student.text_features(plain))
+        itc, own, keys = self._contrast(*features, teacher, batch, alpha, taught)
         losses = {"itc_loss": itc.loss * share} | self._compare_words(plain, batch, image.tokens, own, share)
         weights = {"itc_loss": 1.0, "filip_loss": self.filip_weight, "salient_loss": self.salient_weight}
         if not fuse:
@@ -205,12 +208,12 @@ class AlbefMethod(PairMethod):
         return {"filip_loss": loss * share}
 
     def _contrast(
-        self, image: Tensor, text: Tensor, teacher: Teaching | None, batch: PairBatch, alpha: float
+        self, image: Tensor, text: Tensor, teacher: Teaching | None, batch: PairBatch, alpha: float, taught: bool
     ) -> tuple[ContrastiveTerms, Tensor, tuple[Tensor, ...]]:
         """ITC, which pairs of this process's batch are the same (B, B), and all ranks' keys."""
         own_keys = (image.detach(), text.detach()) if teacher is None else (teacher.image, teacher.text)
         keys = tuple(all_gather(x) for x in (*own_keys, batch.image_id, batch.text_id))
-        queue, size = self.queue.state(), len(image)
+        queue, size = QueueState(*(x if taught else x[:0] for x in self.queue.state())), len(image)
         if self.reference:
             same, first, near = None, 0, own_keys
             own = torch.eye(size, dtype=torch.bool, device=image.device)
@@ -233,6 +236,11 @@ class AlbefMethod(PairMethod):
             return None
         self.twin.teacher.train(self.training and self.reference)
         return teach(self.twin.teacher, batch, None if alpha == 0.0 else masked)
+
+    def _teaching(self, step: Step) -> tuple[float, bool]:
+        """alpha, and whether there is a teacher and a queue."""
+        start = self.teach_from_step
+        return step.ramped(self.alpha, self.alpha_ramp_steps, start), step.number >= start
 
     @torch.no_grad()
     def _counts_of_step(self, batch: PairBatch, step: Step) -> Tensor:

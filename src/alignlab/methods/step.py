@@ -25,9 +25,11 @@ class Step(NamedTuple):
         """Whether the optimizer steps after this batch."""
         return self.index == self.total - 1
 
-    def ramped(self, value: float, steps: int) -> float:
-        """A value that rises from 0 in so many steps."""
-        return value if steps <= 0 else value * min(1.0, self.number / steps)
+    def ramped(self, value: float, steps: int, start: int = 0) -> float:
+        """A value that is 0 before step `start` and rises from there in so many steps."""
+        if self.number < start:
+            return 0.0
+        return value if steps <= 0 else value * min(1.0, (self.number - start) / steps)
 
     def batches(self, batch: Any) -> Sequence[Any]:
         """All batches of this process in the step of `batch`."""
