@@ -210,6 +210,13 @@ class Albef(nn.Module):
         return self.encoder.vision.grid
 
     @property
+    def pointing_layer(self) -> int:
+        """The fusion layer whose attention tells where a word is: the first where words are compared with patches, or
+        else the middle one, the third of six in the reference.
+        """
+        return (len(self.encoder.fusion) - 1) // 2 if self.encoder.late_interaction is None else 0
+
+    @property
     def scale(self) -> Tensor:
         """(1,) what similarities are multiplied with: 1 / temperature."""
         return 1 / self.temperature

@@ -24,7 +24,7 @@ class GroundingEvaluator(Evaluator):
 
     Args:
         max_pictures: use about so many pictures of the split.
-        layer: fusion layer, from 0; None: the middle one.
+        layer: fusion layer, from 0; None: the net's `pointing_layer`.
         split, every: as for retrieval.
     """
 

@@ -45,8 +45,7 @@ class SampleSheets(Callback):
         num_scenes, num_words: pictures on the Grad-CAM sheet, and the largest number of words of each.
         max_pictures: among so many pictures of the split is searched.
         rerank_top_k: candidates of a caption that the matching head orders, where there is one.
-        layer: fusion layer whose attention is shown, from 0; None: the middle one (the third of six, as in the
-            reference).
+        layer: fusion layer whose attention is shown, from 0; None: the net's `pointing_layer`.
         split: of the data module.
     """
 
@@ -179,9 +178,7 @@ def text_heat(
     mask = encoded.text_mask[texts]
     length = max(1, int(mask.any(0).sum()))
     tokens, mask = encoded.text_tokens[texts, :length].to(device), mask[:, :length]
-    if layer is None:
-        layer = (len(net.image_states(image[:1])) - 1) // 2
-    return grad_cam(net, image, tokens, mask, layer=layer, grid=net.grid)
+    return grad_cam(net, image, tokens, mask, layer=net.pointing_layer if layer is None else layer, grid=net.grid)
 
 
 def _spread(total: int, number: int) -> list[int]:

@@ -19,7 +19,7 @@ class Ground:
     """An overlay for each word that names something, and the hottest place of each, for models with a matching head.
 
     `picture`, or a field `image` of the input's lines, as in `Match`. `words`: at most so many of a text. `layer`:
-    fusion layer from 0, None the middle one. Rows hold every word's hottest point as a share of width and height.
+    fusion layer from 0, None the net's `pointing_layer`. Rows hold every word's hottest point as a share of width and height.
     """
 
     needs = "system"
@@ -46,8 +46,8 @@ class Ground:
         except ValueError as error:
             return row | {"error": str(error)}
         text, ids, mask = subject.encode_texts([item.text])
-        layer = (len(subject.system.net.image_states(image.tokens)) - 1) // 2 if self.layer is None else self.layer
         net = subject.system.net
+        layer = net.pointing_layer if self.layer is None else self.layer
         heat = grad_cam(net, image.tokens, text.tokens, mask, layer=layer, grid=net.grid)  # (1, T, rows, cols)
         picture = read_picture(path, 1024 * 1024)
         tiles, hottest = [Tile(picture, NEUTRAL, "picture")], {}
