@@ -50,8 +50,8 @@ class AlbefMethod(PairMethod):
         net: builds an `Albef`; see `PairMethod` for the rest.
         queue_size: features of each kind that a batch is compared with besides its own.
         momentum: of the teacher; 0: the student is its own teacher.
-        teach_from_step: ours, for short runs from nothing, as what follows. Before it there is neither teacher nor queue:
-            keys of fast students differ by their age, not by their content. The teacher begins as the student is then.
+        teach_from_step: ours, for short runs from nothing. Before it there is neither teacher nor queue: keys of fast
+            students differ by age instead of content. The teacher begins as the student is then.
         momentum_ramp_steps: in which the momentum rises from 0.
         alpha: weight of the teacher's opinion in ITC and MLM.
         alpha_ramp_steps: in which alpha rises from 0; one epoch in the published schedule.

@@ -19,7 +19,8 @@ class Ground:
     """An overlay for each word that names something, and the hottest place of each, for models with a matching head.
 
     `picture`, or a field `image` of the input's lines, as in `Match`. `words`: at most so many of a text. `layer`:
-    fusion layer from 0, None the net's `pointing_layer`. Rows hold every word's hottest point as a share of width and height.
+    fusion layer from 0, None the net's `pointing_layer`. Rows hold every word's hottest point as a share of
+    width and height.
     """
 
     needs = "system"
