@@ -105,8 +105,9 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _best(options: argparse.Namespace) -> None:
     from alignlab.callbacks.keeping.checkpoint_folder import best_first, read_index
+    from alignlab.files.runs import newest_run
 
-    folder = options.run_dir / "checkpoints"
+    folder = newest_run(options.run_dir, holding="checkpoints") / "checkpoints"
     entries = read_index(folder)
     ranked = best_first(entries, options.metric, options.mode)
     if not ranked:

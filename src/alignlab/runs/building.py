@@ -12,10 +12,12 @@ from alignlab.callbacks.keeping.checkpoint import ConfigInCheckpoint
 from alignlab.callbacks.keeping.checkpoint_folder import trained
 from alignlab.callbacks.keeping.seeding import SeedPerRank
 from alignlab.callbacks.keeping.spike_guard import SpikeGuard
+from alignlab.files.runs import newest_run
 from alignlab.files.weights import load_into, read_file, weights_of
 from alignlab.files.writing import write_folder
 from alignlab.launch.admission import refuse_ranks
 from alignlab.launch.environment import launch
+from alignlab.runs.fitting import check_kind
 from alignlab.runs.resuming import saved_config
 from alignlab.strategies.srun import cluster_environment
 from alignlab.systems.choosing import system_of
@@ -32,6 +34,7 @@ def build(
         datamodule.reuse_tokenizer(trained_in / "tokenizer")
     datamodule.prepare_data()
     datamodule.setup("fit")
+    check_kind(cfg.model, datamodule)
     optim = instantiate(cfg.optim, _convert_="all")
     model = instantiate(cfg.model, _partial_=True, _convert_="all")
     return datamodule, system_of(model, vocabulary=datamodule.vocabulary, optim=optim, key="model")
@@ -71,7 +74,8 @@ def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytor
 def load_system(
     run_dir: str | Path, parts: Collection[str] = ()
 ) -> tuple[lightning.LightningModule, lightning.LightningDataModule]:
-    """The trained system of a run directory, in eval mode on the CPU, and its data module, set up.
+    """The trained system of a run directory (of a folder of runs: the newest), in eval mode on the CPU, and its data
+    module, set up.
 
     The weights are those of checkpoints/best.ckpt, or of last.ckpt where there is no best one.
 
@@ -83,7 +87,7 @@ def load_system(
         ValueError: no run directory, one without a checkpoint, one that names what is no part, or one of an earlier
             alignlab.
     """
-    run_dir = Path(run_dir)
+    run_dir = newest_run(run_dir, holding="checkpoints")
     file = trained(run_dir)
     if file is None or not (run_dir / "config.yaml").exists():
         raise ValueError(f"{run_dir} is no run directory with a checkpoint (config.yaml, checkpoints/last.ckpt)")

@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignlab.configs.leaves import leaves
 
+_EXTRAS = ("tensorboard", "wandb")  # of the loggers of that name
+
 
 def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseException:
     """What went wrong. A part speaks of its own parameter (`batch_size is 0`); here it becomes `data.batch_size is 0`.
@@ -20,6 +22,8 @@ def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseExceptio
     """
     if isinstance(failure, InstantiationException) and failure.__cause__ is not None:
         inner = cause(failure.__cause__)
+        if isinstance(inner, ImportError):  # of a package that only this part needs
+            return ValueError(_below(str(failure), _missing(str(failure), inner), cfg))
         return ValueError(_below(str(failure), str(inner), cfg)) if type(inner) is ValueError else inner
     if isinstance(failure, SystemExit):
         frames = traceback.extract_tb(failure.__traceback__)
@@ -32,6 +36,13 @@ def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseExceptio
     if type(failure) is ValueError and cfg is not None:
         return ValueError(_placed(str(failure), cfg))
     return failure
+
+
+def _missing(wrapped: str, error: ImportError) -> str:
+    """What a part lacks in one line, with the extra that has it."""
+    reason = next((line.strip() for line in str(error).split("\n") if line.strip()), type(error).__name__)
+    extra = wrapped.rpartition("full_key: ")[2].strip().rpartition(".")[2]
+    return f"{reason}; pip install 'alignlab[{extra}]'" if extra in _EXTRAS else reason
 
 
 def _below(wrapped: str, message: str, cfg: DictConfig | None) -> str:

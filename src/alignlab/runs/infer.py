@@ -15,6 +15,7 @@ from alignlab.configs.filling import filled
 from alignlab.configs.roots import InferenceRoot
 from alignlab.cost.measured import Clock
 from alignlab.files.result import Result
+from alignlab.files.runs import newest_run
 from alignlab.files.writing import write_text
 from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.inference.native.resident import resident_bytes
@@ -53,6 +54,8 @@ def infer(cfg: DictConfig) -> Result:
     cfg, run_dir = filled(cfg, InferenceRoot), Path(HydraConfig.get().runtime.output_dir)
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
     torch.manual_seed(cfg.seed)
+    if cfg.model_path is not None and (run := newest_run(cfg.model_path)) != Path(cfg.model_path).expanduser():
+        cfg.model_path = str(run)  # as the record has it, so that a resumed run asks the same model
     with run_lock.held(run_dir), ExitStack() as recording:
         refuse_if_taken(run_dir, cfg.resume, "inference")  # first: nothing of another run is touched
         predictions = Predictions(run_dir, resumed=cfg.resume is not None)

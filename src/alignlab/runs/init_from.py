@@ -7,6 +7,7 @@ import lightning
 from torch import Tensor
 
 from alignlab.callbacks.keeping.checkpoint_folder import trained
+from alignlab.files.runs import newest_run
 from alignlab.files.weights import few, read_file, weights_of
 
 
@@ -44,6 +45,7 @@ def start_from(place: str, system: lightning.LightningModule) -> list[str]:
 
 
 def _checkpoint(place: Path) -> Path:
+    place = newest_run(place, holding="checkpoints")
     file = trained(place) or place
     if not file.is_file():
         raise ValueError(

@@ -18,6 +18,7 @@ from alignlab.configs.leaves import leaves
 from alignlab.configs.roots import LAYOUT, InferenceRoot, Root
 from alignlab.files.foreign_yaml import yaml_text
 from alignlab.files.kinds import line_of
+from alignlab.files.runs import newest_run
 from alignlab.launch.environment import launch
 
 SILENT = ("resume", "run_name", "layout", "parts")
@@ -80,7 +81,9 @@ def saved_config(run_dir: str | Path, trusted: Collection[str] = ()) -> DictConf
     """
     file = Path(run_dir) / "config.yaml"
     if not file.exists():
-        raise ValueError(f"{run_dir} holds no config.yaml; name a run directory")
+        newest = newest_run(run_dir)
+        hint = f", such as the newest in there: {newest}" if newest != Path(run_dir) else ""
+        raise ValueError(f"{run_dir} holds no config.yaml; name a run directory{hint}")
     try:
         saved = OmegaConf.create(yaml_text(file))
         content = OmegaConf.to_container(saved, resolve=False)

@@ -22,6 +22,7 @@ from alignlab.callbacks.keeping.rank_death import RankDeath
 from alignlab.callbacks.meters.throughput import Throughput
 from alignlab.configs.filling import filled
 from alignlab.files.result import Result
+from alignlab.files.runs import newest_run
 from alignlab.files.writing import write_text
 from alignlab.launch import disk, run_lock, stranded
 from alignlab.launch.admission import refuse_if_taken
@@ -63,7 +64,7 @@ def train(cfg: DictConfig) -> Result:
         changed = _changed(cfg, result)
         _prepare(cfg, run_dir)
         trained_in = cfg.resume or cfg.get("init_from")
-        datamodule, system = build(cfg, None if trained_in is None else Path(trained_in))
+        datamodule, system = build(cfg, None if trained_in is None else newest_run(trained_in, holding="checkpoints"))
         ranks = RankDeath(lambda cause: _last_words(cause, result, trainer.global_step, run_dir))
         written.callback(ranks.leave)
         trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks, *changed])

@@ -8,6 +8,7 @@ from alignlab.evaluation.encoding import EncodedSet, encode_retrieval_set
 from alignlab.evaluation.grounding import grad_cam, mean_heat
 from alignlab.evaluation.reranking import score_pairs
 from alignlab.evaluation.words import content_words, tokens_of
+from alignlab.runs.building import load_system
 from alignlab.tasks.pictures.classify import Classify
 from alignlab.tasks.pictures.ground import Ground, _hottest
 from alignlab.tasks.pictures.index import find_nearest, index_pictures
@@ -45,6 +46,12 @@ def captions(vision: VisionLanguage) -> list[str]:
 def write_lines(file: Path, lines: list) -> Path:
     file.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
     return file
+
+
+def test_a_folder_of_runs_is_its_newest_run(vision_run: Path) -> None:
+    """Language models alone could be named so."""
+    system, _ = load_system(vision_run.parent)
+    assert system.net is not None
 
 
 def test_retrieve_by_text(vision: VisionLanguage, encoded: EncodedSet, pictures: Path, tmp_path: Path) -> None:

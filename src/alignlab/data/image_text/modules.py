@@ -91,6 +91,8 @@ class PairDataModule(LightningDataModule):
         self.source: PairSource | None = None
         self.vocabulary: Vocabulary | None = None
 
+    batch_type = PairBatch
+
     def setup(self, stage: str | None = None) -> None:
         """Makes the source and the tokenizer, the same in every process."""
         if self.source is not None:

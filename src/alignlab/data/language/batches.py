@@ -92,8 +92,10 @@ def epoch_order(lengths: np.ndarray, joint_batch: int, seed: int, epoch: int) ->
 
 class Shuffled(Dataset):
     """What has an own order in every epoch: serial number = epoch x length + place. Without `seed` the order is that
-    of the numbers.
+    of the numbers. `batch_type` is that of a batch of it.
     """
+
+    batch_type: type | None = None
 
     def __init__(self, seed: int | None) -> None:
         self.seed = seed
@@ -125,6 +127,8 @@ class RowSource(Protocol):
 class TextRows(Shuffled):
     """Rows of one text each, or with `capacity` of several that fill so many tokens (packing)."""
 
+    batch_type = TokenBatch
+
     def __init__(self, store: TokenStore, seed: int | None, capacity: int | None = None) -> None:
         super().__init__(seed)
         self.store = store
@@ -148,6 +152,8 @@ class ComparisonRows(Shuffled):
         groups_of: epoch -> (N, K) numbers of the texts of every group, N and K the same in all epochs.
         preference: numbers of the first and second texts (P,), (P,) -> `Preferences`.
     """
+
+    batch_type = PreferenceBatch
 
     def __init__(
         self,
@@ -207,6 +213,8 @@ class RatedRows(Shuffled):
 
 class PromptRows(Shuffled):
     """Prompts, padded on the left, with what they were rendered from."""
+
+    batch_type = PromptBatch
 
     def __init__(self, prompts: list[list[int]], seed: int | None, contents: Sequence[Content] | None = None) -> None:
         super().__init__(seed)

@@ -87,6 +87,11 @@ class LanguageDataModule(LightningDataModule):
         if self.renderer.cut:
             log.warning("%d texts are longer than max_length=%d and were cut", self.renderer.cut, self.max_length)
 
+    @property
+    def batch_type(self) -> type | None:
+        """What a training batch is; known after `setup`."""
+        return self.rows["train"].batch_type if self.rows else None
+
     def train_dataloader(self) -> DataLoader:
         """Batches in the epoch's order; incomplete ones are dropped. Raises ValueError where a text is too long for
         the model.

@@ -201,7 +201,8 @@ def _given(row: Mapping[str, Any], name: str) -> bool:
 def _columns(row: Mapping[str, Any]) -> str:
     listed = ", ".join(name if value is not None else f"{name} (null)" for name, value in row.items()) or "none"
     guesses = (f"; did you mean {name} by {said}?" for said, name in meant(row, COLUMNS).items())
-    return f"there are {listed}{''.join(guesses)}"
+    pairs = "; pairs are kind=preference" if row.get("chosen") and row.get("rejected") else ""
+    return f"there are {listed}{''.join(guesses)}{pairs}"
 
 
 def _number(row: Mapping[str, Any], name: str, default: float) -> float:

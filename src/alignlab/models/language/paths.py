@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from alignlab.files.kinds import line_of
 
+from alignlab.files.runs import newest_run
+
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
@@ -52,11 +54,8 @@ def export_folder(path: str | Path) -> Path:
         if spec is None or not spec.submodule_search_locations:
             raise ValueError(f"model={path}: the package {name} is not installed (extras: minilm)")
         return Path(spec.submodule_search_locations[0]) / inside
-    folder = Path(path).expanduser()
-    if (folder / "export").is_dir():
-        return folder / "export"
-    runs = sorted(folder.glob("*/export")) if folder.is_dir() and not (folder / "config.json").is_file() else []
-    return runs[-1] if runs else folder
+    folder = newest_run(path, holding="export")
+    return folder / "export" if (folder / "export").is_dir() else folder
 
 
 def adapter_config(folder: str | Path) -> dict[str, Any]:

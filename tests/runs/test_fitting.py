@@ -1,0 +1,62 @@
+"""Data of another kind than the method learns from, and loggers whose package is missing, are one line."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+from alignlab.data.image_text.modules import PairDataModule
+from alignlab.data.language.modules import LanguageDataModule
+from alignlab.runs.building import build_trainer
+from alignlab.runs.errors import cause
+from alignlab.runs.fitting import check_kind
+
+import pytest
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+
+LEARNS = {
+    "sft.SftMethod": "texts",
+    "dpo.DpoMethod": "pairs",
+    "simpo.SimpoMethod": "pairs",
+    "reward.RewardMethod": "pairs",
+    "ppo.PpoMethod": "prompts",
+    "grpo.GrpoMethod": "prompts",
+    "clip.ClipMethod": "pictures",
+    "albef.AlbefMethod": "pictures",
+    "coca.CocaMethod": "pictures",
+}
+KINDS = {"texts": "sft", "pairs": "preference", "prompts": "prompt"}
+
+
+def test_data_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
+    """model=dpo data=jsonl was an AttributeError in the first step."""
+    rows = ({"prompt": f"q{n}", "completion": "a", "chosen": "b", "rejected": "c"} for n in range(20))
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    own, settings = "alignlab.data.language.own_rows.OwnRows", {"vocab_size": 300, "val_share": 0.3}
+    data = {
+        name: LanguageDataModule(own, path=str(tmp_path / "rows.jsonl"), kind=kind, **settings)
+        for name, kind in KINDS.items()
+    }
+    for module in data.values():
+        module.setup("fit")
+    data["pictures"] = PairDataModule("alignlab.data.emoji.scene_pairs.EmojiScenePairs")
+    for method, wanted in LEARNS.items():
+        model = OmegaConf.create({"_target_": f"alignlab.methods.{method}"})
+        for kind, module in data.items():
+            if kind == wanted:
+                check_kind(model, module)
+                continue
+            with pytest.raises(
+                ValueError, match=f"^data: these are {kind}.*{method.partition('.')[2]} learns from {wanted}"
+            ):
+                check_kind(model, module)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is not None, reason="tensorboard is installed")
+def test_a_logger_without_its_package(composed, tmp_path: Path) -> None:
+    cfg = composed("logger=tensorboard", "trainer=cpu", "callbacks=default")
+    with pytest.raises(InstantiationException) as caught:
+        build_trainer(cfg, tmp_path)
+    found = cause(caught.value, cfg)
+    assert type(found) is ValueError and "\n" not in str(found)
+    assert str(found).startswith("logger.tensorboard: ") and str(found).endswith("pip install 'alignlab[tensorboard]'")
