@@ -31,7 +31,7 @@ def write_run(folder: Path, model: str) -> Path:
     system.configure_model()
     (folder / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": system.state_dict()}, folder / "checkpoints" / "last.ckpt")
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(filled(cfg)).replace("${choice:model}", model))
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(filled(cfg), resolve=True).replace("${choice:model}", model))
     return folder
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignlab.files.kinds import line_of
-
 from alignlab.files.runs import newest_run
 
 if TYPE_CHECKING:
