@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from alignlab.hub import command as fetch
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
@@ -34,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     best.add_argument("--mode", choices=["min", "max"], default="min", help="whether small or large is good")
     best.set_defaults(run=_best)
     _add_plan(commands)
+    fetch.add(commands)
     return top
 
 
@@ -87,11 +90,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a sub-command; 2 and a line on standard error for bad input."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
 
 
 def _convert(options: argparse.Namespace) -> None:

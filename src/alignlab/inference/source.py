@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignlab.hub.hint import fetch_hint
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.native.weights import LiveWeights, WeightFiles, Weights
 from alignlab.models.language.ends import ends_of
@@ -90,11 +91,13 @@ def _tokenizer(adapter: str | None, folder: str) -> PreTrainedTokenizerBase | No
 
 
 def _download(name: str) -> str:
-    """Folder of a hub model, from the cache where it is there."""
+    """Folder of a hub model in the cache; fetched into it with HF_HUB_OFFLINE=0 alone."""
     from huggingface_hub import snapshot_download
 
     try:
         return snapshot_download(name, allow_patterns=HUB_FILES)
     except Exception as error:  # the hub's client raises many kinds; the user needs one line
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"model={name}: neither a folder nor a model that the hub gives here ({reason})") from error
+        raise ValueError(
+            f"model={name}: neither a folder nor in the hub's cache ({reason}){fetch_hint(name)}"
+        ) from error

@@ -36,6 +36,8 @@ def main(program: str, configs: Path) -> None:
         configs: the folder conf/.
     """
     kind, sys.argv[1:] = kinds.typed(program, sys.argv[1:], configs)
+    # What is fetched is fetched by `alignlab fetch`, whole and checked: a run with missing weights ends at once.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting, whatever the environment says
     stop = _stopping(kind)
     launch = environment.launch()

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from alignlab.hub.hint import fetch_hint
 from alignlab.types.pairs import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except Exception as error:  # of the network, the hub, and whatever a damaged tokenizer.json makes of the readers
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"tokenizer={name!r} can't be loaded as hub id or folder: {reason}") from error
+        raise ValueError(
+            f"tokenizer={name!r} can't be loaded as hub id or folder: {reason}{fetch_hint(name)}"
+        ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"tokenizer={name!r} has no fast version (tokenizer.json)")
     missing = [token for token in SPECIAL_TOKENS if token != "unk_token" and getattr(tokenizer, token) is None]

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from alignlab.files.kinds import line_of
 from alignlab.files.runs import newest_run
 
+from alignlab.hub.hint import fetch_hint
+
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
@@ -102,7 +104,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"model={path}: no tokenizer could be read from {folder} ({reason})") from error
+        hint = fetch_hint(folder)
+        raise ValueError(f"model={path}: no tokenizer could be read from {folder} ({reason}){hint}") from error
     if tokenizer.eos_token is None and tokenizer.sep_token is not None:  # BERT's [CLS] text [SEP]
         tokenizer.bos_token, tokenizer.eos_token = tokenizer.cls_token, tokenizer.sep_token
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from alignlab.files.kinds import few
+from alignlab.hub.hint import fetch_hint
 
 
 def from_folder(kind: Any, folder: str, *, trunk: bool = False, **settings: Any) -> Any:
@@ -28,7 +29,8 @@ def from_folder(kind: Any, folder: str, *, trunk: bool = False, **settings: Any)
             **settings,
         )
     except Exception as error:  # whatever damaged files and configs lead to
-        raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(reason + fetch_hint(str(folder))) from error
     finally:
         logging.set_verbosity(verbosity)
     missing = [name for name in found.get("missing_keys", ()) if not (trunk and "pooler" in name)]
