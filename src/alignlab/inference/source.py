@@ -7,11 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignlab.files.checksums import check_sums, small
 from alignlab.hub.hint import fetch_hint
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.native.weights import LiveWeights, WeightFiles, Weights
 from alignlab.models.language.ends import ends_of
-from alignlab.models.language.paths import load_tokenizer, resolve_model
+from alignlab.models.language.paths import check_base, load_tokenizer, resolve_model
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -60,11 +61,14 @@ def open_source(source: ModelSource) -> OpenSource:
 
     base, adapter = resolve_model(source.path)
     folder = base if Path(base).is_dir() else _download(base)
+    check_sums(folder, f"model={source.path}", small)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"model={source.path}: its config.json cannot be read ({reason})") from error
+    if source.adapter is not None:
+        check_base(source.adapter, folder)
     adapter = source.adapter or adapter
     ends = {}
     for place in filter(None, (folder, adapter)):

@@ -12,6 +12,7 @@ from alignlab.callbacks.keeping.checkpoint import ConfigInCheckpoint
 from alignlab.callbacks.keeping.checkpoint_folder import trained
 from alignlab.callbacks.keeping.seeding import SeedPerRank
 from alignlab.callbacks.keeping.spike_guard import SpikeGuard
+from alignlab.files.checksums import write_sums
 from alignlab.files.runs import newest_run
 from alignlab.files.weights import load_into, read_file, weights_of
 from alignlab.files.writing import write_folder
@@ -103,4 +104,9 @@ def save_tokenizer(datamodule: lightning.LightningDataModule, folder: Path) -> N
     tokenizer = getattr(datamodule, "tokenizer", None)
     if rank_zero_only.rank == 0 and tokenizer is not None:
         if Path(getattr(tokenizer, "name_or_path", "")).resolve() != folder.resolve():
-            write_folder(folder, tokenizer.save_pretrained)
+
+            def write(place: Path) -> None:
+                tokenizer.save_pretrained(place)
+                write_sums(place)
+
+            write_folder(folder, write)

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from alignlab.files.shards import check_zero
 from alignlab.optim.muon import MuonAdamW
 from alignlab.strategies import zero_state
+from alignlab.strategies.sharding import write_own_sums
 
 Layout = Literal["whole", "sharded"]
 LARGEST_BUCKET = 50_000_000  # elements
@@ -146,6 +147,7 @@ class DeepSpeed(DeepSpeedStrategy):
             Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
         else:
             super().save_checkpoint(checkpoint, filepath, storage_options)
+            write_own_sums(self, Path(filepath))
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Restores from one file of whatever strategy, or from a folder that DeepSpeed wrote.

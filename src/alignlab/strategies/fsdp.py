@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from alignlab.files.shards import check_shards
 from alignlab.optim.muon import MuonAdamW
 from alignlab.strategies.optimizer_state import named, numbered
-from alignlab.strategies.sharding import shard, sharded_matrices
+from alignlab.strategies.sharding import shard, sharded_matrices, write_own_sums
 
 Layout = Literal["whole", "sharded"]
 
@@ -118,5 +118,6 @@ class Fsdp(ModelParallelStrategy):
         """One file written by rank zero, or a folder that all ranks write to."""
         if self._save_distributed_checkpoint:
             super().save_checkpoint(checkpoint, filepath, storage_options)
+            write_own_sums(self, Path(filepath))
         else:
             Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)

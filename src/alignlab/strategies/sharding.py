@@ -7,8 +7,10 @@ and is whole from the start of a step to the end of its backward pass.
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
@@ -18,6 +20,8 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 from torch.distributed.tensor import DTensor
+
+from alignlab.files.checksums import FILE, write_sums
 
 # Methods of a LightningModule whose calls count as its forward.
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
@@ -82,3 +86,11 @@ def sharded_matrices(parameter: DTensor, update: DTensor) -> Iterator[tuple[Tens
             update.to_local().copy_(own[rank])
 
     yield update.full_tensor(), put
+
+
+def write_own_sums(strategy: ParallelStrategy, folder: Path) -> None:
+    """Writes check sums of a sharded checkpoint, each rank those of its share of the files; all ranks together."""
+    strategy.barrier()
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(FILE))
+    strategy.barrier()  # nobody sees another's list among the files
+    write_sums(folder, files[strategy.global_rank :: strategy.world_size], f"{FILE}.{strategy.global_rank}")

@@ -7,16 +7,20 @@ index.json           step, size and validation metrics of each
 
 import contextlib
 import json
+import logging
 import math
 import os
 import shutil
-import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from alignlab.files.checksums import check_sums
+from alignlab.files.kinds import checked_archive
 from alignlab.files.writing import replaced, sync, write_text
+
+log = logging.getLogger(__name__)
 
 Mode = Literal["min", "max"]
 
@@ -102,9 +106,20 @@ class CheckpointFolder:
 
 
 def trained(run_dir: Path) -> Path | None:
-    """The checkpoint that a run's weights are read from: checkpoints/best.ckpt, or last.ckpt where there is no best."""
-    files = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    return next((file for file in files if file.exists()), None)
+    """The checkpoint that a run's weights are read from: checkpoints/best.ckpt, or last.ckpt where there is no best.
+
+    A damaged one gives way to the newest that is sound, which is said; if none is, it is the first after all.
+    """
+    folder = run_dir / "checkpoints"
+    linked = [file for name in ("best", "last") if (file := folder / f"{name}.ckpt").exists()]
+    complaints = []
+    for file in (*linked[:1], *(folder / entry.file for entry in reversed(read_index(folder))), *linked[1:]):
+        if (complaint := damage(file)) is None:
+            if complaints:
+                log.warning("%s: taking the weights of %s instead", "; ".join(complaints), file.name)
+            return file
+        complaints.append(f"{file} {complaint}")
+    return linked[0] if linked else None
 
 
 def read_index(path: Path) -> list[Entry]:
@@ -148,11 +163,11 @@ def damage(file: Path, expected_bytes: int | None = None) -> str | None:
         if expected_bytes is not None and found != expected_bytes:
             return f"is cut off: {found} of {expected_bytes} bytes"
         if file.is_file():
-            with zipfile.ZipFile(file) as archive:
-                broken = archive.testzip()
+            _, broken = checked_archive(file)
             return f"is damaged in {broken}" if broken else None
+        check_sums(file, "")
         return None if found else "is empty"
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError) as error:
         return f"can't be read ({error})"
 
 

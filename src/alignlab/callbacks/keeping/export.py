@@ -10,6 +10,8 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from alignlab.callbacks.keeping.checkpoint_folder import damage
+from alignlab.files.checksums import write_sums
 from alignlab.models.language.ends import described, ends_of, write_ends
 from alignlab.strategies.replica import whole
 
@@ -53,6 +55,9 @@ class Export(Callback):
             for place in (temporary, temporary / "merged"):
                 if place.is_dir():
                     write_ends(place, ends)
+        for place in (temporary, temporary / "merged"):
+            if place.is_dir():
+                write_sums(place)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
 
@@ -73,5 +78,8 @@ class Export(Callback):
             log.warning(
                 "export/ holds the last weights: checkpoints/best.ckpt is a folder of shards (`alignlab convert whole`)"
             )
+            return
+        if (what := damage(file)) is not None:
+            log.warning("export/ holds the last weights: %s %s", file, what)
             return
         module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"])

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from alignlab.files.checksums import check_sums, small
 from alignlab.hub.hint import fetch_hint
 from alignlab.types.pairs import Vocabulary
 
@@ -79,6 +80,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         ValueError: if there is none, or if it lacks a special token (padding, start, separator or mask) that the
             models need.
     """
+    check_sums(name, "tokenizer", small)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except Exception as error:  # of the network, the hub, and whatever a damaged tokenizer.json makes of the readers

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignlab.files.checksums import check_sums
 from alignlab.files.safetensors import safetensors_header
 from alignlab.inference.native.architecture import Architecture, Piece, Shard, joined
 from alignlab.inference.native.linears import Layer, LowRank, SideBySide
@@ -93,6 +94,7 @@ def read_adapter(folder: str | Path, architecture: Architecture, device: torch.d
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
         raise ValueError(f"adapter={folder}: there is no adapter_config.json")
+    check_sums(folder, f"adapter={folder}")
     config = read_config(folder)
     if reason := _unread(config):
         raise ValueError(

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from alignlab.files.checksums import check_sums
 from alignlab.files.safetensors import safetensors_header
 
 DTYPES = {
@@ -54,6 +55,7 @@ class WeightFiles:
         files = sorted(self.folder.glob(pattern)) or sorted(self.folder.glob("*.safetensors"))
         if not files:
             raise ValueError(f"model={folder}: there is no *.safetensors file; save the model with save_pretrained")
+        check_sums(self.folder, "", {file.name for file in files}.__contains__)
         self._files: list[int] = []
         self._places: dict[str, tuple[int, torch.dtype, tuple[int, ...], int]] = {}
         for file in files:

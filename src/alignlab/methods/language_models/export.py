@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from alignlab.models.language.lora import untied
-from alignlab.models.language.paths import origin_of
+from alignlab.models.language.paths import origin_of, write_base
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -65,6 +65,7 @@ def _save_adapter(net: nn.Module, folder: Path, adapter: str, base: str) -> None
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(config | {"base_model_name_or_path": base}, indent=2), encoding="utf-8")
+    write_base(folder, base)
 
 
 def quantised(net: nn.Module) -> bool:

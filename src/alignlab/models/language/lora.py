@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from alignlab.files.checksums import check_sums
 from alignlab.files.weights import read_file, weights_of
 from alignlab.models.language.paths import adapter_config
 
@@ -89,6 +90,7 @@ def put_on(model: "PreTrainedModel | PeftModel", folder: str, name: str = "defau
     _, PeftModel, _ = _peft()
     from peft import get_peft_model_state_dict
 
+    check_sums(folder, f"adapter={folder}")
     adapter_config(folder)
     try:
         with warnings.catch_warnings():

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignlab.files.checksums import check_sums, fingerprint, small
 from alignlab.files.kinds import line_of
 from alignlab.files.runs import newest_run
 
@@ -33,6 +34,7 @@ def resolve_model(path: str) -> tuple[str, str | None]:
         base = adapter_config(folder).get("base_model_name_or_path")
         if not base:
             raise ValueError(f"model={path}: {folder / 'adapter_config.json'} names no base_model_name_or_path")
+        check_base(folder, base)
         return base, str(folder)
     if (folder / "config.json").is_file() or (folder.is_dir() and list(folder.glob("*.gguf"))):
         return str(folder), None
@@ -79,6 +81,31 @@ def adapter_config(folder: str | Path) -> dict[str, Any]:
     return content
 
 
+BASE_FILE = "base.json"  # beside an adapter: what its base was when it was trained
+
+
+def write_base(folder: Path, base: str) -> None:
+    """Notes beside an adapter what its base is; of a hub's model its name alone."""
+    content = {"base": base, "fingerprint": fingerprint(Path(base)) if Path(base).is_dir() else None}
+    (folder / BASE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def check_base(adapter: str | Path, base: str | Path) -> None:
+    """Raises ValueError, one line, where a base is another than the one that an adapter was trained on."""
+    file = Path(adapter) / BASE_FILE
+    if not file.is_file() or not Path(base).is_dir():
+        return
+    try:
+        then = json.loads(file.read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"adapter={adapter}: {file} is damaged ({line_of(error)})") from error
+    if then is not None and then != fingerprint(Path(base)):
+        raise ValueError(
+            f"adapter={adapter}: its base {base} has changed since it was trained on it (fingerprint in {file.name}); "
+            f"give it the base as it was, or remove {file} to use this one all the same"
+        )
+
+
 def gguf_file(path: str) -> tuple[str, dict[str, str]]:
     """Folder and `gguf_file` argument for a GGUF file, or for a folder that holds one and no config.json."""
     folder = Path(path).expanduser()
@@ -100,6 +127,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     base, adapter = resolve_model(path)
     own = adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file()
     folder, gguf = (adapter, {}) if own else gguf_file(base)
+    check_sums(folder, f"model={path}", small)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
     except (OSError, ValueError, KeyError) as error:

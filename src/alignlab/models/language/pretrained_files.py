@@ -5,6 +5,7 @@ left out, both with a warning only.
 import re
 from typing import Any
 
+from alignlab.files.checksums import check_sums
 from alignlab.files.kinds import few
 from alignlab.hub.hint import fetch_hint
 
@@ -17,6 +18,7 @@ def from_folder(kind: Any, folder: str, *, trunk: bool = False, **settings: Any)
     """
     from transformers.utils import logging
 
+    check_sums(folder, "")
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its report is told below, as an error
     try:

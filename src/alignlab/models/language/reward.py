@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from alignlab.files.checksums import check_sums
+from alignlab.files.kinds import line_of
+from alignlab.files.safetensors import read_safetensors
 from alignlab.models.language.loading import load_language_model
 from alignlab.models.language.lora import merged
 from alignlab.models.language.paths import export_folder, resolve_model
@@ -60,7 +63,8 @@ class RewardModel(nn.Module):
 
     def load_head(self, folder: str | Path) -> None:
         """Reads what `save_head` wrote."""
-        content = load_file(Path(folder) / HEAD_FILE)
+        check_sums(folder, "reward")
+        content = read_safetensors(Path(folder) / HEAD_FILE, "reward")
         with torch.no_grad():
             for name, tensor in self._head_tensors().items():
                 tensor.copy_(content[name])
@@ -121,5 +125,8 @@ def _hidden(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 def _pool(folder: Path) -> Pool:
     from safetensors import safe_open
 
-    with safe_open(folder / HEAD_FILE, "pt") as file:
-        return file.metadata()["pool"]
+    try:
+        with safe_open(folder / HEAD_FILE, "pt") as file:
+            return file.metadata()["pool"]
+    except Exception as error:  # SafetensorError, or no metadata
+        raise ValueError(f"reward: {folder / HEAD_FILE} is damaged ({line_of(error)})") from error
