@@ -1,7 +1,7 @@
 """Check sums of what is written, beside it: `sha256sum -c SHA256SUMS` checks a folder without this package.
 
-SHA-256 because the standard library has it and processors have instructions for it: 1.1 GB/s on one core of the Xeon
-that this was measured on (BLAKE2b 0.5 GB/s). A file is read once a process for it, however many doors it goes through.
+SHA-256 because the standard library has it and processors have instructions for it: twice as fast as BLAKE2b where it
+was measured (docs/checkpoints.md). A file is read once a process for it, however many doors it goes through.
 """
 
 import hashlib
@@ -44,8 +44,8 @@ def check_sums(folder: str | Path, what: str, wanted: Callable[[str], bool] = la
                 )
             if _known_digest(str(file), *_stamp(file)) != digest:
                 raise ValueError(
-                    f"{where}{file} is damaged: its bytes aren't those that were written ({listed.name}); write or fetch "
-                    f"it again, or remove {listed.name} if you have changed it on purpose"
+                    f"{where}{file} is damaged: its bytes aren't those that were written ({listed.name}); write or "
+                    f"fetch it again, or remove {listed.name} if you have changed it on purpose"
                 )
 
 

@@ -29,7 +29,7 @@ def line_of(error: BaseException) -> str:
 def checked_archive(path: Path) -> tuple[list[str], str | None]:
     """The names in a zip archive, as torch writes them, and the first whose bytes differ from their check sum.
 
-    Read once a process, however many doors ask: 1.5 GB/s. Raises ValueError for what is no whole archive.
+    Read once a process, however many doors ask. Raises ValueError for what is no whole archive.
     """
     stat = path.stat()
     return _checked(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
