@@ -10,6 +10,7 @@ from alignlab.evaluation.reranking import score_pairs
 from alignlab.evaluation.words import content_words, tokens_of
 from alignlab.runs.building import load_system
 from alignlab.tasks.pictures.classify import Classify
+from alignlab.tasks.pictures.foils import Foils
 from alignlab.tasks.pictures.ground import Ground, _hottest
 from alignlab.tasks.pictures.index import find_nearest, index_pictures
 from alignlab.tasks.pictures.match import Match
@@ -221,3 +222,33 @@ def test_what_cannot_be_done(tmp_path: Path) -> None:
         Classify("x", ["dog", "cat"], ["a picture"])
     with pytest.raises(ValueError, match=r"top_k=0 must be at least 1"):
         Retrieve("x", top_k=0)
+
+
+def test_foils_of_a_list(vision: VisionLanguage, encoded: EncodedSet, pictures: Path, tmp_path: Path) -> None:
+    """Each picture's caption against the next one's, whose picture is the second: as the features say."""
+    told = captions(vision)
+    lines = [
+        {"image": f"{i:02}.png", "caption": told[i], "foil": told[(i + 1) % 12], "foil_image": f"{(i + 1) % 12:02}.png"}
+        for i in range(12)
+    ]
+    (pictures / "broken.png").write_text("no picture")
+    lines.append({"image": "broken.png", "caption": "a dog", "foil": "a cat"})
+    job = job_of(tmp_path / "run", file=write_lines(pictures / "foils.jsonl", lines))
+    found = Foils().run(vision, job)
+    similar = encoded.image_features @ encoded.text_features.T
+    text = [similar[i, i] > similar[i, (i + 1) % 12] for i in range(12)]
+    assert found["foils_caption_accuracy"] == pytest.approx(sum(text) / 12)
+    both = [text[i] and similar[(i + 1) % 12, (i + 1) % 12] > similar[(i + 1) % 12, i] for i in range(12)]
+    assert found["foils_text_score"] == pytest.approx(sum(both) / 12)
+    assert found["failed"] == 1 and rows_of(job.run_dir)[12]["error"].count("line 13") == 1
+    assert ("matched_foils_group_score" in found) == vision.matches
+    assert next(iter(found)).startswith("matched_") == vision.matches and "group_score" in printed(job)
+
+
+def test_foils_of_the_runs_own_data(vision: VisionLanguage, tmp_path: Path) -> None:
+    vision.datamodule.source.num_val_foils = 6
+    found = Foils().run(vision, job := job_of(tmp_path / "run"))
+    assert [row["id"] for row in rows_of(job.run_dir)] == ["relations", "which_is_where", "counts", "backgrounds"]
+    assert len(rows_of(job.run_dir)[0]["similarity"]) == 6 and "counts_text_score" in found
+    with pytest.raises(ValueError, match="prompt_text: task=foils takes input=LIST"):
+        Foils().run(vision, job_of(tmp_path / "other", "a dog"))

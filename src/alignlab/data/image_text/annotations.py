@@ -123,7 +123,7 @@ def _entry(entry: dict[str, Any], where: str) -> _Entry:
     image, caption = (next((filled[key] for key in keys if key in filled), None) for keys in (IMAGE_KEYS, CAPTION_KEYS))
     if image is None:
         raise ValueError(f"{where} has none of the keys {', '.join(IMAGE_KEYS)}, {lacking(entry, IMAGE_KEYS)}")
-    name = _text(entry[image], where, image)
+    name = checked_text(entry[image], where, image)
     if caption is None:
         guess = "".join(f"; did you mean {known} by {said}?" for said, known in meant(entry, CAPTION_KEYS).items())
         raise ValueError(f"{where}: the picture {name} has no caption ({', '.join(CAPTION_KEYS)}){guess}")
@@ -132,11 +132,11 @@ def _entry(entry: dict[str, Any], where: str) -> _Entry:
 
 def _captions(value: object, where: str, key: str) -> list[str]:
     if isinstance(value, list):
-        return [_text(one, where, f"{key}[{number}]") for number, one in enumerate(value)]
+        return [checked_text(one, where, f"{key}[{number}]") for number, one in enumerate(value)]
     wanted = "a text or a list of texts"
     if isinstance(value, dict):
         wanted += ", such as the value of one of its keys"
-    return [_text(value, where, key, wanted)]
+    return [checked_text(value, where, key, wanted)]
 
 
 def _karpathy_entry(entry: dict[str, Any], where: str) -> _Entry:
@@ -146,13 +146,18 @@ def _karpathy_entry(entry: dict[str, Any], where: str) -> _Entry:
         raise ValueError(f'{where} is no entry of a "Karpathy" file: {", ".join(missing)} is missing')
     if not isinstance(sentences, list) or not all(isinstance(one, dict) and "raw" in one for one in sentences):
         raise ValueError(f"{where}: sentences is {kind_of(sentences)}; it must be a list of objects with the key raw")
-    folder = _text(entry["filepath"], where, "filepath") if entry.get("filepath") else ""
-    captions = [_text(one["raw"], where, f"sentences[{number}].raw") for number, one in enumerate(sentences)]
-    name = str(Path(folder) / _text(entry["filename"], where, "filename"))
+    folder = checked_text(entry["filepath"], where, "filepath") if entry.get("filepath") else ""
+    captions = [checked_text(one["raw"], where, f"sentences[{number}].raw") for number, one in enumerate(sentences)]
+    name = str(Path(folder) / checked_text(entry["filename"], where, "filename"))
     return _Entry(where, _split(entry["split"], where), name, captions)
 
 
-def _text(value: object, where: str, key: str, wanted: str = "a text") -> str:
+def checked_text(value: object, where: str, key: str, wanted: str = "a text") -> str:
+    """A field's value.
+
+    Raises:
+        ValueError: it is no text, or holds what no text holds.
+    """
     if not isinstance(value, str):
         raise ValueError(f"{where}: {key} is {kind_of(value)}; it must be {wanted}")
     if found := "a zero byte" if "\0" in value else flaw(value):
@@ -163,7 +168,7 @@ def _text(value: object, where: str, key: str, wanted: str = "a text") -> str:
 def _split(value: object, where: str) -> str:
     if value is None:
         return ""
-    name = _text(value, where, "split", "train, val, test or empty").strip()
+    name = checked_text(value, where, "split", "train, val, test or empty").strip()
     return _SPLITS.get(name.lower(), name)
 
 

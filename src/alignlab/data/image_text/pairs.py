@@ -12,6 +12,7 @@ from PIL import Image
 from alignlab.data.image_text.annotations import CaptionedPicture, read_annotations, split_by_hash
 from alignlab.data.image_text.augmentation import random_augment, random_resized_crop
 from alignlab.data.image_text.batches import FoilSet, Pair, ZeroShotPictures
+from alignlab.data.image_text.foil_lists import FoilRow, own_foil_sets, read_foils
 from alignlab.data.image_text.picture_cache import PictureCache, read_picture
 from alignlab.data.image_text.picture_files import check_files, say_shared
 from alignlab.data.image_text.vocabulary import clean_caption
@@ -37,6 +38,8 @@ class ImageTextPairs:
             takes its place; pictures of other splits are all decoded at the start, so that every rank leaves the same
             ones out.
         cache_gb: gigabytes for decoded training pictures.
+        foil_annotations: a list of pictures, true captions and foils to be measured with, see `read_foils`; all of its
+            pictures are decoded at the start.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class ImageTextPairs:
         clean_captions: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         cache_gb: float = 4.0,
+        foil_annotations: str | None = None,
     ) -> None:
         if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise ValueError(f"crop_scale is {list(crop_scale)}; it must be two rising numbers in (0, 1]")
@@ -69,6 +73,8 @@ class ImageTextPairs:
         say_shared({split: check_files(pictures) for split, pictures in self.splits.items()})
         if on_error == "skip":
             self.splits |= {split: self._readable(split) for split in self.splits if split != "train"}
+        foils = [] if foil_annotations is None else read_foils(foil_annotations, image_dir)
+        self.foils = [row for row in foils if self._is_readable(row)]
         log.info("pictures: %s", ", ".join(f"{len(found)} {split}" for split, found in self.splits.items()))
         self.num_train = len(self.splits["train"])
         self._cache = PictureCache(self.num_train, round(_CACHE_SIDE * image_size), int(cache_gb * 1e9))
@@ -104,7 +110,9 @@ class ImageTextPairs:
         return len(self._split(split))
 
     def picture(self, index: int, split: str) -> np.ndarray:
-        picture = self._decoded(self._split(split)[index])
+        return self._squared(self._decoded(self._split(split)[index]))
+
+    def _squared(self, picture: Image.Image) -> np.ndarray:
         size = (self.image_size, self.image_size)
         return np.asarray(picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
 
@@ -116,16 +124,33 @@ class ImageTextPairs:
         return self._captions("train")
 
     def held_out_texts(self) -> Iterator[str]:
-        """The captions of all other splits."""
-        return (caption for split in self.splits if split != "train" for caption in self._captions(split))
+        """The captions of all other splits, and those of the foils."""
+        yield from (caption for split in self.splits if split != "train" for caption in self._captions(split))
+        yield from (self._clean(caption) for row in self.foils for caption in (row.caption, row.foil))
 
     def zero_shot_pictures(self) -> dict[str, ZeroShotPictures]:
         """None: such a list has no classes."""
         return {}
 
     def foil_sets(self) -> dict[str, FoilSet]:
-        """None: nothing is known but names."""
-        return {}
+        """The rows of `foil_annotations` by their kind."""
+        return own_foil_sets(self.foils, self._foil_picture, self._clean)
+
+    def _foil_picture(self, row: FoilRow, side: int) -> np.ndarray:
+        path = row.foil_image if side and row.foil_image else row.image
+        return self._squared(self._decoded(CaptionedPicture(path, (), row.where, "")))
+
+    def _is_readable(self, row: FoilRow) -> bool:
+        """Whether a row's pictures can be decoded; raises ValueError where that isn't to be skipped."""
+        try:
+            for side in range(1 if row.foil_image is None else 2):
+                self._foil_picture(row, side)
+        except ValueError as error:
+            if self.on_error == "raise":
+                raise
+            log.warning("%s; left out of the foils", error)
+            return False
+        return True
 
     def _captions(self, split: str) -> Iterator[str]:
         return (self._clean(caption) for entry in self.splits[split] for caption in entry.captions)
