@@ -55,11 +55,14 @@ def test_every_form_reads_the_same(folder, suffix):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"image": "a.png", "caption": "x", "fiol": "y"}, r"line 1: there is no foil, .*foil.* fiol"),
+        (
+            {"image": "a.png", "caption": "x", "foils": "y"},
+            r"line 1: there is no foil, only .*; did you mean foil by foils",
+        ),
         ({"image": "a.png", "caption": "x", "foil": " x"}, "the foil is the caption itself, 'x'"),
         ({"image": "d.png", "caption": "x", "foil": "y"}, r"there is no picture .*d\.png"),
-        ({"caption": "x", "foil": "y"}, "there is no of image|there is no one of image|no .*image"),
-        ({"image": "a.png", "caption": ["x"], "foil": "y"}, "caption is a list; it must be a text"),
+        ({"caption": "x", "foil": "y"}, r"there is no image \(or filepath, "),
+        ({"image": "a.png", "caption": ["x"], "foil": "y"}, r"caption is a list of 1 .*; it must be a text"),
         (
             {"image": "a.png", "caption": "x", "foil": "y", "kind": "left/right"},
             "kind is 'left/right'; it names metrics",

@@ -105,7 +105,7 @@ def _row(entry: dict[str, Any], where: str, folder: Path) -> FoilRow:
 
     def needed(*names: str) -> str:
         if not (found := field(*names)):
-            one = names[0] if len(names) == 1 else f"of {', '.join(names)}"
+            one = names[0] if len(names) == 1 else f"{names[0]} (or {', '.join(names[1:])})"
             raise ValueError(f"{where}: there is no {one}, {lacking(plain, names, _KNOWN)}")
         return found
 
