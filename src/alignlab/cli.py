@@ -109,11 +109,11 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _best(options: argparse.Namespace) -> None:
-    from alignlab.callbacks.keeping.checkpoint_folder import best_first, read_index
+    from alignlab.callbacks.keeping.checkpoint_folder import best_first, own_metrics, read_index
     from alignlab.files.runs import newest_run
 
     folder = newest_run(options.run_dir, holding="checkpoints") / "checkpoints"
-    entries = read_index(folder)
+    entries = read_index(folder, own_metrics)
     ranked = best_first(entries, options.metric, options.mode)
     if not ranked:
         known = sorted({name for entry in entries for name in entry.metrics})

@@ -42,13 +42,13 @@ def test_the_ways_on_are_said(tmp_path: Path) -> None:
     with pytest.raises(admission.Taken) as caught:
         admission.refuse_if_taken(run, None)
     assert str(caught.value) == (
-        f"{run} holds a training run (config.yaml): go on with it by resume={run}, or choose another directory "
+        f"{run} holds a training run (config.yaml): go on with resume={run}, or choose another directory "
         "(hydra.run.dir=...)"
     )
     with pytest.raises(admission.Taken) as caught:
         admission.refuse_if_taken(run, None, "inference")
     assert str(caught.value) == f"{run} holds a training run (config.yaml): choose another directory (output=...)"
-    with pytest.raises(admission.Taken, match=r"go on with it by resume=.*asked, or choose .* \(output="):
+    with pytest.raises(admission.Taken, match=r"go on with resume=.*asked, or choose .* \(output="):
         admission.refuse_if_taken(asked, None, "inference")
     with pytest.raises(admission.Taken, match="holds a training"):
         admission.refuse_if_taken(run, asked)

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from alignlab.launch import disk
@@ -26,22 +26,6 @@ try:
 except Exception as error:
     print(type(disk.explained(error, Path("."))).__name__)
 """
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """`small_disk("2m")`: a folder that holds two megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(size: str) -> Path:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-            pytest.skip("nothing can be mounted here")
-        return folder
-
-    yield mount
-    subprocess.run(["umount", "-l", str(folder)], capture_output=True)
 
 
 def test_a_full_disk_is_recognised_and_leaves_room_for_the_reason(small_disk: Callable[[str], Path]) -> None:

@@ -38,7 +38,7 @@ def test_a_directory_that_holds_a_run(tmp_path: Path) -> None:
     before = contents(run)
     holds = f"{run} holds a training run (config.yaml, checkpoints, metrics.csv): "
     assert refused(console, *first) == (
-        f"{holds}go on with it by resume={run}, or choose another directory (hydra.run.dir=...)"
+        f"{holds}go on with resume={run}, or choose another directory (hydra.run.dir=...)"
     )
     asked = refused(console, INFER, "model=nowhere", "prompt_text=x", f"output={run}")
     assert asked == f"{holds}choose another directory (output=...)"

@@ -85,3 +85,11 @@ def test_a_directory_is_gone_on_with_or_put_aside(tmp_path: Path) -> None:
     prepared(other, finished(this, 143, 1.0))
     assert list(this.directory.iterdir()) == [], "a run of another command is never gone on with"
     assert (tmp_path / "0.1" / "metrics.csv").exists(), "nor deleted"
+
+
+@pytest.mark.parametrize("content", ["[{", '[{"job": 1}]', "3"])
+def test_a_damaged_table_is_set_aside(tmp_path: Path, content: str, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "sweep.json").write_text(content)
+    assert Sweep.read(tmp_path).rows == {}
+    assert (tmp_path / "sweep.json.damaged").read_text() == content
+    assert "sweep.json can't be read; it is now sweep.json.damaged" in capsys.readouterr().err

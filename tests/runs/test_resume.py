@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import kills
+from alignlab.callbacks.keeping.checkpoint_folder import read_index
 from alignlab.runs import resuming
 from alignlab.runs import train as run
 
@@ -93,6 +94,29 @@ def test_from_the_one_before_a_truncated_checkpoint(
     assert note.startswith("resume: step-00000012.ckpt is cut off: ") and note.endswith("from step-00000009.ckpt")
     assert note in caplog.text
     assert kills.differences(tmp_path / "run", expected) == []
+
+
+def test_damaged_records_stop_nothing(prepared: Prepare, tmp_path: Path, whole: dict[str, Path]) -> None:
+    expected = undisturbed(prepared, whole, tmp_path, "data.num_workers=0")
+    stop_at(prepared, tmp_path / "run", 17, "data.num_workers=0")
+    run_dir = tmp_path / "run"
+    metrics, index = run_dir / "metrics.csv", run_dir / "checkpoints" / "index.json"
+    lines = metrics.read_bytes().split(b"\r\n")
+    lines[5] += b",1.0,2.0"
+    metrics.write_bytes(b"\r\n".join(lines))
+    index.write_text('[{"file": ')
+    (run_dir / "result.json").write_text("[]")
+    (run_dir / "samples").write_text("no folder")
+    result = resume(prepared, run_dir)
+    assert (result["status"], result["steps"]) == ("ok", 20)
+    assert [note.partition(";")[0] for note in result["notes"]] == [
+        "resume: metrics.csv has 1 lines that are no rows of it",
+        "resume: index.json can't be read",
+    ]
+    assert kills.unequal(run_dir, expected, (*kills.STATE, "loops")) == []
+    assert [row["step"] for row in kills.rows(run_dir)] == [str(step) for step in range(20) if step != 4]
+    known = [[(e.step, e.metrics) for e in read_index(each / "checkpoints")] for each in (run_dir, expected)]
+    assert known[0] == known[1]
 
 
 def test_before_the_first_checkpoint_and_after_the_end(

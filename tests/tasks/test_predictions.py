@@ -54,10 +54,21 @@ def test_other_runs_are_left_alone(tmp_path: Path) -> None:
         Predictions(tmp_path)
     with pytest.raises(ValueError, match="item a is another text now"):
         Predictions(tmp_path, resumed=True).missing([Item("a", "another", {})])
-    held = Predictions(tmp_path, resumed=True)
-    held.file.write_text('nonsense\n{"id": "a"}\n')
-    with pytest.raises(ValueError, match=r"line 1 of .* is no JSON"):
-        Predictions(tmp_path, resumed=True)
+
+
+def test_damaged_lines_are_set_aside_and_done_again(tmp_path: Path) -> None:
+    held = Predictions(tmp_path)
+    for id in "abc":
+        held.add(row(id))
+    lines = held.file.read_text().split("\n")
+    damaged = "\n".join([lines[0], lines[1][:-9] + "\0", "[3]", '{"input": "no id"}', lines[2], ""])
+    held.file.write_text(damaged)
+    again = Predictions(tmp_path, resumed=True)
+    assert [item.id for item in again.missing(ITEMS)] == ["b"] and list(again.rows) == ["a", "c"]
+    (note,) = again.notes
+    assert note.startswith("resume: lines 2, 3, 4 are no row of predictions.jsonl; these items are done again, ")
+    assert (tmp_path / "predictions.jsonl.damaged").read_text() == damaged
+    assert Predictions(tmp_path, resumed=True).notes == []
 
 
 def test_a_signal_between_two_lines_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,10 @@ class Result:
         try:
             values = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
             known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
-        except (OSError, ValueError, TypeError):
+            metrics = known.get("metrics", {}).items()
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
-        known["metrics"] = {name: value for name, value in known.get("metrics", {}).items() if value is not None}
+        known["metrics"] = {name: value for name, value in metrics if value is not None}
         return cls(**known)
 
     def write(self, run_dir: Path) -> None:

@@ -25,9 +25,9 @@ def replaced(file: Path, durable: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(file: Path, text: str) -> None:
-    """Writes a file: nobody ever sees half of it."""
-    with replaced(file) as temporary:
+def write_text(file: Path, text: str, durable: bool = False) -> None:
+    """Writes a file: nobody ever sees half of it; `durable` as in `replaced`."""
+    with replaced(file, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -50,7 +50,7 @@ def refuse_if_taken(directory: Path, resume: str | Path | None, kind: str = "tra
     if there is None:
         return
     key = key or ("output" if kind == "inference" else "hydra.run.dir")
-    go_on = f"go on with it by resume={directory}, or " if there.startswith(_article(kind)) else ""
+    go_on = f"go on with resume={directory}, or " if there.startswith(_article(kind)) else ""
     raise Taken(f"{directory} holds {there}: {go_on}choose another directory ({key}=...)")
 
 

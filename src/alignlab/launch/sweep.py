@@ -6,10 +6,12 @@ import json
 import math
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from alignlab.files.aside import set_aside
 from alignlab.files.result import Result
 from alignlab.files.writing import write_text
 from alignlab.launch.rank_watch import ended_how
@@ -79,9 +81,14 @@ class Sweep:
 
     @classmethod
     def read(cls, directory: Path) -> "Sweep":
-        """What an earlier process has left there; nothing if there is nothing."""
-        file = directory / "sweep.json"
-        rows = [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
+        """What an earlier process has left there; nothing if there is nothing, or nothing that can be read."""
+        file, rows = directory / "sweep.json", []
+        try:
+            rows = [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
+        except (ValueError, TypeError, RecursionError):
+            print(
+                f"{file} can't be read; it is now {set_aside(file).name}, and the table begins again", file=sys.stderr
+            )
         return cls(directory, {row.job: row for row in rows})
 
     def add(self, row: Row) -> None:

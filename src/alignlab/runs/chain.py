@@ -140,7 +140,7 @@ def chain(cfg: DictConfig) -> Result:
         inbox.deferred = True
         refuse_if_taken(run_dir, cfg.resume, "chain")
         (run_dir / "result.json").unlink(missing_ok=True)
-        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True), durable=True)
         for stage in stages(cfg, run_dir):
             _run(stage, result, inbox, goes_on=cfg.resume is not None)
         if cfg.objective is not None and cfg.objective not in result.metrics:

@@ -59,13 +59,16 @@ def infer(cfg: DictConfig) -> Result:
     with run_lock.held(run_dir), ExitStack() as recording:
         refuse_if_taken(run_dir, cfg.resume, "inference")  # first: nothing of another run is touched
         predictions = Predictions(run_dir, resumed=cfg.resume is not None)
+        result.notes += predictions.notes
         recording.enter_context(Inbox())
         recording.enter_context(recorded(result, run_dir, cfg, log="infer.log", unit="item"))
+        for note in result.notes:
+            log.warning(note)
         for name in ("transformers", "httpx", "huggingface_hub", "torchao", "torch.utils._pytree"):
             logging.getLogger(name).setLevel(logging.ERROR)  # what they report doesn't concern the user
         task: Task = _instantiated(cfg, "task")
         job, before = _job(cfg, run_dir, predictions), len(predictions.rows)
-        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True), durable=True)
         clock = Clock()
         try:
             with _subject(cfg, task) as subject:

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning
 from omegaconf import DictConfig
 
-from alignlab.callbacks.keeping.checkpoint_folder import newest_readable
+from alignlab.callbacks.keeping.checkpoint_folder import index_is_lost, newest_readable
 from alignlab.callbacks.meters.metrics_csv import MetricsCsv
 from alignlab.files.result import Result
 from alignlab.files.weights import load_into, read_file, weights_of
@@ -22,6 +22,9 @@ def checkpoint(
     cfg: DictConfig, system: lightning.LightningModule, trainer: lightning.Trainer, result: Result
 ) -> Path | None:
     """The checkpoint that the trainer restores; bare weights are loaded here and leave it nothing to restore."""
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCsv):
+            result.notes += [f"resume: {note}" for note in logger.notes]
     if cfg.resume is not None:
         file = _resumed(Path(cfg.resume), trainer, result)
         if file is not None:  # else the run begins anew from where it began
@@ -68,6 +71,10 @@ def _resumed(run_dir: Path, trainer: lightning.Trainer, result: Result) -> Path 
     """The newest readable checkpoint of a run directory; without any, the run begins anew. What was wrong with others
     is noted.
     """
+    if not (run_dir / "metrics.csv").exists() and any(isinstance(logger, MetricsCsv) for logger in trainer.loggers):
+        result.notes.append("resume: there is no metrics.csv; it begins again")
+    if index_is_lost(run_dir / "checkpoints"):
+        result.notes.append("resume: index.json can't be read; what it said is taken from the checkpoints")
     file, complaints = newest_readable(run_dir / "checkpoints")
     if file is None:
         complaints = ["no checkpoint yet"]

@@ -21,6 +21,7 @@ from alignlab.callbacks.keeping.interruption import Interruption
 from alignlab.callbacks.keeping.rank_death import RankDeath
 from alignlab.callbacks.meters.throughput import Throughput
 from alignlab.configs.filling import filled
+from alignlab.files.aside import set_aside
 from alignlab.files.result import Result
 from alignlab.files.runs import newest_run
 from alignlab.files.writing import write_text
@@ -96,8 +97,10 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> None:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     if rank_zero_only.rank == 0:
         (run_dir / "result.json").unlink(missing_ok=True)  # of the run that is resumed
+        if (samples := run_dir / "samples").exists() and not samples.is_dir():
+            set_aside(samples)
         log.info("run directory %s, seed %d", run_dir, cfg.seed)
-        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True), durable=True)
 
 
 def _changed(cfg: DictConfig, result: Result) -> list[lightning.pytorch.Callback]:

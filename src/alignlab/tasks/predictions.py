@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from alignlab.files.aside import set_aside
 from alignlab.files.writing import write_text
 
 Prediction = dict[str, Any]
@@ -15,15 +16,28 @@ class Predictions:
     """Rows by id, appended to the file one by one and put into the order of the input at the end.
 
     Opened on a run that was interrupted, it keeps the finished rows; those of failed items and a half-written last
-    line are dropped, for they will be done again.
+    line are dropped, for they will be done again. So are lines that are no rows, of a damaged file, which is kept
+    beside under another name.
+
+    Attributes:
+        notes: what was wrong with the file.
     """
 
     def __init__(self, run_dir: Path, resumed: bool = False) -> None:
         self.file = run_dir / "predictions.jsonl"
         if self.file.exists() and not resumed:
             raise ValueError(f"output: {run_dir} holds predictions already; go on with resume={run_dir}")
+        self.notes: list[str] = []
+        self._damaged: list[int] = []  # numbers of lines that are no rows
         self.rows = {row["id"]: row for row in self._read() if row.get("error") is None}
-        if self.file.exists():
+        if self._damaged:
+            aside = set_aside(self.file)
+            lines = f"lines {', '.join(map(str, self._damaged[:20]))} are" if len(self._damaged) > 1 else ""
+            lines = lines or f"line {self._damaged[0]} is"
+            self.notes.append(
+                f"resume: {lines} no row of {self.file.name}; these items are done again, the file as it was is {aside.name}"
+            )
+        if self.file.exists() or self._damaged:
             self._write(self.rows.values())
 
     def missing(self, items: Sequence[Named]) -> list[Named]:
@@ -63,12 +77,16 @@ class Predictions:
             return
         # Not str.splitlines: replies may hold U+2028. The last line may end within a letter.
         lines = self.file.read_bytes().decode(errors="replace").removesuffix("\n").split("\n")
+        self._damaged = []
         for number, line in enumerate(lines, start=1):
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                if number < len(lines):
-                    raise ValueError(f"resume: line {number} of {self.file} is no JSON") from None
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if isinstance(row, dict) and isinstance(row.get("id"), str):
+                yield row
+            elif number < len(lines):
+                self._damaged.append(number)
 
     def _write(self, rows: Iterable[Prediction]) -> None:
         write_text(self.file, "".join(map(_line, rows)))

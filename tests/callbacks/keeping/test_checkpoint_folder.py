@@ -1,5 +1,6 @@
 """The folder of checkpoints: only whole files under final names, rotation, the best, the newest that can be read."""
 
+import json
 from pathlib import Path
 
 from alignlab import cli
@@ -76,6 +77,23 @@ def test_what_a_crash_may_leave(tmp_path: Path) -> None:
     assert names(tmp_path) == ["last.ckpt", "step-00000001.ckpt"] and not list(tmp_path.glob(".*"))
     assert newest_readable(tmp_path / "nowhere") == (None, [])
     assert damage(tmp_path / "missing.ckpt").startswith("can't be read")
+
+
+@pytest.mark.parametrize("harm", [None, "", '{"a": 1}', '[{"file": 3}]', "[[]]"])
+def test_a_lost_index_is_made_anew_from_what_checkpoints_know(tmp_path: Path, harm: str | None) -> None:
+    folder = CheckpointFolder(tmp_path, monitor="val/loss")
+    for step, validated in ((1, {"val/loss": 3.0}), (2, {"val/loss": 1.0}), (3, {}), (4, {"val/loss": 2.0})):
+        content = {"weights": torch.ones(3), "validated": validated, "metrics": {"val/loss": 1.0, "train/loss": 2.0}}
+        torch.save(content, folder.begin(step))
+        folder.finish(step, validated)
+    index = tmp_path / "index.json"
+    expected = folder.entries
+    index.unlink() if harm is None else index.write_text(harm)
+    again = CheckpointFolder(tmp_path, monitor="val/loss")
+    assert again.entries == expected and [entry.step for entry in expected] == [2, 3, 4]
+    assert not again.wanted({"val/loss": 1.5}) and again.wanted({"val/loss": 0.5})
+    again.forget_after(3)
+    assert json.loads(index.read_text())[0]["metrics"] == {"val/loss": 1.0}
 
 
 def test_the_best_afterwards(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

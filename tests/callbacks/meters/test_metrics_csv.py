@@ -1,9 +1,12 @@
 """metrics.csv grows by rows and by columns, and survives a second run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from alignlab.callbacks.meters.curves import draw, panels
 from alignlab.callbacks.meters.metrics_csv import MetricsCsv
+
+import pytest
 
 
 def test_one_row_a_step_and_late_columns(tmp_path: Path) -> None:
@@ -69,3 +72,57 @@ def test_a_row_grows_after_a_flush(tmp_path: Path) -> None:
     logger.log_metrics({"train/loss": 1.0, "lr": 0.5}, step=0)
     logger.finalize("success")
     assert (tmp_path / "metrics.csv").read_text().split() == ["step,train/loss,lr", "0,1.0,0.5"]
+
+
+@pytest.mark.parametrize(
+    ("content", "steps", "said"),
+    [
+        (b"step,a\r\n0,1.0\r\n1,2.0,0.5\r\n2,3.0\r\n", [0, 2], "has 1 lines that are no rows of it; the other 2 go on"),
+        (b"step,a\r\n0,1.0\r\n1,x\r\n", [0], "has 1 lines"),
+        (b'step,a\r\n0,1.0\r\n1,"2.0\r\n2,3.0\r\n', [0, 2], "has 1 lines"),
+        (b"step,a\r\n0,1.0\r\n1,2.0\r\n0,1.0\r\n2,3.0\r\n", [0, 1, 2], "has 1 lines"),  # two runs in one file
+        (b"\0\0\0\0", [], "has no line of columns"),
+        (b"0,1.0\r\n1,2.0\r\n", [], "has no line of columns"),
+        (b"", [], None),
+    ],
+)
+def test_a_damaged_file_is_set_aside_and_begun_again(
+    tmp_path: Path, content: bytes, steps: list[int], said: str | None
+) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    logger = MetricsCsv(str(tmp_path))
+    assert [row["step"] for row in logger.rows] == steps
+    if said is None:
+        assert logger.notes == []
+    else:
+        (note,) = logger.notes
+        assert note.startswith(f"metrics.csv {said}") and note.endswith("as it was is metrics.csv.damaged")
+        assert (tmp_path / "metrics.csv.damaged").read_bytes() == content
+    logger.log_metrics({"b": 1.0}, step=9)
+    logger.finalize("success")
+    again = MetricsCsv(str(tmp_path))
+    assert [row["step"] for row in again.rows] == [*steps, 9] and again.notes == []
+
+
+def test_a_write_that_failed_is_made_good(tmp_path: Path, small_disk: Callable[[str], Path]) -> None:
+    folder = small_disk("64k")
+    logger = MetricsCsv(str(folder))
+    for step in range(40):
+        logger.log_metrics({"loss": 0.5}, step=step)
+    logger.flush()
+    filler = folder / "filler"
+    with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    for name in ("val/loss", "other"):  # columns more; Lightning closes its loggers after an error
+        with pytest.raises(OSError):
+            logger.log_metrics({name: 0.5}, step=39)
+        with pytest.raises(OSError):
+            logger.finalize("failed")
+    assert [row["step"] for row in MetricsCsv(str(folder)).rows] == list(range(40)), (
+        "nothing wide below a narrow header"
+    )
+    filler.unlink()
+    logger.finalize("failed")
+    again = MetricsCsv(str(folder))
+    assert again.notes == [] and again.rows == logger.rows

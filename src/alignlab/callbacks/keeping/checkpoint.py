@@ -164,6 +164,7 @@ class Checkpoints(Checkpoint):
         seed = next((callback.seed for callback in trainer.callbacks if isinstance(callback, SeedPerRank)), None)
         write_down(trainer, self._due or take_down(trainer), checkpoint, seed)
         checkpoint["metrics"] = self.metrics_so_far(trainer)
+        checkpoint["validated"] = dict(self._validated)  # what index.json says of it, should that be lost
 
     def metrics_so_far(self, trainer: lightning.Trainer) -> dict[str, float]:
         """The latest value of everything that was logged, in this process or before the run was resumed."""

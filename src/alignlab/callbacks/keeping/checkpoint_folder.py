@@ -11,13 +11,14 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from alignlab.files.checksums import check_sums
 from alignlab.files.kinds import checked_archive
+from alignlab.files.weights import read_file
 from alignlab.files.writing import replaced, sync, write_text
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class CheckpointFolder:
     ) -> None:
         self.path, self.keep_last, self.keep_best = path, keep_last, keep_best
         self.monitor, self.mode = monitor, mode
-        self.entries = read_index(path)
+        self.entries = read_index(path, own_metrics)
 
     def begin(self, step: int) -> Path:
         """Where to write a checkpoint; nobody takes it for one until `finish`."""
@@ -98,7 +99,8 @@ class CheckpointFolder:
         for name, chosen in (("last.ckpt", self.entries[-1:]), ("best.ckpt", best[:1] if self.keep_best else [])):
             if chosen:
                 _link(self.path / chosen[0].file, self.path / name)
-        write_text(self.path / "index.json", json.dumps([asdict(entry) for entry in self.entries], indent=1) + "\n")
+        index = json.dumps([asdict(entry) for entry in self.entries], indent=1) + "\n"
+        write_text(self.path / "index.json", index, durable=True)
         sync(self.path, only_names=True)
         for file in self.path.glob("step-*.ckpt"):
             if file.name not in kept:
@@ -122,15 +124,42 @@ def trained(run_dir: Path) -> Path | None:
     return linked[0] if linked else None
 
 
-def read_index(path: Path) -> list[Entry]:
-    """The checkpoints of a folder that are there, oldest first; also those that an index lost in a
-    crash doesn't name.
+def read_index(path: Path, metrics_of: Callable[[Path], dict[str, float]] = lambda _: {}) -> list[Entry]:
+    """The checkpoints of a folder that are there, oldest first; also those that an index lost in a crash doesn't name.
+
+    Args:
+        metrics_of: finds the metrics of these.
     """
     known: dict[str, Entry] = {}
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        known = {row["file"]: Entry(**row) for row in json.loads((path / "index.json").read_text(encoding="utf-8"))}
-    found = [known.get(f.name) or Entry(f.name, int(f.stem[5:]), size(f)) for f in path.glob("step-*.ckpt")]
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        rows = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        known = {row["file"]: Entry(**row) for row in rows if isinstance(row["metrics"], dict)}
+    files = [file for file in path.glob("step-*.ckpt") if file.stem[5:].isdecimal()]
+    found = [known.get(f.name) or Entry(f.name, int(f.stem[5:]), size(f), metrics_of(f)) for f in files]
     return sorted(found, key=lambda entry: entry.step)
+
+
+def index_is_lost(path: Path) -> bool:
+    """Whether a folder has checkpoints and no index of them that can be read."""
+    try:
+        return not isinstance(json.loads((path / "index.json").read_text(encoding="utf-8")), list)
+    except (OSError, ValueError, RecursionError):
+        return any(path.glob("step-*.ckpt"))
+
+
+def own_metrics(checkpoint: Path) -> dict[str, float]:
+    """The metrics of a validation at a checkpoint's very step, as it knows them itself; none where it can't be read.
+
+    Checkpoints of before know their run's latest values, whatever the step: of equals the earliest counts.
+    """
+    parts = ("meta.pt", "checkpoint/mp_rank_00_model_states.pt")  # of the sharding strategies
+    files = [checkpoint / part for part in parts] if checkpoint.is_dir() else [checkpoint]
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):
+            content = read_file(file, "resume") if file.exists() else {}
+            metrics = content.get("validated", content.get("metrics", {}))
+            return {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
+    return {}
 
 
 def newest_readable(path: Path) -> tuple[Path | None, list[str]]:
