@@ -31,11 +31,10 @@ class Predictions:
         self._damaged: list[int] = []  # numbers of lines that are no rows
         self.rows = {row["id"]: row for row in self._read() if row.get("error") is None}
         if self._damaged:
-            aside = set_aside(self.file)
-            lines = f"lines {', '.join(map(str, self._damaged[:20]))} are" if len(self._damaged) > 1 else ""
-            lines = lines or f"line {self._damaged[0]} is"
+            numbers, one = ", ".join(map(str, self._damaged[:20])), len(self._damaged) == 1
             self.notes.append(
-                f"resume: {lines} no row of {self.file.name}; these items are done again, the file as it was is {aside.name}"
+                f"resume: line{'' if one else 's'} {numbers} {'is' if one else 'are'} no row of {self.file.name}; these "
+                f"items are done again, the file as it was is {set_aside(self.file).name}"
             )
         if self.file.exists() or self._damaged:
             self._write(self.rows.values())

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from alignlab.files.checksums import check_sums, fingerprint, small
 from alignlab.files.kinds import line_of
 from alignlab.files.runs import newest_run
-
 from alignlab.hub.hint import fetch_hint
 
 if TYPE_CHECKING:
