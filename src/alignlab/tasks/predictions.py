@@ -33,8 +33,8 @@ class Predictions:
         if self._damaged:
             numbers, one = ", ".join(map(str, self._damaged[:20])), len(self._damaged) == 1
             self.notes.append(
-                f"resume: line{'' if one else 's'} {numbers} {'is' if one else 'are'} no row of {self.file.name}; these "
-                f"items are done again, the file as it was is {set_aside(self.file).name}"
+                f"resume: line{'' if one else 's'} {numbers} {'is' if one else 'are'} no row of {self.file.name}; "
+                f"these items are done again, the file as it was is {set_aside(self.file).name}"
             )
         if self.file.exists() or self._damaged:
             self._write(self.rows.values())
