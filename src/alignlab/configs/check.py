@@ -45,7 +45,7 @@ def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED, roo
     for name in (field.name for field in fields(root)):
         node = OmegaConf.to_container(cfg, resolve=False).get(name)
         if isinstance(node, dict):
-            problems += _Checker(provided).node(
+            problems += _Checker(provided, cfg.get("parts") or ()).node(
                 cfg, name, name, target_needed=name not in ("callbacks", "logger", "stages")
             )
     if problems:
@@ -69,8 +69,8 @@ def _root_problems(cfg: DictConfig, root: type) -> Iterator[str]:
 
 
 class _Checker:
-    def __init__(self, provided: Mapping[str, Iterable[str]]) -> None:
-        self.provided = provided
+    def __init__(self, provided: Mapping[str, Iterable[str]], named: Iterable[str]) -> None:
+        self.provided, self.named = provided, frozenset(named)
 
     def node(self, parent: DictConfig, key: str | int, path: str, target_needed: bool = False) -> Iterator[str]:
         """Problems of one value and everything below it."""
@@ -92,10 +92,10 @@ class _Checker:
     def target(self, node: DictConfig, path: str) -> Iterator[str]:
         """Problems of a node that names a class or function."""
         target = node["_target_"]
-        found, problem = _found(str(target), f"{path}._target_")
+        found, problem = self.found(str(target), f"{path}._target_")
         part = part_of(str(target)) if found is not None else None
         if part is not None and isinstance(node.get(part), str):
-            added, problem = _found(node[part], f"{path}.{part}")
+            added, problem = self.found(node[part], f"{path}.{part}")
             found = found if added is None else signature_of(node)
         if problem:
             yield problem
@@ -111,6 +111,17 @@ class _Checker:
                 for name in _required(found, skip=len(node.get("_args_", ()))):
                     if name not in keys and name not in given:
                         yield f"{path}.{name}: missing; {target} needs it"
+
+    def found(self, target: str, path: str) -> tuple[inspect.Signature | None, str | None]:
+        """The signature at a dotted path, or what is wrong with it."""
+        if target.split(".")[0] not in ALLOWED and target not in self.named:
+            return None, f"{path}: {target} is outside the allowed packages ({', '.join(ALLOWED)})"
+        try:
+            return signature(target), None
+        except NotFound as error:
+            return None, f"{path}: {target} does not exist{nearest(target.rsplit('.')[-1], error.names)}"
+        except Exception as error:  # a module that can't be imported here: say so, whatever the reason
+            return None, f"{path}: {target} can't be imported ({type(error).__name__}: {error})"
 
     def arguments(self, node: DictConfig, path: str, found: inspect.Signature, given: frozenset[str]) -> Iterator[str]:
         """Problems of a node's keys and values."""
@@ -134,18 +145,6 @@ class _Checker:
                 if not problem and key in named and not _accepts(named[str(key)].annotation, value):
                     if not (value is None and named[str(key)].default is None):
                         yield f"{where}: expects {_text(named[str(key)].annotation)}, got {_shown(value)}"
-
-
-def _found(target: str, path: str) -> tuple[inspect.Signature | None, str | None]:
-    """The signature at a dotted path, or what is wrong with it."""
-    if target.split(".")[0] not in ALLOWED:
-        return None, f"{path}: {target} is outside the allowed packages ({', '.join(ALLOWED)})"
-    try:
-        return signature(target), None
-    except NotFound as error:
-        return None, f"{path}: {target} does not exist{nearest(target.rsplit('.')[-1], error.names)}"
-    except Exception as error:  # a module that can't be imported here: say so, whatever the reason
-        return None, f"{path}: {target} can't be imported ({type(error).__name__}: {error})"
 
 
 def _required(found: inspect.Signature, skip: int) -> list[str]:

@@ -12,7 +12,10 @@ from alignlab.callbacks.keeping.checkpoint import ConfigInCheckpoint
 from alignlab.callbacks.keeping.checkpoint_folder import trained
 from alignlab.callbacks.keeping.seeding import SeedPerRank
 from alignlab.callbacks.keeping.spike_guard import SpikeGuard
+from alignlab.configs.check import ConfigError, check
+from alignlab.configs.filling import filled
 from alignlab.files.checksums import write_sums
+from alignlab.files.kinds import few
 from alignlab.files.runs import newest_run
 from alignlab.files.weights import load_into, read_file, weights_of
 from alignlab.files.writing import write_folder
@@ -92,11 +95,22 @@ def load_system(
     file = trained(run_dir)
     if file is None or not (run_dir / "config.yaml").exists():
         raise ValueError(f"{run_dir} is no run directory with a checkpoint (config.yaml, checkpoints/last.ckpt)")
-    datamodule, system = build(saved_config(run_dir, parts), run_dir)
+    datamodule, system = build(_checked(run_dir, parts), run_dir)
     system.configure_model()
     weights = weights_of(read_file(file, "run directory"), file, "run directory")
     load_into(system, weights, file, "run directory")
     return system.eval(), datamodule
+
+
+def _checked(run_dir: Path, trusted: Collection[str]) -> DictConfig:
+    """A run directory's config, with nothing wrong with it."""
+    cfg = filled(saved_config(run_dir, trusted))
+    cfg.parts = list(trusted)
+    try:
+        check(cfg)
+    except ConfigError as error:
+        raise ValueError(f"{run_dir / 'config.yaml'}: {few(error.problems)}") from error
+    return cfg
 
 
 def save_tokenizer(datamodule: lightning.LightningDataModule, folder: Path) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 from alignlab.callbacks.keeping.checkpoint_folder import trained
 from alignlab.evaluation.reranking import nearest
 from alignlab.evaluation.retrieval import Candidates
+from alignlab.files.kinds import line_of
+from alignlab.files.weights import read_file
 from alignlab.files.writing import replaced
 from alignlab.tasks.pictures.subject import VisionLanguage
 
@@ -100,8 +102,12 @@ def _entry(known: dict, path: Path, stamps: dict[str, tuple[int, int]]) -> Tenso
 def _load(file: Path) -> dict[str, tuple[tuple[int, int], Tensor]]:
     if not file.exists():
         return {}
-    held = torch.load(file, map_location="cpu", weights_only=True)
-    return dict(zip(held["paths"], zip(held["stamps"], held["features"], strict=True), strict=True))
+    try:
+        held = read_file(file, "index")
+        return dict(zip(held["paths"], zip(held["stamps"], held["features"], strict=True), strict=True))
+    except (ValueError, KeyError, TypeError) as error:  # only a record: it is made again
+        log.warning("%s can't be used and is made anew (%s)", file, line_of(error))
+        return {}
 
 
 def _save(known: dict[str, tuple[tuple[int, int], Tensor]], file: Path) -> None:
