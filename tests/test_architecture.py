@@ -20,7 +20,7 @@ LAYERS = [
     {"methods"},
     {"launch"},
     {"systems", "callbacks", "strategies", "data.modules", "tasks"},
-    {"runs", "configs", "cli", "tools"},
+    {"runs", "configs", "cli", "tools", "programs"},
 ]
 KNOW_HYDRA = {"runs", "configs", "cli"}
 KNOW_LIGHTNING = {"systems", "callbacks", "strategies", "data.modules", "runs", "cli", "tools"}

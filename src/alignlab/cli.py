@@ -1,4 +1,4 @@
-"""The `alignlab` command: what isn't training."""
+"""The `alignlab` command."""
 
 import argparse
 import sys
@@ -6,11 +6,18 @@ from pathlib import Path
 
 from alignlab.hub import command as fetch
 
+PROGRAMS = {
+    "train": "train what a config composes, as train.py does: alignlab train model=clip; --help lists the groups",
+    "infer": "run a trained model, as infer.py does: alignlab infer model=DIR prompt_text='...'",
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = argparse.ArgumentParser(prog="alignlab", description="Tools around training runs.")
+    top = argparse.ArgumentParser(prog="alignlab", description="Training, inference, and tools around them.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for name, about in PROGRAMS.items():
+        commands.add_parser(name, help=about, add_help=False)
     convert = commands.add_parser(
         "convert",
         help="checkpoints in other forms",
@@ -88,7 +95,14 @@ def _plan(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a sub-command; 2 and a line on standard error for bad input."""
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in PROGRAMS:
+        from alignlab.programs import run  # after --help
+
+        sys.argv[1:] = words[1:]
+        run(words[0])
+        return 0
+    options = parser().parse_args(words)
     try:
         return options.run(options) or 0
     except (ValueError, OSError) as error:

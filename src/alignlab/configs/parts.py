@@ -16,8 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-import alignlab
-from alignlab.configs.resolvers import config_dir
+from alignlab.configs.resolvers import config_dir, packaged
 from alignlab.configs.signatures import ancestors, part_of, signature
 from alignlab.files.kinds import few
 
@@ -160,8 +159,8 @@ def _is_path(parameter: str, value: str) -> bool:
 
 
 def _configs() -> Path:
-    """conf/ of the running program, or the one beside this package's source."""
-    return config_dir() if HydraConfig.initialized() else Path(alignlab.__file__).resolve().parents[2] / "conf"
+    """conf/ of the running program, or the package's."""
+    return config_dir() if HydraConfig.initialized() else packaged()
 
 
 @cache

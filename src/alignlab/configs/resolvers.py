@@ -5,7 +5,13 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+import alignlab
 from alignlab.launch.environment import agreed_name
+
+
+def packaged() -> Path:
+    """conf/ as the package carries it; in a checkout that is the checkout's."""
+    return (Path(alignlab.__file__).parent / "conf").resolve()
 
 
 def config_dir() -> Path:

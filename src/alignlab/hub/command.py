@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # `--help` imports none of it
     from alignlab.hub.fetch import Plan
     from alignlab.hub.lock import Lock, Locked
 
-LISTS = (Path("conf/assets"), Path(__file__).resolve().parents[3] / "conf" / "assets")
+LISTS = (Path("conf/assets"), Path(__file__).parents[1] / "conf" / "assets")
 FAILED = 3  # exit code: some repository isn't here as it should be
 
 
