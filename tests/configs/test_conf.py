@@ -31,7 +31,7 @@ def related(choice: Path) -> list[str]:
     return sorted(MODELS, key=lambda model: -len(model) if choice.name.startswith(model.split("_")[0]) else 0)
 
 
-@pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] not in (*PROGRAMS, "chain")], ids=str)
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] not in (*PROGRAMS, "chain", "assets")], ids=str)
 def test_it_composes_and_passes(composed: Callable[..., DictConfig], choice: Path) -> None:
     override = f"{choice.parent}={choice.name}"
     if choice.parent.parts[0] == "model" and len(choice.parts) > 2:  # a part of a model: at least one model takes it

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import alignlab.hub.download
 from alignlab.cli import main
+from alignlab.hub.assets import listed
 from alignlab.hub.remote_file import RemoteFile
 from loopback_hub import LoopbackHub
 from served_model import write_language_model
+from tiny_run import REPOSITORY
 
 import huggingface_hub
 import pytest
@@ -336,3 +338,8 @@ def test_a_run_that_lacks_a_model_says_what_to_type(tmp_path: Path, monkeypatch:
     for load in (load_tokenizer, _download):
         with pytest.raises(ValueError, match=r"programs don't download: alignlab fetch get org/nowhere$"):
             load("org/nowhere")
+
+
+def test_the_lists_of_conf_are_read() -> None:
+    for file in (REPOSITORY / "conf" / "assets").glob("*.yaml"):
+        assert listed(file)
