@@ -16,6 +16,11 @@ COCA = [
     *(f"model.net.{key}" for key in ("vision.width=32", "vision.depth=1", "text_width=32", "text_layers=1")),
     "model.net.fusion_layers=1",
 ]
+VIT = [
+    "model/net=albef_tiny_vit",
+    "model.net.encoder.late_interaction_dim=0",
+    "model.net.encoder.fusion_positions=false",
+]
 REST = [*TINY[1:], "trainer.max_steps=1", "data.image_size=32"]
 
 
@@ -25,7 +30,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_albef_starts_coca(prepared: Prepare, tmp_path: Path) -> None:
     albef = [word for word in TINY_ALBEF if not word.startswith("callbacks.")]
-    run.train(prepared(tmp_path / "a", "model=albef", *REST, *albef))
+    run.train(prepared(tmp_path / "a", "model=albef", *VIT, *REST, *albef))
     run.train(prepared(tmp_path / "b", "model=coca", *REST, *COCA, f"init_from={tmp_path}/a", "optim.lr=1e-12"))
     before, after = weights(tmp_path / "a"), weights(tmp_path / "b")
     for name in ("vision.trunk.patch_embed.proj.weight", "embeddings.word.weight", "fusion.0.cross_attention.out.bias"):
@@ -45,7 +50,7 @@ def test_a_tower_of_clip_starts_albef(prepared: Prepare, tmp_path: Path) -> None
     tower = [f"model.net.vision.{key}" for key in ("width=32", "depth=1")]
     run.train(prepared(tmp_path / "a", *TINY, *REST, *tower))
     overrides = (*TINY_ALBEF[:-2], f"init_from={tmp_path}/a", "optim.lr=1e-12")
-    run.train(prepared(tmp_path / "b", "model=albef", *REST, *overrides))
+    run.train(prepared(tmp_path / "b", "model=albef", *VIT, *REST, *overrides))
     before, after = weights(tmp_path / "a"), weights(tmp_path / "b")
     trunk = [name for name in before if name.startswith("net.vision.trunk.")]
     assert len(trunk) > 10

@@ -9,17 +9,16 @@ from torch import Tensor
 
 
 def late_interaction_contrast(
-    words: Tensor, mask: Tensor, patches: Tensor, scale: Tensor, same: Tensor, group: int = 32
+    words: Tensor, mask: Tensor, patches: Tensor, scale: Tensor, same: Tensor, group: int
 ) -> Tensor:
     """Mean over words of the likeness to their best patch, as a contrastive loss within groups of G pairs; ().
 
     FILIP's text-to-image score (eq. 4), contrasted both ways: every word looks for its patch, while most patches of a
     small picture are about no word. words (B, T, K) and patches (B, S, K) of unit length, mask (B, T) True = counts,
-    scale () or (1,), same (B, B) True = never a negative. B pairs are cut into groups of G if G divides B, since the
-    (G, G, T, S) products of one group are the cost; otherwise all are one group.
+    scale () or (1,), same (B, B) True = never a negative. B is a multiple of G: the (G, G, T, S) products of a group
+    are the cost.
     """
     size = len(words)
-    group = group if size % group == 0 else size
     with torch.autocast(words.device.type, enabled=False):
         words, patches = (x.float().unflatten(0, (-1, group)) for x in (words, patches))
         likeness = torch.einsum("gitk,gjsk->gijts", words, patches).amax(-1)  # (groups, captions, pictures, T)

@@ -20,12 +20,11 @@ from alignlab.losses.albef import (
     sameness,
 )
 from alignlab.losses.language import MaskedTokens
-from alignlab.losses.late_interaction import late_interaction_contrast
 from alignlab.methods.method import WHOLE
 from alignlab.methods.pairs import PairMethod
 from alignlab.methods.parts.chances import DRAW, Chances, Draws, joint_draws, masked_texts
 from alignlab.methods.parts.counting import counts_of
-from alignlab.methods.parts.fusion_losses import FusionInputs, foil_rows, fusion_losses
+from alignlab.methods.parts.fusion_losses import FusionInputs, foil_rows, fusion_losses, words_loss
 from alignlab.methods.parts.teaching import Teaching, teach
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.albef import Albef
@@ -173,7 +172,10 @@ class AlbefMethod(PairMethod):
         teacher = self._teach(batch, masked, alpha) if taught else None
         features = (image.features, student.text_features(plain))
         itc, own, keys = self._contrast(*features, teacher, batch, alpha, taught)
-        losses = {"itc_loss": itc.loss * share} | self._compare_words(plain, batch, image.tokens, own, share)
+        losses = {"itc_loss": itc.loss * share}
+        if student.late_interaction is not None:
+            words = batch.mask & (batch.ids != self.vocabulary.cls_id)
+            losses["filip_loss"] = words_loss(self.net, plain, words, image.tokens, own, self._pool(batch)) * share
         weights = {"itc_loss": 1.0, "filip_loss": self.filip_weight, "salient_loss": self.salient_weight}
         if not fuse:
             return Losses({"loss": _weighted(losses, weights), **losses}, keys)
@@ -194,18 +196,6 @@ class AlbefMethod(PairMethod):
         )
         weights |= {"itm_loss": self.itm_weight, "mlm_loss": self.mlm_weight}
         return Losses({"loss": _weighted(losses, weights), **losses}, keys)
-
-    def _compare_words(
-        self, plain: Tensor, batch: PairBatch, image_tokens: Tensor, own: Tensor, share: float
-    ) -> dict[str, Tensor]:
-        """The contrast of words with patches, where the net compares them."""
-        compare = self.net.encoder.late_interaction
-        if compare is None:
-            return {}
-        words, patches = compare.words(plain), compare.patches(image_tokens)[:, 1:]
-        mask = batch.mask & (batch.ids != self.vocabulary.cls_id)
-        loss = late_interaction_contrast(words, mask, patches, self.net.token_scale.exp(), own)
-        return {"filip_loss": loss * share}
 
     def _contrast(
         self, image: Tensor, text: Tensor, teacher: Teaching | None, batch: PairBatch, alpha: float, taught: bool
@@ -276,10 +266,7 @@ class AlbefMethod(PairMethod):
         return found if encoder.late_interaction is None else [*found, encoder.late_interaction.log_affinity]
 
     def _chances(self, batch: PairBatch, number: int, step: Step = WHOLE) -> Chances:
-        pairs = len(batch.ids)
-        pool = self.negative_pool if self.training and self.negative_pool else pairs
-        if pairs % pool:
-            raise ValueError(f"negative_pool={pool} must divide batch_size={pairs}")
+        pairs, pool = len(batch.ids), self._pool(batch)
         draws = joint_draws(
             self.seed,
             number,
@@ -291,6 +278,13 @@ class AlbefMethod(PairMethod):
             part=(step.index, step.total),
         )
         return Chances(draws=draws)
+
+    def _pool(self, batch: PairBatch) -> int:
+        pairs = len(batch.ids)
+        pool = self.negative_pool if self.training and self.negative_pool else pairs
+        if pairs % pool:
+            raise ValueError(f"negative_pool={pool} must divide batch_size={pairs}")
+        return pool
 
     def _mask(self, batch: PairBatch, draws: Draws | None) -> MaskedTokens:
         return masked_texts(batch, draws, self.vocabulary, self.mask_probability)

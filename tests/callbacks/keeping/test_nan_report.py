@@ -61,7 +61,7 @@ def break_module(monkeypatch: pytest.MonkeyPatch, kind: type[nn.Module], step: i
         # the layer's own output has a good gradient; what it gives to the one before hasn't
         (
             BreaksGradient.apply,
-            "gradient is nan at step 5: first in net.encoder.vision.trunk.norm (gradient of output)",
+            "gradient is nan at step 5: first in net.encoder.vision.norm (gradient of output)",
         ),
     ],
     ids=["loss", "gradient"],

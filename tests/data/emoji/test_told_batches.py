@@ -80,6 +80,17 @@ def test_near_misses_are_neighbours(told):
     assert 25 < missed < 55
 
 
+def test_noise_gives_a_share_of_the_pictures_another_scenes_text():
+    plain, noisy = (EmojiScenePairs(16, num_train=150, sentences=1, foils=1, noise=noise) for noise in (0.0, 0.33))
+    pairs = [(plain.train_pair(serial), noisy.train_pair(serial)) for serial in range(300)]
+    assert all((one.picture == other.picture).all() and one.image_id == other.image_id for one, other in pairs)
+    moved = [other for one, other in pairs if one.caption != other.caption]
+    assert 70 < len(moved) < 130
+    texts = {pair.caption: (pair.sentences, pair.foils) for pair, _ in pairs}
+    assert all(texts[pair.caption] == (pair.sentences, pair.foils) for pair in moved)
+    assert noisy.captions_of(7, "val") == plain.captions_of(7, "val")
+
+
 def test_ranks_workers_and_validations_have_the_same(told):
     whole = next(iter(told.train_dataloader()))
     ranks, one = [], told.trainer
@@ -100,7 +111,9 @@ def test_ranks_workers_and_validations_have_the_same(told):
     assert moved.foils.valid.is_meta and moved.sentences.telling.shape == whole.sentences.telling.shape
 
 
-@pytest.mark.parametrize("settings", [{"near_misses": 1.5}, {"sentences": -1}, {"foils": -2}, {"facts": ["colour"]}])
+@pytest.mark.parametrize(
+    "settings", [{"near_misses": 1.5}, {"noise": -0.1}, {"sentences": -1}, {"foils": -2}, {"facts": ["colour"]}]
+)
 def test_impossible_settings(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         EmojiScenePairs(24, **settings)

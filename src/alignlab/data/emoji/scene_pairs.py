@@ -20,7 +20,7 @@ from alignlab.data.image_text.batches import FoilSet, Pair, Sentence, ZeroShotPi
 
 ARRANGEMENTS = "arrangements"  # a split
 PROMPT_COLOURS = ("white", "black", "blue", "green")
-_NEAR_MISS, _SENTENCES, _FOILS = 1, 2, 3  # purposes of random numbers
+_NEAR_MISS, _SENTENCES, _FOILS, _NOISE = 1, 2, 3, 4  # purposes of random numbers
 _NUM_VOCABULARY_CAPTIONS = 4000  # enough for every word of the grammar; the names are added besides
 
 
@@ -36,6 +36,7 @@ class EmojiScenePairs:
             the same things with one of the facts changed.
         sentences: short sentences a picture, each with its telling word marked (`short_sentences`).
         foils: captions a picture that are false of it by one of the facts.
+        noise: share of the training pairs whose text, sentences and foils included, is another scene's.
         facts: what near misses and foils change, see `near_misses.FACTS`; sizes and colours are told only then.
         settings: see `EmojiScenes`, which makes pictures and captions.
 
@@ -54,6 +55,7 @@ class EmojiScenePairs:
         near_misses: float = 0.0,
         sentences: int = 0,
         foils: int = 0,
+        noise: float = 0.0,
         facts: Sequence[str] = PLAIN_FACTS,
         **settings: Any,
     ) -> None:
@@ -63,8 +65,9 @@ class EmojiScenePairs:
                 f"num_val is {num_val}; with held_out_fraction and max_sprites as they are it must be 1 to "
                 f"{self.scenes.num_val}"
             )
-        if not 0 <= near_misses <= 1:
-            raise ValueError(f"near_misses is {near_misses}; it must lie in [0, 1]")
+        for key, share in (("near_misses", near_misses), ("noise", noise)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{key} is {share}; it must lie in [0, 1]")
         for key, value, least in (
             ("sentences", sentences, 0),
             ("foils", foils, 0),
@@ -73,13 +76,21 @@ class EmojiScenePairs:
             if value < least:
                 raise ValueError(f"{key} is {value}; it must be at least {least}")
         self.num_train, self.num_val, self.num_val_foils = num_train, num_val, num_val_foils
-        self.near_misses, self.sentences, self.foils = near_misses, sentences, foils
+        self.near_misses, self.sentences, self.foils, self.noise = near_misses, sentences, foils, noise
         self.families = NearMisses(self.scenes, facts)
 
     def train_pair(self, serial: int) -> Pair:
         """Training scene number `serial`; it never comes again in a later epoch."""
-        scene = self.train_scene(serial)
-        return Pair(self.scenes.render(scene), scene.caption, serial, *self._told(scene, serial, "train"))
+        scene, source = self.train_scene(serial), self._text_of(serial)
+        told = scene if source == serial else self.train_scene(source)
+        return Pair(self.scenes.render(scene), told.caption, serial, *self._told(told, source, "train"))
+
+    def _text_of(self, serial: int) -> int:
+        """The scene whose text a training pair has: its own, or with `noise` any other."""
+        chance = self.scenes.draws(serial, purpose=_NOISE)
+        if self.noise == 0 or chance() >= self.noise:
+            return serial
+        return (serial + 1 + int(chance() * (self.num_train - 1))) % self.num_train
 
     def train_scene(self, serial: int) -> Scene:
         """A training scene of its own, or the near miss of the one before."""

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from alignlab.losses.albef import HardNegatives, image_text_matching
 from alignlab.losses.language import MaskedTokens, distilled_cross_entropy, hide_marked
+from alignlab.losses.late_interaction import late_interaction_contrast
 from alignlab.methods.parts.teaching import Teaching
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.bert import ImageState
 from alignlab.types.pairs import Foils, PairBatch, Sentences
+
+WORDS_GROUP = 32  # pairs among which words and patches are contrasted
 
 
 class Rows(NamedTuple):
@@ -32,6 +35,17 @@ def foil_rows(batch: PairBatch) -> Rows:
     if foils is None:
         foils = Foils(batch.ids[:, None][:, :0], batch.mask[:, None][:, :0], batch.mask[:, :0])
     return Rows(*(_by_picture(part) for part in foils))
+
+
+def words_loss(net: Albef, plain: Tensor, words: Tensor, image_tokens: Tensor, same: Tensor, pool: int) -> Tensor:
+    """The contrast of words with patches, by which words find the patches that the fusion is to look at; ().
+
+    plain (B, T, W), words (B, T) True = counts, image_tokens (B, S, image width), same (B, B). Pairs are contrasted in
+    groups that divide `pool`, as those of ITM, so that they are the same however many processes share the batch.
+    """
+    compare, group = net.encoder.late_interaction, WORDS_GROUP if pool % WORDS_GROUP == 0 else pool
+    patches = compare.patches(image_tokens)[:, 1:]
+    return late_interaction_contrast(compare.words(plain), words, patches, net.token_scale.exp(), same, group)
 
 
 class FusionInputs(NamedTuple):
