@@ -12,6 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+_BIT = 1 << 20  # letters of a file at a time
+_AHEAD = 400  # letters behind a value that tell that it isn't cut: a number may go on
+_HALF = re.compile("[\ud800-\udfff]")
+_SPACE = re.compile(r"[ \t\n\r]*")
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -68,6 +72,64 @@ def json_lines(file: str | Path, key: str | None = None) -> Iterator[tuple[int, 
             yield number, where, row
 
 
+def json_items(file: str | Path, key: str | None = None) -> Iterator[tuple[int, str, Any]]:
+    """Number from 1, place for messages and value of every element of the list that a .json file holds, read bit by
+    bit; a file that holds no list gives its value under the number 0.
+
+    Raises:
+        ValueError: as in `read_lines`, or it is no JSON.
+    """
+    path, name = Path(file).expanduser(), named(file, key)
+    with _opened(path, name) as text:
+        try:
+            begun = ""
+            while not begun and (bit := text.read(_BIT)):
+                begun = bit.lstrip()
+            if not begun.startswith("["):
+                yield 0, name, parse_json(begun + text.read(), name)
+                return
+            yield from _elements(begun, text, name)
+        except UnicodeDecodeError as error:
+            raise ValueError(_undecodable(path, name, text.encoding, error)) from None
+        except OSError as error:
+            raise ValueError(f"{name}: can't be read ({error.strerror})") from None
+
+
+def _elements(begun: str, text: TextIO, name: str) -> Iterator[tuple[int, str, Any]]:
+    """`json_items` of a text that begins with a bracket; `begun` is what was read of it."""
+    read = _JSON.raw_decode
+    held, place, number, bit = begun, 1, 0, _BIT
+    parted, over = True, False  # a comma or the bracket stands before `place`; nothing follows in the file
+    while True:
+        place, where = _SPACE.match(held, place).end(), f"{name}, row {number + 1}"
+        mark = held[place : place + 1]
+        if mark == "]" and (number == 0 or not parted):
+            if (held[place + 1 :] + text.read()).strip():
+                raise ValueError(f"{name}: no JSON (something stands behind the list's end)")
+            return
+        if not parted and mark:
+            if mark != ",":
+                raise ValueError(f"{where}: no JSON (Expecting ',' delimiter)")
+            place, parted = place + 1, True
+            continue
+        problem = "the file ends within the list"
+        try:
+            value, end = read(held, place)
+            if over or end + _AHEAD < len(held):
+                number, place, bit, parted = number + 1, end, _BIT, False
+                yield number, where, value
+                continue
+        except json.JSONDecodeError as error:
+            problem = error.msg if mark else problem
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise ValueError(f"{where}: no JSON ({reason})") from None
+        if over:
+            raise ValueError(f"{where}: no JSON ({problem})")
+        more = text.read(bit)  # whatever is wrong may only be cut
+        held, place, bit, over = held[place:] + more, 0, 2 * bit, not more
+
+
 def named(file: str | Path, key: str | None = None) -> str:
     """A file for messages, with the key that gave it."""
     return f"{key}={file}" if key else str(file)
@@ -81,7 +143,7 @@ def parse_json(text: str, where: str) -> Any:
             message.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return _JSON.decode(text)
     except (ValueError, RecursionError) as error:  # too many digits are a ValueError as well
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ValueError(f"{where}: no JSON ({reason})") from None
@@ -126,8 +188,8 @@ def lacking(given: Iterable[str], wanted: Iterable[str], known: Iterable[str] = 
 
 def flaw(text: str) -> str | None:
     """What makes a text from JSON unfit for files and tokenizers, for messages; None: nothing."""
-    half = next((place for place, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
-    return None if half is None else f"half a letter (the lone surrogate {text[half]!a} at {half})"
+    half = _HALF.search(text)
+    return None if half is None else f"half a letter (the lone surrogate {half[0]!a} at {half.start()})"
 
 
 def shown(text: str, length: int = 60) -> str:
@@ -168,3 +230,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
     return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object)

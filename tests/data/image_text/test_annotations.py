@@ -230,6 +230,50 @@ def test_rows_that_mean_something_else_are_refused(tmp_path, name, content, mess
     assert str(caught.value).startswith(f"annotations={tmp_path}/{name}") and "\n" not in str(caught.value)
 
 
+COCO = {
+    "images": [
+        {"id": 7, "file_name": "7.jpg", "coco_url": "http://x/val2017/7.jpg"},
+        {"id": 9, "file_name": "9.jpg", "coco_url": "http://x/val2017/9.jpg"},
+    ],
+    "annotations": [
+        {"image_id": 9, "id": 1, "caption": "a cat"},
+        {"image_id": 7, "id": 2, "caption": "a dog "},
+        {"image_id": 9, "id": 3, "caption": "one cat"},
+    ],
+}
+
+
+def test_cocos_own_captions(tmp_path):
+    """captions_val2017.json was refused as a "Karpathy" file without splits."""
+    file = write(tmp_path / "captions_val2017.json", json.dumps(COCO))
+    assert contents(read_annotations(file)) == {"": [("7.jpg", ("a dog",)), ("9.jpg", ("a cat", "one cat"))]}
+    (tmp_path / "val2017").mkdir()
+    write(tmp_path / "val2017" / "7.jpg", "x")
+    assert [picture.name for picture in read_annotations(file)[""]] == ["val2017/7.jpg", "val2017/9.jpg"]
+    boxes = [{"image_id": 7, "bbox": [0, 0, 1, 1], "category_id": 3}]
+    for change, message in (
+        (
+            {"annotations": boxes},
+            r"a file of COCO without captions .annotations with image_id, bbox, .*: take captions",
+        ),
+        ({"annotations": []}, "a file of COCO without captions .no annotations"),
+        ({"images": COCO["images"][:1]}, "1 image_id of captions are no id of images, such as 9"),
+        ({"annotations": COCO["annotations"][:1]}, "row 1: the picture .*7.jpg has no caption"),
+        ({"annotations": [{"image_id": 7, "caption": 3}]}, "annotation 1: caption is the number 3"),
+    ):
+        write(file, json.dumps(COCO | change))
+        with pytest.raises(ValueError, match=message):
+            read_annotations(file)
+
+
+def test_a_split_under_a_misspelt_name_is_said(tmp_path, caplog):
+    file = write(tmp_path / "a.csv", "image,caption,splt\na.png,one,val\nb.png,two,val\n")
+    assert list(read_annotations(file)) == [""]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"annotations={file}, line 2: nothing reads the key splt; did you mean split?"
+    ]
+
+
 def test_names_of_splits(tmp_path, caplog):
     names = ["Train", "training", " validation ", "VAL", "dev", "Test", "restval", "", "extra"]
     file = write(tmp_path / "a.csv", "image,caption,split\n" + "".join(f"{i}.png,a,{s}\n" for i, s in enumerate(names)))
@@ -259,7 +303,15 @@ def test_the_split_by_hash_is_stable(tmp_path):
     pictures = read_annotations(file)[""]
     train, held_out = split_by_hash(pictures, 0.2)
     assert 70 < len(held_out) < 130 and len(train) + len(held_out) == 500
-    assert split_by_hash(pictures[:100], 0.2)[1] == [p for p in held_out if p in pictures[:100]]
+    assert list(split_by_hash(pictures[:100], 0.2)[1]) == [p for p in held_out if p in pictures[:100]]
+
+
+def test_no_more_than_so_many_are_held_out(tmp_path):
+    file = write(tmp_path / "list.csv", "image,caption\n" + "".join(f"{i}.png,one\n" for i in range(500)))
+    pictures = read_annotations(file)[""]
+    all_held, (train, held) = split_by_hash(pictures, 0.2)[1], split_by_hash(pictures, 0.2, 30)
+    assert len(held) == 30 and len(train) == 470 and not {p.name for p in held} - {p.name for p in all_held}
+    assert {p.name for p in train} | {p.name for p in held} == {f"{i}.png" for i in range(500)}
 
 
 def test_the_split_by_hash_takes_the_whole_path(tmp_path):

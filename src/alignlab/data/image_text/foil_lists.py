@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alignlab.data.image_text.annotations import CAPTION_KEYS, IMAGE_KEYS, checked_text
+from alignlab.data.image_text.annotations import CAPTION_KEYS, IMAGE_KEYS
 from alignlab.data.image_text.batches import FoilSet
+from alignlab.data.image_text.list_values import checked_text
 from alignlab.data.tables import SUFFIXES, read_table
 from alignlab.files.text import json_lines, kind_of, lacking, parse_json, read_text
 

@@ -2,22 +2,23 @@
 
 import logging
 import random
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from alignlab.data.image_text.annotations import CaptionedPicture, read_annotations, split_by_hash
 from alignlab.data.image_text.augmentation import random_augment, random_resized_crop
 from alignlab.data.image_text.batches import FoilSet, Pair, ZeroShotPictures
 from alignlab.data.image_text.foil_lists import FoilRow, own_foil_sets, read_foils
+from alignlab.data.image_text.list_mixture import Lists, read_mixture
 from alignlab.data.image_text.picture_cache import PictureCache, read_picture
 from alignlab.data.image_text.picture_files import check_files, say_shared
+from alignlab.data.image_text.picture_list import CaptionedPicture, Pictures
 from alignlab.data.image_text.vocabulary import clean_caption
 
 log = logging.getLogger(__name__)
+_CAPTIONED = 200_000  # pictures whose captions a vocabulary is made of and judged by, at most
 _CACHE_SIDE = 1.4  # cached pictures have about twice the area of a training picture, so that crops stay sharp
 
 
@@ -29,10 +30,13 @@ class ImageTextPairs:
     the square as a whole.
 
     Args:
-        annotations, image_dir: see `read_annotations`.
+        annotations: a list of pictures and captions, or several: each a file, or a mapping with file, and perhaps
+            image_dir and weight, the times that an epoch shows its pictures (1; 0.5: another half in every epoch).
+        image_dir: where relative paths start; None: the folder of each list.
         image_size: height and width in pixels.
-        val_annotations: a list of held-out pictures of its own.
-        val_share: share of the pictures that are held out where the list has no splits.
+        val_annotations: a list, or several, of held-out pictures alone.
+        val_share: share of the pictures that are held out where no list has a split for that.
+        max_val: pictures that are held out so at most.
         clean_captions: cleans captions as the ALBEF reference does.
         on_error: what a broken picture does: "raise", or "skip" with a warning: in training another pair of the batch
             takes its place; pictures of other splits are all decoded at the start, so that every rank leaves the same
@@ -44,12 +48,13 @@ class ImageTextPairs:
 
     def __init__(
         self,
-        annotations: str,
+        annotations: Lists,
         image_size: int,
         *,
         image_dir: str | None = None,
-        val_annotations: str | None = None,
+        val_annotations: Lists | None = None,
         val_share: float = 0.05,
+        max_val: int = 5000,
         seed: int = 0,
         crop_scale: tuple[float, float] = (0.5, 1.0),
         flip: bool = False,
@@ -69,15 +74,16 @@ class ImageTextPairs:
         self.image_size, self.seed, self.crop_scale, self.flip = image_size, seed, crop_scale, flip
         self.augment_operations, self.augment_magnitude = augment_operations, augment_magnitude
         self.clean_captions, self.on_error = clean_captions, on_error
-        self.splits = _read_splits(annotations, image_dir, val_annotations, val_share)
+        self._mixture = read_mixture(annotations, image_dir, val_annotations, val_share, max_val)
+        self.splits: dict[str, Sequence[CaptionedPicture]] = dict(self._mixture.splits)
         say_shared({split: check_files(pictures) for split, pictures in self.splits.items()})
         if on_error == "skip":
             self.splits |= {split: self._readable(split) for split in self.splits if split != "train"}
         foils = [] if foil_annotations is None else read_foils(foil_annotations, image_dir)
         self.foils = [row for row in foils if self._is_readable(row)]
         log.info("pictures: %s", ", ".join(f"{len(found)} {split}" for split, found in self.splits.items()))
-        self.num_train = len(self.splits["train"])
-        self._cache = PictureCache(self.num_train, round(_CACHE_SIDE * image_size), int(cache_gb * 1e9))
+        self.num_train = self._mixture.num_draws
+        self._cache = PictureCache(len(self.splits["train"]), round(_CACHE_SIDE * image_size), int(cache_gb * 1e9))
         self._order = (-1, np.empty(0))  # epoch and its permutation
         self.skipped: set[int] = set()  # broken training pictures that this process has met
 
@@ -85,7 +91,8 @@ class ImageTextPairs:
         """Pair of an epoch's order; None if its picture is broken and `on_error` is "skip"."""
         epoch, position = divmod(serial, self.num_train)
         if self._order[0] != epoch:
-            self._order = (epoch, np.random.Generator(np.random.PCG64((self.seed, epoch))).permutation(self.num_train))
+            rng = np.random.Generator(np.random.PCG64((self.seed, epoch)))
+            self._order = (epoch, self._mixture.order(rng))
         index = int(self._order[1][position])
         entry = self.splits["train"][index]
         rng = random.Random((self.seed << 48) + serial)
@@ -120,7 +127,7 @@ class ImageTextPairs:
         return [self._clean(caption) for caption in self._split(split)[index].captions]
 
     def vocabulary_texts(self) -> Iterator[str]:
-        """All training captions."""
+        """All training captions; of very many pictures those of an even sample."""
         return self._captions("train")
 
     def held_out_texts(self) -> Iterator[str]:
@@ -153,7 +160,9 @@ class ImageTextPairs:
         return True
 
     def _captions(self, split: str) -> Iterator[str]:
-        return (self._clean(caption) for entry in self.splits[split] for caption in entry.captions)
+        pictures = self.splits[split]
+        some = pictures.spread(_CAPTIONED) if isinstance(pictures, Pictures) else pictures
+        return (self._clean(caption) for entry in some for caption in entry.captions)
 
     def _decoded(self, entry: CaptionedPicture) -> Image.Image:
         try:
@@ -182,30 +191,3 @@ class ImageTextPairs:
         if split not in self.splits:
             raise ValueError(f"there is no split {split!r} in annotations, only {sorted(self.splits)}")
         return self.splits[split]
-
-
-def _read_splits(
-    annotations: str | Path, image_dir: str | None, val_annotations: str | None, val_share: float
-) -> dict[str, list[CaptionedPicture]]:
-    splits = read_annotations(annotations, image_dir)
-    rest = splits.pop("", [])
-    if val_annotations is not None:
-        splits.setdefault("train", []).extend(rest)
-        splits["val"] = [
-            picture
-            for pictures in read_annotations(val_annotations, image_dir, "val_annotations").values()
-            for picture in pictures
-        ]
-    elif "val" not in splits:
-        if not 0 < val_share < 1:
-            raise ValueError(f"val_share is {val_share}; it must lie between 0 and 1")
-        train, splits["val"] = split_by_hash([*splits.get("train", []), *rest], val_share)
-        splits["train"] = train
-    else:
-        splits.setdefault("train", []).extend(rest)
-    for split in ("train", "val"):
-        if not splits.get(split):
-            raise ValueError(
-                f"{annotations} leaves no picture for the split {split!r}; see val_annotations and val_share"
-            )
-    return splits

@@ -9,43 +9,50 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple
 
-from alignlab.data.image_text.annotations import CaptionedPicture
+import numpy as np
+
+from alignlab.data.image_text.picture_list import CaptionedPicture
 
 log = logging.getLogger(__name__)
 _BEGINNING = 4096  # bytes of a file's beginning that are compared before all of it is
 
 
 class Sized(NamedTuple):
-    """A picture with its file's size in bytes: a list of a million pictures asks the disk once for each."""
+    """Pictures with their files' sizes in bytes, so that the disk is asked once for each."""
 
-    picture: CaptionedPicture
-    size: int
+    pictures: Sequence[CaptionedPicture]
+    sizes: np.ndarray  # int64; -1: not asked
 
 
-def check_files(pictures: Sequence[CaptionedPicture]) -> list[Sized]:
-    """The pictures with the sizes of their files.
+def check_files(pictures: Sequence[CaptionedPicture], most: int = 500_000) -> Sized:
+    """The pictures with the sizes of their files; of more than `most` pictures so many are looked at, evenly spread.
 
     Raises a ValueError for the first whose file is missing, empty or no file.
     """
-    found = []
-    for picture in pictures:
-        try:
-            file = picture.path.stat()
-        except OSError:
-            raise ValueError(f"{picture.where}: there is no picture {picture.path}") from None
-        if not S_ISREG(file.st_mode):
-            raise ValueError(f"{picture.where}: {picture.path} is a folder or a device, not a picture")
-        if file.st_size == 0:
-            raise ValueError(f"{picture.where}: the picture {picture.path} is empty (0 bytes)")
-        found.append(Sized(picture, file.st_size))
-    return found
+    number = len(pictures)
+    sizes = np.full(number, -1, np.int64)
+    for place in range(number) if number <= most else (i * number // most for i in range(most)):
+        sizes[place] = _size(pictures[place])
+    return Sized(pictures, sizes)
 
 
-def say_shared(splits: Mapping[str, Sequence[Sized]]) -> int:
+def _size(picture: CaptionedPicture) -> int:
+    try:
+        file = picture.path.stat()
+    except OSError:
+        raise ValueError(f"{picture.where}: there is no picture {picture.path}") from None
+    if not S_ISREG(file.st_mode):
+        raise ValueError(f"{picture.where}: {picture.path} is a folder or a device, not a picture")
+    if file.st_size == 0:
+        raise ValueError(f"{picture.where}: the picture {picture.path} is empty (0 bytes)")
+    return file.st_size
+
+
+def say_shared(splits: Mapping[str, Sized]) -> int:
     """Warns of held-out pictures that are trained on as well, under the same or another name; returns their number."""
     shared = 0
-    for split, pictures in splits.items():
-        found = same_files(splits["train"], pictures) if split != "train" else []
+    for split, held in splits.items():
+        found = same_files(splits["train"], held) if split != "train" else []
         shared += len(found)
         if found:
             trained, held_out = found[0]
@@ -53,7 +60,7 @@ def say_shared(splits: Mapping[str, Sequence[Sized]]) -> int:
                 "%d of %d pictures of the split %r are training pictures too, so its numbers are too good; the first: "
                 "%s is the picture of %s",
                 len(found),
-                len(pictures),
+                len(held.pictures),
                 split,
                 held_out.where,
                 trained.where,
@@ -61,20 +68,20 @@ def say_shared(splits: Mapping[str, Sequence[Sized]]) -> int:
     return shared
 
 
-def same_files(first: Sequence[Sized], second: Sequence[Sized]) -> list[tuple[CaptionedPicture, CaptionedPicture]]:
+def same_files(first: Sized, second: Sized) -> list[tuple[CaptionedPicture, CaptionedPicture]]:
     """Pictures of `second` whose file has the bytes of one of `first`, with that one.
 
     Only files of equal size are opened.
     """
-    sizes = {size for _, size in second}
     by_size: dict[int, list[CaptionedPicture]] = {}
-    for picture, size in first:
-        if size in sizes:
-            by_size.setdefault(size, []).append(picture)
+    asked = np.isin(first.sizes, second.sizes) & (first.sizes >= 0)
+    for place in np.flatnonzero(asked).tolist():
+        by_size.setdefault(int(first.sizes[place]), []).append(first.pictures[place])
     digests: dict[tuple[Path, int | None], bytes] = {}
     found = []
-    for picture, size in second:
-        candidates = by_size.get(size, [])
+    for place in np.flatnonzero(np.isin(second.sizes, list(by_size))).tolist():
+        picture = second.pictures[place]
+        candidates = by_size[int(second.sizes[place])]
         for part in (_BEGINNING, None):
             own = _digest(picture.path, part, digests) if candidates else b""
             candidates = [other for other in candidates if _digest(other.path, part, digests) == own]

@@ -1,0 +1,117 @@
+"""Several lists of pictures as one data set: which pictures are trained on and held out, and how often each list is
+drawn from.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from alignlab.data.image_text.annotations import read_annotations, split_by_hash
+from alignlab.data.image_text.picture_list import Pictures
+
+Lists = str | Sequence[str | Mapping[str, Any]]
+_FIELDS = ("file", "image_dir", "weight")
+
+
+class ListOf(NamedTuple):
+    """One list of a data set."""
+
+    file: str
+    image_dir: str | None  # None: the data set's
+    weight: float = 1.0  # times that an epoch shows its training pictures
+    key: str = "annotations"  # what gave it, for messages
+
+
+class Mixture(NamedTuple):
+    """Pictures by split, and the weights of the parts that the training pictures consist of."""
+
+    splits: dict[str, Pictures]
+    weights: list[float]
+
+    @property
+    def num_draws(self) -> int:
+        """Training pictures of an epoch."""
+        sizes = (len(numbers) for _, numbers in self.splits["train"].parts)
+        return sum(_times(size, weight)[2] for size, weight in zip(sizes, self.weights, strict=True))
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """Numbers of the training pictures in a random order of one epoch: each as often as its list's weight says;
+        of a broken weight's rest, others in every epoch.
+        """
+        if all(weight == 1 for weight in self.weights):
+            return rng.permutation(len(self.splits["train"]))
+        drawn, first = [], 0
+        for (_, numbers), weight in zip(self.splits["train"].parts, self.weights, strict=True):
+            whole, rest, _ = _times(len(numbers), weight)
+            drawn += [np.arange(first, first + len(numbers))] * whole
+            drawn.append(first + rng.permutation(len(numbers))[:rest])
+            first += len(numbers)
+        return rng.permutation(np.concatenate(drawn))
+
+
+def read_mixture(
+    annotations: Lists, image_dir: str | None, val_annotations: Lists | None, val_share: float, max_val: int
+) -> Mixture:
+    """All lists of a data set.
+
+    Held out are the pictures of `val_annotations`; or those that the lists call so; or of the others `val_share` by a
+    hash, at most `max_val`.
+
+    Raises:
+        ValueError: a list can't be read, or one side is left without a picture.
+    """
+    splits, parts = {}, []  # of training: pictures and weight
+    for one in _lists(annotations, image_dir, "annotations"):
+        found = read_annotations(one.file, one.image_dir, one.key)
+        parts += [(found.pop(name), one.weight) for name in ("train", "") if name in found]
+        for name, pictures in found.items():
+            splits[name] = splits[name] + pictures if name in splits else pictures
+    train = Pictures([part for pictures, _ in parts for part in pictures.parts])
+    if val_annotations is not None:
+        lists = _lists(val_annotations, image_dir, "val_annotations")
+        held = (p for one in lists for p in read_annotations(one.file, one.image_dir, one.key).values())
+        splits["val"] = Pictures([part for pictures in held for part in pictures.parts])
+    elif "val" not in splits:
+        if not 0 < val_share < 1:
+            raise ValueError(f"val_share is {val_share}; it must lie between 0 and 1")
+        if max_val < 1:
+            raise ValueError(f"max_val is {max_val}; it must be at least 1")
+        train, splits["val"] = split_by_hash(train, val_share, max_val)
+    splits = {"train": train, **splits}
+    for split in ("train", "val"):
+        if not len(splits[split]):
+            raise ValueError(
+                f"{annotations} leaves no picture for the split {split!r}; see val_annotations and val_share"
+            )
+    return Mixture(splits, [weight for pictures, weight in parts for _ in pictures.parts])
+
+
+def _lists(given: Lists, image_dir: str | None, key: str) -> Iterator[ListOf]:
+    """Each list, whether it is given as a file or as {file, image_dir, weight}."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        yield ListOf(str(given), image_dir, key=key)
+        return
+    if not given:
+        raise ValueError(f"{key} is an empty list; name the files of pictures and captions")
+    for number, one in enumerate(given):
+        name = f"{key}[{number}]"
+        if isinstance(one, str):
+            yield ListOf(one, image_dir, key=name)
+            continue
+        unknown = set(one) - set(_FIELDS)
+        if unknown or "file" not in one:
+            problem = f"has no {', '.join(sorted(unknown))}" if unknown else "needs a file"
+            raise ValueError(f"{name} {problem}; a list is a file or has the keys {', '.join(_FIELDS)}")
+        weight = one.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise ValueError(f"{name}.weight is {weight}; it must be a number above 0")
+        yield ListOf(str(one["file"]), one.get("image_dir", image_dir), float(weight), name)
+
+
+def _times(size: int, weight: float) -> tuple[int, int, int]:
+    """How often a list is drawn whole, how many of it besides, and the sum."""
+    whole = math.floor(weight)
+    rest = round((weight - whole) * size)
+    return whole, rest, whole * size + rest
