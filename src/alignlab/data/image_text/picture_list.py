@@ -17,7 +17,7 @@ import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -64,11 +64,13 @@ class PictureList:
         codes = np.load(folder / "splits.npy")
         for code, name in enumerate(names):
             self.splits[name] = np.flatnonzero(codes == code).astype(np.int32)
-        self._opened: tuple[np.ndarray, np.ndarray] | None = None
+        self._opened: tuple[np.ndarray, BinaryIO] | None = None
 
     def __getitem__(self, number: int) -> CaptionedPicture:
         starts, rows = self._open()
-        name, captions, where = json.loads(rows[starts[number] : starts[number + 1]].tobytes())
+        start, end = int(starts[number]), int(starts[number + 1])
+        # Not mapped into memory: rows that were read would count as this process's.
+        name, captions, where = json.loads(os.pread(rows.fileno(), end - start, start))
         path = self.picture_dir / name
         return CaptionedPicture(path, tuple(captions), f"{self.place}, {where}", _below(self.picture_dir, path))
 
@@ -76,10 +78,10 @@ class PictureList:
         """Of the names of some pictures, uint64."""
         return np.load(self.folder / "hashes.npy", mmap_mode="r")[numbers]
 
-    def _open(self) -> tuple[np.ndarray, np.ndarray]:
+    def _open(self) -> tuple[np.ndarray, BinaryIO]:
         if self._opened is None:
             starts = np.load(self.folder / "starts.npy", mmap_mode="r")
-            self._opened = starts, np.memmap(self.folder / "rows", np.uint8, "r")
+            self._opened = starts, (self.folder / "rows").open("rb", buffering=0)
         return self._opened
 
     def __getstate__(self) -> dict:
