@@ -16,7 +16,7 @@ PROGRAMS = [file for name in ("train.py", "infer.py") if (file := REPOSITORY / n
 LAYERS = [
     {"types", "distributed", "files", "hub"},
     {"models", "losses", "optim", "cost", "data"},
-    {"evaluation", "prompting", "inference"},
+    {"evaluation", "prompting", "inference", "tokenizers"},
     {"methods"},
     {"launch"},
     {"systems", "callbacks", "strategies", "data.modules", "tasks"},

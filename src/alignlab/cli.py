@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from alignlab.hub import command as fetch
+from alignlab.tokenizers import command as tokenizers
 
 PROGRAMS = {
     "train": "train what a config composes, as train.py does: alignlab train model=clip; --help lists the groups",
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     best.set_defaults(run=_best)
     _add_plan(commands)
     fetch.add(commands)
+    tokenizers.add(commands)
     return top
 
 

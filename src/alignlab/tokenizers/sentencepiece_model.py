@@ -1,0 +1,175 @@
+"""SentencePiece models: by the sentencepiece package where it is installed; BPE ones else by `tokenizers`."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+from alignlab.tokenizers.alphabet import from_sentencepiece
+from alignlab.tokenizers.hugging_face import Fast
+
+# sentencepiece_model.proto of google/sentencepiece: numbers of fields and of the enums' values.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
+BPE = 2
+ALGORITHMS = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
+
+
+class Piece(NamedTuple):
+    """A piece as it is spelled, its score and what it is."""
+
+    text: str
+    score: float
+    type: int
+
+
+class Model(NamedTuple):
+    """What of a SentencePiece model matters here."""
+
+    pieces: list[Piece]
+    algorithm: int
+    normalizes: bool  # a table of characters is applied first
+    prefix: bool  # a space is set in front
+    squeezes: bool  # several spaces become one
+
+    def ordinary(self) -> dict[int, bytes]:
+        """Bytes by id of what is neither special nor added."""
+        return {
+            index: from_sentencepiece(piece.text)
+            for index, piece in enumerate(self.pieces)
+            if piece.type not in (UNKNOWN, CONTROL, USER_DEFINED)
+        }
+
+    def unknown(self) -> int | None:
+        """The id that stands for what has none."""
+        return next((index for index, piece in enumerate(self.pieces) if piece.type == UNKNOWN), None)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Numbers and values of a protocol buffer message."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    while at < len(data):
+        key = varint()
+        kind = key & 7
+        if kind == 0:
+            yield key >> 3, varint()
+            continue
+        size = {1: 8, 5: 4}.get(kind) or (varint() if kind == 2 else 0)
+        if (not size and kind != 2) or at + size > len(data):
+            raise ValueError("no protocol buffer")
+        yield key >> 3, data[at : at + size]
+        at += size
+
+
+def read_model(file: Path) -> Model:
+    """A model file, without the sentencepiece package."""
+    try:
+        pieces, trainer, normalizer = [], {}, {}
+        for number, value in _fields(file.read_bytes()):
+            if number == 1:
+                inner = dict(_fields(value))
+                score = struct.unpack("<f", inner.get(2, bytes(4)))[0]
+                pieces.append(Piece(inner[1].decode(), score, inner.get(3, NORMAL)))
+            elif number in (2, 3):
+                (trainer if number == 2 else normalizer).update(_fields(value))
+        assert pieces
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError, struct.error) as error:
+        raise ValueError(f"{file} is no SentencePiece model") from error
+    return Model(
+        pieces,
+        trainer.get(3, 1),
+        bool(normalizer.get(2)),
+        bool(normalizer.get(3, 1)),
+        bool(normalizer.get(4, 1)),
+    )
+
+
+class SentencePiece:
+    """A model in the sentencepiece package (C++)."""
+
+    specials = 1  # <s>, as the models that come so set it
+
+    def __init__(self, file: Path, model: Model, threads: int = 1) -> None:
+        import sentencepiece
+
+        self.processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
+        self.implementation = f"sentencepiece {sentencepiece.__version__} (C++)"
+        self.kind, self.size = f"{ALGORITHMS.get(model.algorithm, '?')}, sentencepiece", len(model.pieces)
+        self.unknown, self.threads = model.unknown(), threads
+        self.notes: list[str] = []
+        self._model = model
+
+    @cached_property
+    def pieces(self) -> dict[int, bytes]:
+        return self._model.ordinary()
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.processor.encode(list(texts), num_threads=self.threads)
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return self.processor.decode([list(row) for row in rows], num_threads=self.threads)
+
+
+def converted(model: Model) -> Fast:
+    """A BPE model that leaves characters alone, in `tokenizers`: two neighbours may merge when their union is a piece,
+    best score first.
+
+    Raises:
+        ValueError: another kind of model.
+    """
+    if model.algorithm != BPE or model.normalizes or model.squeezes:
+        what = ALGORITHMS.get(model.algorithm, "this algorithm")
+        raise ValueError(
+            f"a SentencePiece model of kind {what} needs the sentencepiece package: pip install 'alignlab[tokenizers]'"
+        )
+    vocabulary = {piece.text: index for index, piece in enumerate(model.pieces)}
+    merging = {piece.text: piece.score for piece in model.pieces if piece.type == NORMAL}
+    merges = [
+        (text[:cut], text[cut:])
+        for text, _ in sorted(merging.items(), key=lambda item: -item[1])
+        for cut in range(1, len(text))
+        if text[:cut] in merging and text[cut:] in merging
+    ]
+    unknown = model.unknown()
+    name = None if unknown is None else model.pieces[unknown].text
+    falls_back = any(piece.type == BYTE for piece in model.pieces)
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=name, fuse_unk=True, byte_fallback=falls_back))
+    steps = [normalizers.Prepend("▁")] if model.prefix else []
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
+    strip = [decoders.Strip(" ", 1, 0)] if model.prefix else []
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    special = [piece.text for piece in model.pieces if piece.type in (UNKNOWN, CONTROL)]
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in special])
+    added = [{"id": vocabulary[text]} for text in special]
+    added += [{"id": vocabulary[piece.text]} for piece in model.pieces if piece.type == USER_DEFINED]
+    spec = {"model": {"type": "BPE", "unk_token": name}, "decoder": {"type": "Metaspace"}, "added_tokens": added}
+    return Fast(tokenizer, spec, specials=SentencePiece.specials)
+
+
+def open_sentencepiece(file: Path, threads: int = 1, package: bool | None = None) -> SentencePiece | Fast:
+    """A model file.
+
+    Args:
+        package: encode by sentencepiece; default: where it is installed.
+    """
+    model = read_model(file)
+    if package if package is not None else find_spec("sentencepiece") is not None:
+        return SentencePiece(file, model, threads)
+    return converted(model)
