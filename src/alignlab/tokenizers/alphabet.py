@@ -9,8 +9,8 @@ BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 @cache
 def byte_of() -> dict[str, int]:
-    """GPT-2's alphabet, character to byte: printable Latin-1 stands for itself, the rest for U+0100 and on (openai/gpt-2,
-    encoder.py, bytes_to_unicode)."""
+    """GPT-2's alphabet, character to byte: printable Latin-1 stands for itself, the rest for U+0100 and on
+    (openai/gpt-2, encoder.py, bytes_to_unicode)."""
     own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [value for value in range(256) if value not in own]
     return {chr(value): value for value in own} | {chr(256 + n): value for n, value in enumerate(others)}

@@ -12,8 +12,8 @@ CHAT = [{"role": "user", "content": PROBE}]
 
 
 def wrapper(place: str) -> "PreTrainedTokenizerBase | None":
-    """transformers' tokenizer of a folder (or of a file's folder) with a tokenizer_config.json; None where it has none or
-    transformers can't read it."""
+    """transformers' tokenizer of a folder (or of a file's folder) with a tokenizer_config.json; None where it has none
+    or transformers can't read it."""
     path = Path(place.removeprefix("slow:")).expanduser()
     folders = [path, path / "export"] if path.is_dir() else [path.parent]
     folder = next((f for f in folders if (f / "tokenizer_config.json").is_file()), None)

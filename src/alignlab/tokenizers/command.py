@@ -19,8 +19,8 @@ def add(commands: "argparse._SubParsersAction") -> None:
     compare = which.add_parser(
         "compare",
         help="lengths, losses, exactness, speed",
-        description="A tokenizer is a file (tokenizer.json, *.model, *.tiktoken, vocab.txt, CLIP's merges), a folder, a "
-        "run directory, package:NAME/PATH, slow:FOLDER, a repository in the hub's cache, bytes or characters.",
+        description="A tokenizer is a file (tokenizer.json, *.model, *.tiktoken, vocab.txt, CLIP's merges), a folder, "
+        "a run directory, package:NAME/PATH, slow:FOLDER, a repository in the hub's cache, bytes or characters.",
     )
     compare.add_argument("tokenizers", nargs="+", metavar="[NAME=]PLACE")
     _corpus(compare)

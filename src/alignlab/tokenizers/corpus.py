@@ -20,8 +20,8 @@ class Corpus:
     """Records of one text each, or of several that belong together.
 
     Two files are parallel, line by line. A `.tsv` has a text a column and no heading (News Commentary). A `.jsonl` has
-    an object a line: its `caption` or `text`, or else all its texts (`{"en": ..., "zh": ...}`), `messages` of a chat, or
-    `prompt`, `chosen` and `rejected`. Anything else is a text a line. Any of them may be `.gz`.
+    an object a line: its `caption` or `text`, or else all its texts (`{"en": ..., "zh": ...}`), `messages` of a chat,
+    or `prompt`, `chosen` and `rejected`. Anything else is a text a line. Any of them may be `.gz`.
 
     Args:
         files: one file, or parallel ones.
@@ -61,7 +61,8 @@ class Corpus:
         for record in islice(self._records(), self.limit):
             if tuple(record) != self.parts:
                 raise ValueError(
-                    f"corpus: {self.files[0]} has a record with {', '.join(record)}; the first has {', '.join(self.parts)}"
+                    f"corpus: {self.files[0]} has a record with {', '.join(record)}; the first has "
+                    f"{', '.join(self.parts)}"
                 )
             yield record
 

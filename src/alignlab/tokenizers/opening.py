@@ -51,8 +51,8 @@ def open_tokenizer(place: str, threads: int = 1) -> tuple[TextTokenizer, float]:
     """The tokenizer at a place, and the seconds that reading it took (libraries are imported before).
 
     Args:
-        place: `bytes`, `characters`; a file; a folder or run directory; `package:name/path/in/it`; `slow:folder` for the
-            Python one of transformers; a repository in the hub's cache.
+        place: `bytes`, `characters`; a file; a folder or run directory; `package:name/path/in/it`; `slow:folder` for
+            the Python one of transformers; a repository in the hub's cache.
 
     Raises:
         ValueError: nothing is there, or it can't be read.

@@ -11,8 +11,8 @@ class TextTokenizer(Protocol):
         kind: what it is (`BPE, bytes`, `WordPiece`, ...).
         implementation: program and version that encodes.
         size: ids, added and special ones included.
-        pieces: bytes of each ordinary piece by id: no special and no added tokens. A piece of a SentencePiece model has a
-            space where it writes `▁`, one of bytes is these bytes.
+        pieces: bytes of each ordinary piece by id: no special and no added tokens. A piece of a SentencePiece model has
+            a space where it writes `▁`, one of bytes is these bytes.
         unknown: the id that stands for what has none, or None.
         specials: special tokens that the tokenizer sets around one text when asked to.
         notes: what was assumed.

@@ -31,7 +31,7 @@ def open_wordpiece(file: Path) -> Fast:
 
 
 def open_clip(file: Path) -> Fast:
-    """CLIP's merges (`bpe_simple_vocab_16e6.txt.gz`): lower case, words end in `</w>`, two special tokens around a text."""
+    """CLIP's merges (`bpe_simple_vocab_16e6.txt.gz`): lower case, words end in `</w>`, two special tokens."""
     try:
         text = gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text(encoding="utf-8")
         lines = text.split("\n")[1 : 1 + _CLIP_MERGES]
