@@ -88,7 +88,11 @@ def name_findings(named: Mapping[str, tuple[str, int]]) -> list[dict[str, str]]:
             known = known_as(digest)
             what = f" ({known.name})" if known else ""
             findings.append(
-                {"finding": "duplicate", "tokenizer": names[0], "text": f"{' = '.join(names)}: one vocabulary{what}"}
+                {
+                    "finding": "duplicate",
+                    "tokenizer": names[0],
+                    "text": f"{' = '.join(names)}: one vocabulary{what}",
+                }
             )
     for name, (digest, size) in named.items():
         claim, known = claimed(name), known_as(digest)
