@@ -28,7 +28,7 @@ class Known(NamedTuple):
 
 def fingerprint(pieces: Mapping[int, bytes]) -> str:
     """SHA-256 over the pieces in the order of their bytes, then ids: for each, bytes' number (4 bytes, big-endian),
-    bytes, id (4 bytes). Special and added tokens aren't pieces, so a model's chat tokens don't make another vocabulary."""
+    bytes, id (4 bytes). Special and added tokens aren't pieces: a model's chat tokens don't make another vocabulary."""
     digest = hashlib.sha256()
     for piece, index in sorted((piece, index) for index, piece in pieces.items()):
         digest.update(len(piece).to_bytes(4, "big") + piece + index.to_bytes(4, "big"))
