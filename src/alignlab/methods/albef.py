@@ -9,19 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignlab.distributed.collectives import all_gather, rank, reduce_mean
+from alignlab.distributed.collectives import all_gather, rank, reduce_mean, world_size
 from alignlab.distributed.shards import is_sharded
-from alignlab.losses.albef import (
-    ContrastiveTerms,
-    Keys,
-    hard_negatives,
-    image_text_contrastive,
-    partners,
-    sameness,
-)
+from alignlab.losses.albef import ContrastiveTerms, Keys, hard_negatives, image_text_contrastive, partners, sameness
 from alignlab.losses.language import MaskedTokens
 from alignlab.methods.method import WHOLE
 from alignlab.methods.pairs import PairMethod
+from alignlab.methods.parts.blind import Blind, contrast, matching
 from alignlab.methods.parts.chances import DRAW, Chances, Draws, joint_draws, masked_texts
 from alignlab.methods.parts.counting import counts_of
 from alignlab.methods.parts.fusion_losses import FusionInputs, foil_rows, fusion_losses, words_loss
@@ -140,6 +134,12 @@ class AlbefMethod(PairMethod):
             return {}
         alpha, taught = self._teaching(step)
         return self.losses(batch, alpha, self._chances(batch, -1 - index), taught=taught).losses
+
+    def blind(self, batch: PairBatch) -> dict[str, Blind]:
+        """Of ITC over the batch and the queue, and of ITM."""
+        size, foils = len(batch.ids), 0 if batch.foils is None else batch.foils.valid.numel()
+        joint = size if self.reference else size * world_size()
+        return {"itc_loss": contrast(joint + self.queue.size), "itm_loss": matching(size, 2 * size + foils)}
 
     def losses(
         self,

@@ -9,8 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from alignlab.distributed.collectives import world_size
+from alignlab.losses.contrastive import SigLip
 from alignlab.methods.method import WHOLE
 from alignlab.methods.pairs import PairMethod
+from alignlab.methods.parts.blind import Blind, contrast, sigmoid_contrast
 from alignlab.methods.parts.cached_gradient import cached_gradient_loss, check_rows_are_independent
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.clip import Clip, PairEmbeddings
@@ -61,6 +64,11 @@ class ClipMethod(PairMethod):
         else:
             loss = cached_gradient_loss(self._embed, parts, compare, num_rowwise=2, weight=step.scale / step.total)
         return StepOutput(loss / step.total, state={"temperature": self.net.temperature.detach().squeeze()})
+
+    def blind(self, batch: PairBatch) -> dict[str, Blind]:
+        """Of the contrast over the joint batch."""
+        of = sigmoid_contrast if isinstance(self.loss, SigLip) else contrast
+        return {"loss": of(len(batch.image) * world_size())}
 
     def after_step(self, step: Step) -> None:
         """Clamps the temperature."""

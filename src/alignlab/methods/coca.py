@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alignlab.distributed.collectives import world_size
 from alignlab.distributed.shards import clamp_parameter
 from alignlab.losses.contrastive import InfoNce
 from alignlab.methods.method import WHOLE
 from alignlab.methods.pairs import PairMethod
+from alignlab.methods.parts.blind import Blind, contrast
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.albef import AlbefEncoder
 from alignlab.models.attention import take_token
@@ -45,7 +47,7 @@ class CocaMethod(PairMethod):
         caption_weight: of the captions beside the contrast's 1; 2 in the paper.
     """
 
-    within_batch = "captions are those of the whole step"
+    within_batch = "captions are those of the whole step; micro_batch_size is for CLIP and SigLIP only"
     renames = {"net.encoder.": "net."}  # noqa: RUF012 - of ALBEF
 
     def __init__(self, net: Callable[..., Coca], *, caption_weight: float = 2.0, **settings) -> None:
@@ -68,6 +70,10 @@ class CocaMethod(PairMethod):
         metrics = {"contrastive_loss": contrast, "caption_loss": caption}
         state = {"temperature": net.temperature.detach().squeeze()}
         return StepOutput(contrast + self.caption_weight * caption, metrics, state)
+
+    def blind(self, batch: PairBatch) -> dict[str, Blind]:
+        """Of the contrast."""
+        return {"contrastive_loss": contrast(len(batch.image) * world_size())}
 
     def after_step(self, step: Step) -> None:
         """Clamps the temperature, as in CLIP."""

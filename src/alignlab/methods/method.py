@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from alignlab.methods.parts.blind import Blind
 from alignlab.methods.step import Step, StepOutput
 
 WHOLE = Step()
@@ -77,6 +78,10 @@ class Method(nn.Module):
             step: only its number is meant.
         """
         raise NotImplementedError
+
+    def blind(self, batch: Any) -> dict[str, Blind]:
+        """What losses of training, by name, would be of a model that tells nothing apart; from sizes alone."""
+        return {}
 
     def summarise(self) -> dict[str, Tensor | float]:
         """Numbers of the whole validation that has just ended, over all ranks; forgets it."""
