@@ -47,7 +47,7 @@ class AlbefMethod(PairMethod):
             students differ by age instead of content. The teacher begins as the student is then.
         momentum_ramp_steps: in which the momentum rises from 0.
         alpha: weight of the teacher's opinion in ITC and MLM.
-        alpha_ramp_steps: in which alpha rises from 0; one epoch in the published schedule.
+        alpha_ramp_steps: in which alpha rises from 0. alpha_ramp_epochs: the same, which follows the data (published: 1).
         fuse_from_step: ours. Before it the towers are aligned by ITC alone, at about a third of the cost.
         mask_probability: of a token, for MLM.
         negative_pool: pairs among which hard negatives are drawn. None: those of the process.
@@ -72,6 +72,7 @@ class AlbefMethod(PairMethod):
         momentum_ramp_steps: int = 0,
         alpha: float = 0.4,
         alpha_ramp_steps: int = 0,
+        alpha_ramp_epochs: float = 0.0,
         fuse_from_step: int = 0,
         mask_probability: float = 0.15,
         negative_pool: int | None = None,
@@ -91,7 +92,7 @@ class AlbefMethod(PairMethod):
         self.twin = MomentumTwin(self.net.encoder)
         self.queue = FeatureQueue(queue_size, self.net.encoder.image_projection.out_features)
         self.momentum, self.momentum_ramp_steps, self.teach_from_step = momentum, momentum_ramp_steps, teach_from_step
-        self.alpha, self.alpha_ramp_steps = alpha, alpha_ramp_steps
+        self.alpha, self.alpha_ramp_steps, self.alpha_ramp_epochs = alpha, alpha_ramp_steps, alpha_ramp_epochs
         self.fuse_from_step, self.mask_probability = fuse_from_step, mask_probability
         self.negative_pool, self.seed = negative_pool, seed
         self.itm_weight, self.mlm_weight, self.reference = itm_weight, mlm_weight, reference
@@ -230,7 +231,7 @@ class AlbefMethod(PairMethod):
     def _teaching(self, step: Step) -> tuple[float, bool]:
         """alpha, and whether there is a teacher and a queue."""
         start = self.teach_from_step
-        return step.ramped(self.alpha, self.alpha_ramp_steps, start), step.number >= start
+        return step.ramped(self.alpha, self.alpha_ramp_steps, start, self.alpha_ramp_epochs), step.number >= start
 
     @torch.no_grad()
     def _counts_of_step(self, batch: PairBatch, step: Step) -> Tensor:

@@ -19,15 +19,25 @@ class Step(NamedTuple):
         None  # gives all batches of the step, on the host, before the first is used
     )
     scale: Tensor | float = 1.0  # what the loss is multiplied with before its backward pass (float16), for inner passes
+    of_epoch: int | None = None  # optimizer steps of an epoch, where that is known
 
     @property
     def last(self) -> bool:
         """Whether the optimizer steps after this batch."""
         return self.index == self.total - 1
 
-    def ramped(self, value: float, steps: int, start: int = 0) -> float:
-        """A value that is 0 before step `start` and rises from there in so many steps."""
+    def ramped(self, value: float, steps: int, start: int = 0, epochs: float = 0.0) -> float:
+        """A value that is 0 before step `start` and rises from there in so many steps, or epochs.
+
+        Raises ValueError where the steps of an epoch are needed and nobody knows them.
+        """
         if self.number < start:
+            return 0.0
+        if epochs > 0 and self.number > start:
+            if self.of_epoch is None:
+                raise ValueError("a ramp in epochs needs to know an epoch's steps: Step(number, of_epoch=...)")
+            steps = round(epochs * self.of_epoch)
+        elif epochs > 0:
             return 0.0
         return value if steps <= 0 else value * min(1.0, (self.number - start) / steps)
 

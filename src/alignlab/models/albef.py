@@ -22,6 +22,7 @@ from alignlab.models.bert import (
     TextLayer,
     attention_bias,
 )
+from alignlab.models.bert_weights import load_bert
 from alignlab.models.token_interaction import LateInteraction, PatchPositions
 from alignlab.types.pairs import ImageEncoding, TextEncoding
 
@@ -45,6 +46,7 @@ class AlbefEncoder(nn.Module):
             after.
         late_interaction_dim: of a space in which words and patches are compared (`LateInteraction`); 0: none.
         affinity: with such a space, what a word's likeness to a patch counts in the first cross-attention.
+        text_weights: of a BERT, by hub id or folder, which text and fusion layers start from; None: at random.
         fusion_positions: adds to the image tokens that the fusion reads where they lie.
     """
 
@@ -70,6 +72,7 @@ class AlbefEncoder(nn.Module):
         late_interaction_dim: int = 0,
         affinity: float = 5.0,
         fusion_positions: bool = False,
+        text_weights: str | None = None,
     ) -> None:
         super().__init__()
         if fusion_layers < 1:
@@ -97,6 +100,8 @@ class AlbefEncoder(nn.Module):
         self.directed_heads = heads if directed_heads else 0
         for part in (self.embeddings, self.text, self.fusion, self.language_head):
             part.apply(partial(_initialise_bert, deviation=0.02 * (768 / text_width) ** 0.5))
+        if text_weights is not None:
+            load_bert(self, text_weights)
 
     def encode_image(self, image: Tensor) -> ImageEncoding:
         """(B, 3, H, W) -> features (B, D) and tokens (B, S, vision width)."""

@@ -88,9 +88,9 @@ def to_official(state: AlbefState) -> dict[str, Tensor]:
 # ------------------------------------------------------------------------------------------------------------
 
 
-def _renamed(text_layers: int, fusion_layers: int) -> Iterator[tuple[str, list[str]]]:
-    """Our encoder's module or tensor, and the published ones it is stacked from (below `text_encoder`), for all but
-    the vision tower.
+def bert_names(text_layers: int, fusion_layers: int) -> Iterator[tuple[str, list[str]]]:
+    """Our encoder's module or tensor, and the published ones it is stacked from (below `text_encoder`; BERT's own, but
+    for the cross-attention), for all but the vision tower.
     """
     yield "embeddings.word", ["bert.embeddings.word_embeddings"]
     yield "embeddings.position", ["bert.embeddings.position_embeddings"]
@@ -127,7 +127,7 @@ def _encoder_from_official(
     ours = {VISION + k.removeprefix(vision): x for k, x in official.items() if k.startswith(vision)}
     if grid is not None:
         ours[VISION + "pos_embed"] = resize_position_embedding(ours[VISION + "pos_embed"], grid)
-    for name, parts in _renamed(z.text_layers, z.fusion_layers):
+    for name, parts in bert_names(z.text_layers, z.fusion_layers):
         for kind in ("weight", "bias"):
             stack = [official[f"{text}{part}.{kind}"] for part in parts if f"{text}{part}.{kind}" in official]
             if stack:  # embeddings have no bias
@@ -150,7 +150,7 @@ def _encoder_to_official(encoder: Mapping[str, Tensor], m: str) -> dict[str, Ten
 
     vision, text = f"visual_encoder{m}.", f"text_encoder{m}."
     theirs = {vision + name.removeprefix(VISION): rest.pop(name) for name in encoder if name.startswith(VISION)}
-    for name, parts in _renamed(count(encoder, r"text\.(\d+)\."), count(encoder, r"fusion\.(\d+)\.")):
+    for name, parts in bert_names(count(encoder, r"text\.(\d+)\."), count(encoder, r"fusion\.(\d+)\.")):
         for kind in ("weight", "bias"):
             if kind == "bias" and name.startswith("embeddings.") and not name.endswith("norm"):
                 continue

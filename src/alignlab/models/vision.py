@@ -140,11 +140,12 @@ def vision_transformer(
     pre_norm: bool = False,
     norm_eps: float = 1e-6,
     name: str | None = None,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
 ) -> VisionTower:
     """Build a vision tower (arXiv:2010.11929), by sizes or by the name of a timm model.
 
-    With `name`, only image_size, patch_dropout, gradient_checkpointing and pretrained are used besides. pool: "cls",
+    With `name`, only image_size, patch_dropout, gradient_checkpointing and pretrained are used besides; the latter
+    takes timm's weights, or those of a file. pool: "cls",
     or "map" for SigLIP's attention pooling without CLS token. pre_norm: CLIP's norm before the first block.
     patch_dropout: share of the patches left out in training (arXiv:2212.00794). A checkpoint made at another image
     size fits: its position embedding is resized. Raises ValueError for sizes that don't divide, and for a name that
@@ -182,22 +183,35 @@ def vision_transformer(
 
 
 def _named_tower(
-    name: str, image_size: int, patch_dropout: float, gradient_checkpointing: bool, pretrained: bool
+    name: str, image_size: int, patch_dropout: float, gradient_checkpointing: bool, pretrained: bool | str
 ) -> VisionTower:
     if not timm.is_model(name.partition(".")[0]):
         near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)) or "nothing"
         raise ValueError(f"timm has no model named {name!r}; near it: {near}")
     settings = {"patch_drop_rate": patch_dropout} if patch_dropout else {}
+    whole = _pretrained(name, pretrained) if pretrained else None
     try:
-        trunk = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size, **settings)
+        trunk = timm.create_model(name, num_classes=0, img_size=image_size, **settings)
     except TypeError:  # convolutional networks take any image size and no such argument
-        trunk = timm.create_model(name, pretrained=pretrained, num_classes=0, **settings)
+        trunk = timm.create_model(name, num_classes=0, **settings)
     if isinstance(trunk, VisionTransformer):
         grid = tuple(trunk.patch_embed.grid_size)
     else:
         grid = (math.ceil(image_size / trunk.feature_info[-1]["reduction"]),) * 2
     width = getattr(trunk, "head_hidden_size", trunk.num_features)
-    return VisionTower(trunk, grid=grid, width=width, gradient_checkpointing=gradient_checkpointing)
+    tower = VisionTower(trunk, grid=grid, width=width, gradient_checkpointing=gradient_checkpointing)
+    if whole is not None:  # at the size that it was trained for: the tower resizes positions as ALBEF's reference does
+        trunk.load_state_dict(whole.state_dict())
+    return tower
+
+
+def _pretrained(name: str, weights: bool | str) -> nn.Module:
+    file = {"pretrained_cfg_overlay": {"file": weights}} if isinstance(weights, str) else {}
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0, **file)
+    except Exception as error:  # of the network, the hub, a model that has no weights
+        reason = next((line.strip() for line in str(error).split("\n") if line.strip()), type(error).__name__)
+        raise ValueError(f"name={name}: its weights can't be loaded ({reason})") from error
 
 
 def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix: int = 1) -> Tensor:

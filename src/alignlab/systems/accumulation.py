@@ -7,6 +7,7 @@ gradients are right as they are: clipping, scalers of float16, sharded gradients
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -28,7 +29,13 @@ def step_of(system: pl.LightningModule, batch_index: int) -> Step:
     index = batch_index % accumulated
     total = int(min(accumulated, trainer.num_training_batches - batch_index + index))  # fewer at the end of an epoch
     ahead = partial(_batches_of_step, trainer) if accumulated > 1 else None
-    return Step(system.global_step, index, total, ahead, _scale(trainer) * divisor(trainer))
+    return Step(system.global_step, index, total, ahead, _scale(trainer) * divisor(trainer), steps_of_epoch(trainer))
+
+
+def steps_of_epoch(trainer: pl.Trainer) -> int | None:
+    """Optimizer steps of an epoch; None while or where nobody knows them."""
+    batches = trainer.num_training_batches
+    return None if math.isinf(batches) else max(1, math.ceil(batches / trainer.accumulate_grad_batches))
 
 
 def _scale(trainer: pl.Trainer) -> Tensor | float:

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from alignlab.methods.method import Method
 from alignlab.methods.step import Step
-from alignlab.systems.accumulation import StepSums, for_backward, say_what_differs, step_of
+from alignlab.systems.accumulation import StepSums, for_backward, say_what_differs, step_of, steps_of_epoch
 from alignlab.systems.averages import logged_means
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,9 @@ class MethodSystem(pl.LightningModule):
     def validation_step(self, batch: Any, batch_index: int) -> None:
         """The method's validation of one batch."""
         self.method.training = self.training
-        if found := self.method.validate(batch, batch_index, Step(self.global_step)):
+        if found := self.method.validate(
+            batch, batch_index, Step(self.global_step, of_epoch=steps_of_epoch(self.trainer))
+        ):
             self.log_dict(_named("val", found), batch_size=len(batch[0]), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
