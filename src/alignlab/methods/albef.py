@@ -47,7 +47,7 @@ class AlbefMethod(PairMethod):
             students differ by age instead of content. The teacher begins as the student is then.
         momentum_ramp_steps: in which the momentum rises from 0.
         alpha: weight of the teacher's opinion in ITC and MLM.
-        alpha_ramp_steps: in which alpha rises from 0. alpha_ramp_epochs: the same, which follows the data (published: 1).
+        alpha_ramp_steps: in which alpha rises from 0. alpha_ramp_epochs: the same, by the data (published: 1).
         fuse_from_step: ours. Before it the towers are aligned by ITC alone, at about a third of the cost.
         mask_probability: of a token, for MLM.
         negative_pool: pairs among which hard negatives are drawn. None: those of the process.
