@@ -49,14 +49,13 @@ def test_files_that_may_not_grow(tmp_path: Path) -> None:
     assert done.stdout == "DiskFull\n", done.stderr
 
 
-def test_causes_are_followed_and_others_left_alone() -> None:
+def test_causes_are_followed_and_others_left_alone(tmp_path: Path) -> None:
     wrapped = RuntimeError("saving failed")
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "/x/last.ckpt")
-    told = disk.explained(wrapped, Path("/x"))
-    assert (
-        str(told)
-        == "/x can't be written to: no space is left (writing /x/last.ckpt). Make room and go on with resume=/x"
-    )
+    said = f"{tmp_path} can't be written to: no space is left (writing /x/last.ckpt). Make room and"
+    assert str(disk.explained(wrapped, tmp_path)) == f"{said} start again"
+    (tmp_path / "config.yaml").touch()
+    assert str(disk.explained(wrapped, tmp_path)) == f"{said} go on with resume={tmp_path}"
     for other in (OSError(errno.ENOENT, "No such file"), RuntimeError("shapes differ"), KeyError("x")):
         assert disk.explained(other, Path("/x")) is other
 

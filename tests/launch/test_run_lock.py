@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -86,3 +87,26 @@ def test_a_lock_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         os.utime(tmp_path / run_lock.FILE, (0, 0))
         time.sleep(0.5)
         assert time.time() - (tmp_path / run_lock.FILE).stat().st_mtime < 10
+
+
+def test_a_lock_from_the_future_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another machine whose clock went ahead: it lives if it gives a sign of life, whatever its clock says."""
+    monkeypatch.setattr(run_lock, "HEARTBEAT", 0.2)
+    file, tomorrow = tmp_path / run_lock.FILE, time.time() + 86400
+    file.write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    os.utime(file, (tomorrow, tomorrow))
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(0.1):
+            os.utime(file, ns=(0, file.stat().st_mtime_ns + 1_000_000))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(run_lock.Busy, match="elsewhere"):
+            run_lock.refuse_if_busy(tmp_path)
+    finally:
+        done.set()
+        thread.join()
+    run_lock.refuse_if_busy(tmp_path)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from alignlab.callbacks.keeping.checkpoint_folder import trained
 from alignlab.files.weights import read_file
+from alignlab.runs import resuming
 from alignlab.runs.building import load_system
 from alignlab.runs.train import train
+from hostile import Touch
 from tiny_run import TINY
 
 import pytest
@@ -70,3 +72,15 @@ def test_a_damaged_tokenizer_is_not_read(run_dir: Path) -> None:
     file.write_text(text.replace('"a"', '"b"', 1) if '"a"' in text else text.replace("1", "2", 1))
     with pytest.raises(ValueError, match=r"tokenizer/tokenizer\.json is damaged: its bytes"):
         load_system(run_dir)
+
+
+def test_a_checkpoint_with_code_in_it_is_one_line(run_dir: Path, prepared: Callable[..., DictConfig]) -> None:
+    """Not torch's advice to read it with weights_only=False."""
+    mark, words = run_dir / "MARK", [f"resume={run_dir}", "trainer.max_steps=8"]
+    for file in (run_dir / "checkpoints").glob("*.ckpt"):
+        content = torch.load(file, weights_only=True)
+        torch.save(content | {"callbacks": Touch(str(mark))}, file)
+    (run_dir / "checkpoints" / "index.json").unlink()
+    with pytest.raises(ValueError, match=r"checkpoint: \S+\.ckpt can't be read without running code") as found:
+        train(resuming.resumed(prepared(run_dir, *words), words))
+    assert "\n" not in str(found.value) and "weights_only" not in str(found.value) and not mark.exists()

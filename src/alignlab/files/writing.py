@@ -1,5 +1,6 @@
 """Files and folders that appear under their final name only when they are complete."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -51,5 +52,8 @@ def sync(path: Path, only_names: bool = False) -> None:
         handle = os.open(part, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:  # folders on SMB and FUSE, which have no such thing
+            if not (part.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)):
+                raise
         finally:
             os.close(handle)

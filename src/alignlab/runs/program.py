@@ -19,7 +19,7 @@ from alignlab.configs.command_line import as_typed
 from alignlab.configs.explain import explain
 from alignlab.configs.roots import InferenceRoot
 from alignlab.files.result import Result
-from alignlab.launch import environment
+from alignlab.launch import disk, environment
 from alignlab.launch.disk import DiskFull
 from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.run_lock import Busy
@@ -59,6 +59,11 @@ def main(program: str, configs: Path) -> None:
     except (HydraException, ValueError) as error:
         overrides = get_args_parser().parse_args().overrides
         stop("\n  ".join(explain(error, overrides, configs, kind.name, kind.root)), code=2)
+    except OSError as error:  # before there is a run
+        place = Path(error.filename or ".").parent
+        if (told := disk.explained(error, place)) is error:
+            raise
+        stop(str(told), code=1)
     except KeyboardInterrupt:
         stop("interrupted", code=130)
     except Interrupted as signalled:

@@ -17,6 +17,7 @@ from lightning.pytorch.strategies.strategy import Strategy
 from torch.optim import Optimizer
 
 from alignlab.files.shards import check_zero
+from alignlab.files.weights import read_file
 from alignlab.optim.muon import MuonAdamW
 from alignlab.strategies import zero_state
 from alignlab.strategies.sharding import write_own_sums
@@ -158,7 +159,7 @@ class DeepSpeed(DeepSpeedStrategy):
         if path.is_dir():
             check_zero(path, "checkpoint")
             return super().load_checkpoint(path, weights_only)
-        content = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
+        content = read_file(path, "checkpoint")
         zero_state.load_weights(self.lightning_module, self._zero, content.pop("state_dict"))
         states = content.get("optimizer_states", ())
         if states and self.lightning_module.trainer.training:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning
-import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from torch.distributed.checkpoint.state_dict import (
@@ -17,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from alignlab.files.shards import check_shards
+from alignlab.files.weights import read_file
 from alignlab.optim.muon import MuonAdamW
 from alignlab.strategies.optimizer_state import named, numbered
 from alignlab.strategies.sharding import shard, sharded_matrices, write_own_sums
@@ -103,7 +103,7 @@ class Fsdp(ModelParallelStrategy):
         if path.is_dir():
             check_shards(path, "checkpoint")
             return super().load_checkpoint(path, weights_only)
-        content = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
+        content = read_file(path, "checkpoint")
         options = StateDictOptions(full_state_dict=True, strict=self.lightning_module.strict_loading)
         try:
             set_model_state_dict(self.model, content.pop("state_dict"), options=options)

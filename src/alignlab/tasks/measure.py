@@ -14,6 +14,7 @@ import torch
 
 from alignlab.cost.roofline import cache_bytes, read_bandwidth
 from alignlab.distributed.devices import default_device
+from alignlab.files.text import parse_json, read_text
 from alignlab.files.writing import write_text
 from alignlab.inference.backend import Backend, Request, Sampling
 from alignlab.inference.native.resident import peak_bytes
@@ -126,7 +127,11 @@ class Measure:
         prompts = [ids[: 8 + 5 * number] for number, ids in enumerate(texts)]
         sampling = Sampling(max_new_tokens=self.new_tokens)
         tokens = [c.ids for c in subject.backend.generate([Request(ids, 0, sampling) for ids in prompts])]
-        reference = json.loads(Path(self.yardstick).read_text()) if self.yardstick else None
+        reference = (
+            parse_json(read_text(self.yardstick, "yardstick"), f"yardstick={self.yardstick}")
+            if self.yardstick
+            else None
+        )
         sequences = reference["sequences"] if reference else [p + t for p, t in zip(prompts, tokens, strict=True)]
         logprobs = subject.backend.score(sequences)
         per_text = subject.backend.score(texts)

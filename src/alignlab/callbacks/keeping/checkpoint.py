@@ -16,6 +16,7 @@ from alignlab.callbacks.keeping.checkpoint_folder import CheckpointFolder, Mode
 from alignlab.callbacks.keeping.host_copies import floats, host_copies
 from alignlab.callbacks.keeping.position import Moment, take_down, within_step, write_down
 from alignlab.callbacks.keeping.seeding import SeedPerRank
+from alignlab.files.weights import read_file
 from alignlab.files.writing import replaced
 
 FIRST_STEP = 10  # of the first checkpoint, which shows what one costs
@@ -210,6 +211,10 @@ class StreamedIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         with replaced(Path(path), durable=True) as temporary:
             torch.save(host_copies(checkpoint), temporary)
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """As every door reads one: nothing in it is run, and what is wrong is said in one line with the file's name."""
+        return read_file(Path(path), "checkpoint")
 
 
 class _Clock:

@@ -214,7 +214,11 @@ def _link(target: Path, name: Path) -> None:
             try:
                 os.link(target, temporary)
             except OSError:  # a file system without hard links
-                temporary.symlink_to(target.name)
+                try:
+                    temporary.symlink_to(target.name)
+                except OSError:  # exFAT, SMB: nor symbolic ones
+                    shutil.copyfile(target, temporary)
+                    sync(temporary)
 
 
 def _remove(path: Path) -> None:
