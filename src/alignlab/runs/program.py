@@ -60,8 +60,8 @@ def main(program: str, configs: Path) -> None:
         overrides = get_args_parser().parse_args().overrides
         stop("\n  ".join(explain(error, overrides, configs, kind.name, kind.root)), code=2)
     except OSError as error:  # before there is a run
-        place = Path(error.filename or ".").parent
-        if (told := disk.explained(error, place)) is error:
+        place = HydraConfig.get().run.dir if HydraConfig.initialized() else "."
+        if (told := disk.explained(error, Path(place))) is error:
             raise
         stop(str(told), code=1)
     except KeyboardInterrupt:
