@@ -20,6 +20,7 @@ from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch
 from tiny_language import NET, preference_batch, token_batch
 from tiny_language import WORDS as LANGUAGE
+from tiny_run import REPOSITORY
 from tiny_training import WORDS as WORDS_OF_PAIRS
 from tiny_training import albef_system, clip_system, pairs, told
 
@@ -182,6 +183,12 @@ def compare(name: str, small: tuple, large: tuple) -> None:
         torch.testing.assert_close(small[0][key], wanted, rtol=1e-3, atol=2e-6, msg=key)
         compared += bool(wanted.abs().sum() > 1e-6)
     assert compared > 3
+
+
+def test_no_system_is_forgotten() -> None:
+    """CLIP's and SigLIP's loss is nothing but a contrast; PPO and GRPO make their own steps and refuse to accumulate."""
+    models = {file.stem for file in (REPOSITORY / "conf" / "model").glob("*.yaml")}
+    assert models == {*SYSTEMS, "clip", "siglip", "ppo", "grpo"} - {"ipo"}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -197,6 +197,23 @@ def test_untouched_restores_modes_and_random_state():
     assert [part.training for part in module.modules()] == before
 
 
+@pytest.mark.parametrize(
+    ("limit", "most", "rows"), [(1.0, None, 5), (1.0, 3, 3), (1, None, 4), (1, 3, 3), (0.5, None, 4)]
+)
+def test_foils_are_no_more_than_a_validation_may_have(data, tmp_path, limit, most, rows):
+    """Five rows in batches of four."""
+    trainer = lightning.Trainer(
+        logger=False, accelerator="cpu", enable_checkpointing=False, limit_val_batches=limit, default_root_dir=tmp_path
+    )
+    trainer.datamodule, system = data, albef(data)
+    system.configure_model()
+    seen, evaluator = [], FoilEvaluator(sets=["counts"], max_rows=most)
+    encode = system.method.net.encode_text
+    system.method.net.encode_text = lambda ids, mask: (seen.append(len(ids) // 2), encode(ids, mask))[1]
+    evaluator.evaluate(trainer, system.eval(), True)
+    assert sum(seen) == rows
+
+
 class PairsOnly(lightning.LightningDataModule):
     """Nothing but training pairs."""
 
@@ -210,6 +227,7 @@ class PairsOnly(lightning.LightningDataModule):
         (lambda: LinearProbe("known", features="patches"), "patches"),
         (lambda: SampleSheets(num_captions=0), "num_captions"),
         (lambda: GroundingEvaluator(max_pictures=0), "max_pictures"),
+        (lambda: FoilEvaluator(max_rows=0), "max_rows"),
     ],
 )
 def test_impossible_settings(make, message):

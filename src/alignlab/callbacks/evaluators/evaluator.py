@@ -66,6 +66,14 @@ def transfer(trainer: lightning.Trainer, module: lightning.LightningModule) -> C
     return move
 
 
+def most_batches(trainer: lightning.Trainer, number: int) -> int | None:
+    """How many of so many batches `trainer.limit_val_batches` lets an evaluator have; None: all."""
+    limit = trainer.limit_val_batches
+    if isinstance(limit, float):
+        return None if limit == 1.0 else max(1, int(limit * number))
+    return limit
+
+
 class Evaluator(Callback):
     """Calls `evaluate` after every validation or only after the last, and logs what it returns as `val/<name>`.
 

@@ -4,7 +4,7 @@ import sys
 
 import lightning
 
-from alignlab.callbacks.evaluators.evaluator import Evaluator, Every, read_by, transfer
+from alignlab.callbacks.evaluators.evaluator import Evaluator, Every, most_batches, read_by, transfer
 from alignlab.evaluation.encoding import EncodedSet, encode_retrieval_set
 from alignlab.evaluation.reranking import MatchScore, rerank
 from alignlab.evaluation.retrieval import recall_from_features
@@ -90,9 +90,7 @@ def encode_split(
 ) -> EncodedSet:
     """A split through the model; only `trainer.limit_val_batches` of it where that is set, or about `max_pictures`."""
     batches = read_by(trainer, key, "retrieval_dataloader").retrieval_dataloader(split)
-    limit = trainer.limit_val_batches
-    if isinstance(limit, float):
-        limit = None if limit == 1.0 else max(1, int(limit * len(batches)))
+    limit = most_batches(trainer, len(batches))
     if max_pictures is not None:
         joint = trainer.datamodule.batch_size * trainer.world_size
         limit = min(limit or sys.maxsize, -(-max_pictures // joint))

@@ -88,7 +88,7 @@ class EmojiPairs:
         labels = [label_of[named.concept] for named in self.held_out]
         return {"unseen": ZeroShotPictures(names, prompts, labels, lambda i: self._fixed(self.held_out[i].drawing, i))}
 
-    def foil_sets(self) -> dict[str, FoilSet]:
+    def foil_sets(self, max_rows: int | None = None) -> dict[str, FoilSet]:
         """None: nothing is known but names."""
         return {}
 

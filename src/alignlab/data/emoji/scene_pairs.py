@@ -31,7 +31,7 @@ class EmojiScenePairs:
         image_size: height and width in pixels.
         num_train: scenes in an epoch; every epoch has new ones.
         num_val: held-out scenes.
-        num_val_foils: rows of each held-out set of near misses.
+        num_val_foils: rows of each held-out set of near misses; None: as many as there are held-out scenes.
         near_misses: share of the training pairs 2k + 1 that are a near miss of pair 2k, so that a batch holds both:
             the same things with one of the facts changed.
         sentences: short sentences a picture, each with its telling word marked (`short_sentences`).
@@ -51,7 +51,7 @@ class EmojiScenePairs:
         *,
         num_train: int = 100_000,
         num_val: int = 500,
-        num_val_foils: int = 500,
+        num_val_foils: int | None = None,
         near_misses: float = 0.0,
         sentences: int = 0,
         foils: int = 0,
@@ -71,11 +71,11 @@ class EmojiScenePairs:
         for key, value, least in (
             ("sentences", sentences, 0),
             ("foils", foils, 0),
-            ("num_val_foils", num_val_foils, 1),
+            ("num_val_foils", 1 if num_val_foils is None else num_val_foils, 1),
         ):
             if value < least:
                 raise ValueError(f"{key} is {value}; it must be at least {least}")
-        self.num_train, self.num_val, self.num_val_foils = num_train, num_val, num_val_foils
+        self.num_train, self.num_val, self.num_val_foils = num_train, num_val, num_val_foils or num_val
         self.near_misses, self.sentences, self.foils, self.noise = near_misses, sentences, foils, noise
         self.families = NearMisses(self.scenes, facts)
 
@@ -134,11 +134,12 @@ class EmojiScenePairs:
     def _arrangements(self) -> list[Scene]:
         return arrangements(self.families, self.num_val // 4)
 
-    def foil_sets(self) -> dict[str, FoilSet]:
+    def foil_sets(self, max_rows: int | None = None) -> dict[str, FoilSet]:
         """Held-out scenes with their near misses, by the fact that differs; sizes and colours where they are told."""
+        number = min(self.num_val_foils, max_rows or self.num_val_foils)
         every = NearMisses(self.scenes, FACTS)
         wanted = [fact for fact in FACTS if fact in PLAIN_FACTS or fact in self.families.facts]
-        rows = {fact: foil_rows(every, fact, self.num_val_foils) for fact in wanted}
+        rows = {fact: foil_rows(every, fact, number) for fact in wanted}
         return {fact: self._foil_set(found) for fact, found in rows.items() if found}
 
     def _foil_set(self, rows: list[tuple[Scene, Scene]]) -> FoilSet:

@@ -53,7 +53,10 @@ def read_foils(file: str | Path, image_dir: str | Path | None = None, key: str =
 
 
 def own_foil_sets(
-    rows: list[FoilRow], picture: Callable[[FoilRow, int], np.ndarray], clean: Callable[[str], str]
+    rows: list[FoilRow],
+    picture: Callable[[FoilRow, int], np.ndarray],
+    clean: Callable[[str], str],
+    max_rows: int | None = None,
 ) -> dict[str, FoilSet]:
     """A set for each kind; of two pictures a row where all its rows have them.
 
@@ -61,11 +64,12 @@ def own_foil_sets(
         rows: of a list.
         picture: row, 0 for its picture or 1 for the foil's -> (H, W, 3) uint8.
         clean: of captions.
+        max_rows: the first so many of each kind; None: all.
     """
     kinds: dict[str, list[FoilRow]] = {}
     for row in rows:
         kinds.setdefault(row.kind, []).append(row)
-    return {kind: _foil_set(found, picture, clean) for kind, found in kinds.items()}
+    return {kind: _foil_set(found[:max_rows], picture, clean) for kind, found in kinds.items()}
 
 
 def _foil_set(

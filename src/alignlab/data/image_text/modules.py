@@ -156,12 +156,12 @@ class PairDataModule(LightningDataModule):
             sets[name] = ZeroShotSet(batches, ClassPrompts(pictures.names, ids.view(shape), mask.view(shape)))
         return sets
 
-    def foil_sets(self) -> dict[str, NormalisedBatches]:
+    def foil_sets(self, max_rows: int | None = None) -> dict[str, NormalisedBatches]:
         """Batches of `FoilBatch` of every set of near misses that the data set has: rows rank, rank + world size, ...,
-        normalised.
+        of at most `max_rows`, normalised.
         """
         rank, world_size = self._ranks
-        sets = self.source.foil_sets().items()
+        sets = self.source.foil_sets(max_rows).items()
         return {
             name: self._normalised(FoilPictures(rows, self._encode), range(rank, len(rows.captions), world_size))
             for name, rows in sets

@@ -139,9 +139,9 @@ class ImageTextPairs:
         """None: such a list has no classes."""
         return {}
 
-    def foil_sets(self) -> dict[str, FoilSet]:
-        """The rows of `foil_annotations` by their kind."""
-        return own_foil_sets(self.foils, self._foil_picture, self._clean)
+    def foil_sets(self, max_rows: int | None = None) -> dict[str, FoilSet]:
+        """The rows of `foil_annotations` by their kind, at most so many of each."""
+        return own_foil_sets(self.foils, self._foil_picture, self._clean, max_rows)
 
     def _foil_picture(self, row: FoilRow, side: int) -> np.ndarray:
         path = row.foil_image if side and row.foil_image else row.image
