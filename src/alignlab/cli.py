@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from alignlab.hub import command as fetch
+from alignlab.launch.streams import make_lasting, speak_utf8
 from alignlab.tokenizers import command as tokenizers
 
 PROGRAMS = {
@@ -97,6 +98,9 @@ def _plan(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a sub-command; 2 and a line on standard error for bad input."""
+    if arguments is None:
+        speak_utf8()
+        make_lasting()
     words = sys.argv[1:] if arguments is None else arguments
     if words and words[0] in PROGRAMS:
         from alignlab.programs import run  # after --help

@@ -43,8 +43,8 @@ def test_odd_letters_end_no_line(tmp_path: Path) -> None:
     assert read_items(None, str(tmp_path / "a.jsonl"), Terminal())[0].text == text
     piped = io.TextIOWrapper(io.BytesIO(f"{text}\n".encode()), encoding="utf-8")
     assert read_items(None, None, piped) == [Item("0", text, {})]
-    with pytest.raises(ValueError, match="the pipe holds what is no UTF-8 text"):
-        read_items(None, None, io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
+    with pytest.raises(ValueError, match="line 2 of the pipe holds what is no UTF-8 text"):
+        read_items(None, None, io.TextIOWrapper(io.BytesIO(b"a\ncaf\xe9\n"), encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

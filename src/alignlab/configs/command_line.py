@@ -53,8 +53,16 @@ def chosen_chain(words: Sequence[str], config_dir: Path) -> list[str] | None:
     if any(word.startswith("chain=") for word in named):
         return named
     resumed = next((Path(word[7:].strip("'\"")) / "config.yaml" for word in words if word.startswith("resume=")), None)
-    is_chain = resumed is not None and resumed.is_file() and "\nstages:" in "\n" + resumed.read_text(encoding="utf-8")
+    is_chain = resumed is not None and resumed.is_file() and "\nstages:" in "\n" + _lossy(resumed)
     return named if is_chain else None
+
+
+def _lossy(file: Path) -> str:
+    """A file's text, whatever it is: whoever reads it in earnest says what is wrong with it."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def chain_arguments(words: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from alignlab.launch.admission import refuse_further_rank, refuse_if_taken, refuse_ranks
+from alignlab.launch.admission import refuse_further_rank, refuse_if_taken, refuse_ranks, refuse_unwritable
 from alignlab.launch.environment import in_batch_script, launch
 from alignlab.launch.run_lock import refuse_if_busy
 from alignlab.launch.sweep import Sweep
@@ -32,6 +32,7 @@ class HydraEvents(Callback):
                 if started.starter == "user" and not in_batch_script() and _is_default(config):
                     _reserve(config)
                 _refuse(Path(config.hydra.run.dir), config.resume, kind)
+                refuse_unwritable(Path(config.hydra.run.dir), "output" if kind == "inference" else "hydra.run.dir")
             elif started.starter == "slurm":
                 refuse_further_rank(Path(config.hydra.run.dir), config.resume, kind)
 
@@ -39,6 +40,7 @@ class HydraEvents(Callback):
         HydraConfig.instance().set_config(config)
         with _refusals():
             _refuse(Path(config.hydra.sweep.dir), None, kind_of(config), key="hydra.sweep.dir")
+            refuse_unwritable(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table; exit code 1 if no job at all came to a good end."""
@@ -81,6 +83,8 @@ def _reserve(config: DictConfig) -> None:
     for number in count(2):
         try:
             return Path(config.hydra.run.dir).mkdir(parents=True)
-        except FileExistsError:
+        except OSError:
+            if not Path(config.hydra.run.dir).is_dir():  # it can't be made, which is said later
+                return None
             with flag_override(config.hydra, "readonly", False):
                 config.hydra.run.dir = f"{wanted}_{number}"

@@ -27,9 +27,12 @@ def replaced(file: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def write_text(file: Path, text: str, durable: bool = False) -> None:
-    """Writes a file: nobody ever sees half of it; `durable` as in `replaced`."""
+    """Writes a file: nobody ever sees half of it; `durable` as in `replaced`.
+
+    Names of files that an ASCII locale couldn't read are written as the bytes that they are.
+    """
     with replaced(file, durable) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:

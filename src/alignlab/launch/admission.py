@@ -5,6 +5,7 @@ What is refused would otherwise go wrong in silence: two runs in one directory, 
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,7 +22,7 @@ LOOKS, PAUSE = 6, 1.0  # of a further rank at the directory, and seconds between
 
 
 class Taken(ValueError):
-    """The directory holds another run."""
+    """The directory holds another run, or can't hold one."""
 
 
 def holds(directory: Path) -> str | None:
@@ -52,6 +53,19 @@ def refuse_if_taken(directory: Path, resume: str | Path | None, kind: str = "tra
     key = key or ("output" if kind == "inference" else "hydra.run.dir")
     go_on = f"go on with resume={directory}, or " if there.startswith(_article(kind)) else ""
     raise Taken(f"{directory} holds {there}: {go_on}choose another directory ({key}=...)")
+
+
+def refuse_unwritable(directory: Path, key: str) -> None:
+    """Raises `Taken` where nothing can be written to a directory, which is made if need be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename and not str(error.filename).startswith(str(directory)) else ""
+        raise Taken(
+            f"{directory} can't be written to: {error.strerror}{where}; choose another directory ({key}=...)"
+        ) from None
 
 
 def refuse_further_rank(directory: Path, resume: str | Path | None, kind: str) -> None:

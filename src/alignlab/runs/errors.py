@@ -13,6 +13,14 @@ from alignlab.configs.leaves import leaves
 _EXTRAS = ("tensorboard", "wandb")  # of the loggers of that name
 
 
+# What torch says of a data worker that has gone.
+_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (\w[\w ]*)|exited)")
+
+
+class WorkerDied(Exception):
+    """A process that makes batches has gone, and the run with it."""
+
+
 def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseException:
     """What went wrong. A part speaks of its own parameter (`batch_size is 0`); here it becomes `data.batch_size is 0`.
 
@@ -33,6 +41,9 @@ def cause(failure: BaseException, cfg: DictConfig | None = None) -> BaseExceptio
         )
     if type(failure).__name__ == "MisconfigurationException":  # Lightning's, which infer.py doesn't import
         return ValueError(str(failure))
+    if isinstance(failure, RuntimeError) and (gone := _WORKER.search(str(failure))):
+        how = f"was killed ({gone[2].strip()}; out of memory?)" if gone[2] else "has ended without a word"
+        return WorkerDied(f"data worker {gone[1]} {how}; resume=... goes on, data.num_workers=0 takes none")
     if type(failure) is ValueError and cfg is not None:
         return ValueError(_placed(str(failure), cfg))
     return failure

@@ -19,13 +19,14 @@ from alignlab.configs.command_line import as_typed
 from alignlab.configs.explain import explain
 from alignlab.configs.roots import InferenceRoot
 from alignlab.files.result import Result
-from alignlab.launch import disk, environment
+from alignlab.launch import disk, environment, streams
 from alignlab.launch.disk import DiskFull
 from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.run_lock import Busy
 from alignlab.launch.signals import Interrupted
 from alignlab.runs import kinds
 from alignlab.runs.chain import StageFailed
+from alignlab.runs.errors import WorkerDied
 
 
 def main(program: str, configs: Path) -> None:
@@ -35,6 +36,8 @@ def main(program: str, configs: Path) -> None:
         program: train or infer.
         configs: the folder conf/.
     """
+    streams.speak_utf8()
+    streams.make_lasting()
     kind, sys.argv[1:] = kinds.typed(program, sys.argv[1:], configs)
     # What is fetched is fetched by `alignlab fetch`, whole and checked: a run with missing weights ends at once.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -93,7 +96,7 @@ def _hydra_job(kind: kinds.Kind, configs: Path, stop: Callable[..., NoReturn]) -
             result = kind.run(cfg)
         except Busy as error:
             stop(str(error), code=2)
-        except (DiskFull, RankDied) as error:
+        except (DiskFull, RankDied, WorkerDied) as error:
             stop(str(error), code=1)
         except StageFailed as error:
             stop(str(error), code=error.exit_code)

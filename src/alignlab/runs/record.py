@@ -80,7 +80,7 @@ def recorded(
         error = _with_what_it_said(disk.explained(cause(failure, cfg), run_dir), run_dir)
         result.status = getattr(error, "status", "failed")
         result.reason = f"{type(error).__name__}: {error}"
-        with suppress(OSError), (run_dir / log).open("a", encoding="utf-8") as file:
+        with suppress(OSError), (run_dir / log).open("a", encoding="utf-8", errors="replace") as file:
             file.write("".join(traceback.format_exception(failure)))
     disk.give_room(run_dir)
     result.seconds = clock.seconds()
@@ -113,7 +113,7 @@ def show(result: Result, run_dir: Path, log: str = "train.log", unit: str = "ste
     for name, value in sorted(result.metrics.items()):
         table.add_row(name, f"{value:.4g}")
     files = sorted(file for file in (run_dir / "samples").glob("*") if not file.name.startswith("."))
-    with (run_dir / log).open("a", encoding="utf-8") as log_file:
+    with (run_dir / log).open("a", encoding="utf-8", errors="surrogateescape") as log_file:
         for target in (sys.stdout, log_file):
             console = Console(file=target, soft_wrap=True, highlight=False)
             console.print(table)

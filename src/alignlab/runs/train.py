@@ -25,7 +25,7 @@ from alignlab.files.aside import set_aside
 from alignlab.files.result import Result
 from alignlab.files.runs import newest_run
 from alignlab.files.writing import write_text
-from alignlab.launch import disk, run_lock, stranded
+from alignlab.launch import disk, open_files, run_lock, stranded
 from alignlab.launch.admission import refuse_if_taken
 from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.signals import UNHEARD, Inbox, Interrupted
@@ -62,6 +62,8 @@ def train(cfg: DictConfig) -> Result:
     unheard = partial(_unheard, result=result, run_dir=run_dir)
     record = recorded(result, run_dir, cfg, rank=lambda: rank_zero_only.rank)
     with _alone(run_dir, cfg.resume), Inbox(_say, unheard) as inbox, ExitStack() as written, record:
+        workers = cfg.data.get("num_workers")
+        open_files.provide(len(os.sched_getaffinity(0)) if workers is None else workers)
         changed = _changed(cfg, result)
         _prepare(cfg, run_dir)
         trained_in = cfg.resume or cfg.get("init_from")

@@ -64,11 +64,14 @@ def _lines(lines: Iterable[str]) -> Iterator[Item]:
 
 
 def _piped(pipe: TextIO) -> Iterator[str]:
-    try:
-        for line in pipe:
-            yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the pipe holds what is no {error.encoding.upper()} text ({error.reason})") from None
+    raw = getattr(pipe, "buffer", None)  # read as bytes, line by line, so that a wrong one has a number
+    for number, line in enumerate(pipe if raw is None else raw, 1):
+        try:
+            text = line if raw is None else line.decode(pipe.encoding)
+        except UnicodeDecodeError as error:
+            what = f"no {error.encoding.upper()} text ({error.reason})"
+            raise ValueError(f"line {number} of the pipe holds what is {what}") from None
+        yield from text.removesuffix("\n").removesuffix("\r").split("\r")
 
 
 def _rows(file: str, form: Form) -> Iterable[tuple[int, str, dict[str, Any]]] | None:
