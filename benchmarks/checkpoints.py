@@ -34,7 +34,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 CASES = {
     "albef": (
         *("experiment=albef_emoji_scenes", "~callbacks.retrieval", "model.momentum=0.995", "model.alpha=0.4"),
-        *("model.queue_size=4096", "model.fuse_from_step=0"),
+        *("model.queue_size=4096", "model.teach_from_step=0"),
     ),
     "clip_vit_b16": (
         *("model=clip", "model/net=clip_vit_b16", "data.image_size=224", "data.batch_size=8"),

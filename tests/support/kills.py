@@ -37,7 +37,12 @@ STATE = ("state_dict", "optimizer_states", "lr_schedulers", "random", "global_st
 TINY = (
     *("model=albef", "callbacks=default", "data.batch_size=8", "data.num_train=64", "data.num_val=16"),
     *("data.image_size=16", "data.context_length=16", "model.queue_size=20", "model.momentum=0.9", "model.alpha=0.4"),
-    *("model.alpha_ramp_steps=10", "model.fuse_from_step=3", "model.net.encoder.vision.width=32"),
+    *(
+        "model.alpha_ramp_steps=10",
+        "model.teach_from_step=2",
+        "model.fuse_from_step=3",
+        "model.net.encoder.vision.width=32",
+    ),
     *("model.net.encoder.vision.depth=1", "model.net.encoder.text_width=32", "model.net.encoder.text_layers=1"),
     *("model.net.encoder.fusion_layers=1", "model.net.encoder.embed_dim=16", "model.net.encoder.dropout=0.1"),
     *("trainer.val_check_interval=7", "trainer.log_every_n_steps=1", "callbacks.curves=null"),
