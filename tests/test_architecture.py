@@ -14,7 +14,7 @@ PROGRAMS = [file for name in ("train.py", "infer.py") if (file := REPOSITORY / n
 
 # Imports point downwards: a file may import from its own layer's folder and from lower layers.
 LAYERS = [
-    {"types", "distributed", "files", "hub"},
+    {"types", "distributed", "files", "hub", "reports"},
     {"models", "losses", "optim", "cost", "data"},
     {"evaluation", "prompting", "inference", "tokenizers"},
     {"methods"},

@@ -41,8 +41,8 @@ def byte_bpe(file: Path, size: int = 420, texts: list[str] = ENGLISH + CHINESE[:
 
 def ranks_of(tokenizer_json: Path, file: Path) -> Path:
     """The same as tiktoken's ranks, in the JSON of js-tiktoken."""
+    from alignlab.tokenizers.kinds.ranks import PATTERNS
     from alignlab.tokenizers.opening import open_tokenizer
-    from alignlab.tokenizers.ranks import PATTERNS
 
     tokenizer, _ = open_tokenizer(str(tokenizer_json))
     tokens = " ".join(base64.b64encode(tokenizer.pieces[rank]).decode() for rank in sorted(tokenizer.pieces))

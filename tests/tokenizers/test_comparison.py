@@ -3,16 +3,19 @@
 import csv
 import gzip
 import json
+import re
 import statistics
 from pathlib import Path
 
 from alignlab.cli import main
+from alignlab.reports.charts import bars, histograms
+from alignlab.reports.page import Figure, Page, Section, render
 from alignlab.tokenizers.comparison import Comparison
 from alignlab.tokenizers.corpus import Corpus
 from alignlab.tokenizers.fingerprint import fingerprint, known_vocabularies
+from alignlab.tokenizers.kinds.ranks import converted, read_ranks
 from alignlab.tokenizers.measures import parity
 from alignlab.tokenizers.opening import named, open_tokenizer
-from alignlab.tokenizers.ranks import converted, read_ranks
 from tiny_tokenizers import CHINESE, ENGLISH, byte_bpe, ranks_of, sentencepiece_model
 
 import numpy as np
@@ -63,7 +66,7 @@ def report(folder: Path) -> dict:
     """What the command writes, read back; a name of another's and one that is nowhere are among the tokenizers."""
     words = [str(folder / "gpt"), f"ranks={folder / 'ranks.json'}", "GPT4=bytes", "nowhere"]
     corpus = folder / "news-commentary-v16.en-zh.tsv.gz"
-    forms = ["--json", str(folder / "r.json"), "--csv", str(folder / "r.csv")]
+    forms = ["--json", str(folder / "r.json"), "--csv", str(folder / "r.csv"), "--html", str(folder / "r.html")]
     more = ["--contexts", "77", "20", "--passes", "3", "--batch-size", "2", *forms]
     assert main(["tokenizers", "compare", *words, "--corpus", str(corpus), *more]) == 3, "one couldn't be read"
     return json.loads((folder / "r.json").read_text(encoding="utf-8"))
@@ -120,6 +123,20 @@ def test_csv_has_a_row_for_each_tokenizer_and_part(folder: Path, report: dict) -
     assert float(rows[1]["parity"]) == report["rows"][0]["parity"]["zh/en"][0]
     assert float(rows[1]["truncated at 20"]) == report["rows"][0]["parts"]["zh"]["truncated"]["20"]
     assert rows[-1]["error"] and len(rows) == 7
+
+
+def test_page_is_one_file_that_says_all(folder: Path, report: dict) -> None:
+    page = (folder / "r.html").read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=|@import|url\(", page), "nothing is fetched"
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+    for text in (*(row["tokenizer"] for row in report["rows"]), "GPT4 is the name of cl100k_base", "round trip"):
+        assert text in page
+    for part in ("en", "zh"):
+        assert f"{report['rows'][0]['parts'][part]['mean']:.1f}</text>" in page
+    marked = render(Page("a <b>", "", [Section("s", [Figure(bars([("<i>", 2, "2"), ("x", 1, "1")]), "c")])]))
+    assert "a &lt;b&gt;" in marked and "&lt;i&gt;" in marked and 'width="50.00%"' in marked, "text stays text"
+    picture = histograms({"n": [(0, 400), (3, 200), (900, 1)]}, [(3, "3")], bins=4)
+    assert "V0.0h1V30.0h1V60.0h1V59.9h1" in picture and 'x1="1.50"' in picture, "two values a bin; the rest in the last"
 
 
 def test_ranks_in_the_other_library_cut_alike(folder: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from alignlab.tokenizers.begin_tokens import chat_renderer, lint, wrapper
 from alignlab.tokenizers.corpus import PREFERENCE, Corpus, Record
 from alignlab.tokenizers.fingerprint import fingerprint, known_as, name_findings
+from alignlab.tokenizers.kinds.tokenizer import TextTokenizer
 from alignlab.tokenizers.measures import Measures, PairMeasures, Vocabulary, parity
 from alignlab.tokenizers.opening import Named, open_tokenizer
-from alignlab.tokenizers.tokenizer import TextTokenizer
 
 Row = dict[str, Any]
 
@@ -176,7 +176,9 @@ def _findings(rows: Sequence[Row]) -> list[Row]:
     read = [row for row in rows if row["error"] is None]
     findings: list[Row] = list(name_findings({row["tokenizer"]: (row["fingerprint"], row["pieces"]) for row in read}))
     for row in read:
-        findings += [{**finding, "tokenizer": row["tokenizer"]} for finding in row["begin tokens"]]
+        for finding in row["begin tokens"]:
+            text = f"{row['tokenizer']}: {finding['text']}"
+            findings.append({**finding, "tokenizer": row["tokenizer"], "text": text})
     seen: dict[str, Row] = {}
     for row in read:
         other = seen.setdefault(row["fingerprint"], row)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from alignlab.tokenizers.alphabet import broken
-from alignlab.tokenizers.tokenizer import TextTokenizer
+from alignlab.tokenizers.kinds.alphabet import broken
+from alignlab.tokenizers.kinds.tokenizer import TextTokenizer
 
 FAILURES = 5
 HAN = re.compile(r"[㐀-䶿一-鿿豈-﫿\U00020000-\U0003fffd]")

@@ -5,11 +5,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from alignlab.tokenizers.hugging_face import open_fast, open_slow
-from alignlab.tokenizers.ranks import open_ranks
-from alignlab.tokenizers.sentencepiece_model import open_sentencepiece
-from alignlab.tokenizers.tokenizer import Bytes, Characters, TextTokenizer
-from alignlab.tokenizers.word_lists import open_clip, open_wordpiece
+from alignlab.tokenizers.kinds.hugging_face import open_fast, open_slow
+from alignlab.tokenizers.kinds.ranks import open_ranks
+from alignlab.tokenizers.kinds.sentencepiece_model import open_sentencepiece
+from alignlab.tokenizers.kinds.tokenizer import Bytes, Characters, TextTokenizer
+from alignlab.tokenizers.kinds.word_lists import open_clip, open_wordpiece
 
 BUILT_IN = {"bytes": Bytes, "characters": Characters}
 
@@ -73,6 +73,12 @@ def open_tokenizer(place: str, threads: int = 1) -> tuple[TextTokenizer, float]:
     start = time.perf_counter()
     tokenizer = opener(path, threads) if opener in (open_ranks, open_sentencepiece) else opener(path)
     return tokenizer, time.perf_counter() - start
+
+
+def folder_of(place: str) -> Path:
+    """The folder that a tokenizer's file lies in."""
+    path = _located(place)
+    return (_within(path) if path.is_dir() else path).parent
 
 
 def _located(place: str) -> Path:

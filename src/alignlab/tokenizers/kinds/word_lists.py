@@ -7,8 +7,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from alignlab.tokenizers.alphabet import char_of
-from alignlab.tokenizers.hugging_face import Fast
+from alignlab.tokenizers.kinds.alphabet import char_of
+from alignlab.tokenizers.kinds.hugging_face import Fast
 
 # openai/CLIP, clip/simple_tokenizer.py: the file has more lines than the model took, and text is cut like this.
 _CLIP_MERGES = 49152 - 256 - 2

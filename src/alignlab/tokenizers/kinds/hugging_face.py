@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 from tokenizers import Tokenizer
 
-from alignlab.tokenizers.alphabet import pieces_of
+from alignlab.tokenizers.kinds.alphabet import pieces_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
-from alignlab.tokenizers.alphabet import from_sentencepiece
-from alignlab.tokenizers.hugging_face import Fast
+from alignlab.tokenizers.kinds.alphabet import from_sentencepiece
+from alignlab.tokenizers.kinds.hugging_face import Fast
 
 # sentencepiece_model.proto of google/sentencepiece: numbers of fields and of the enums' values.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from alignlab.tokenizers.alphabet import spelled
 from alignlab.tokenizers.fingerprint import known_by
-from alignlab.tokenizers.hugging_face import Fast
+from alignlab.tokenizers.kinds.alphabet import spelled
+from alignlab.tokenizers.kinds.hugging_face import Fast
 
 _GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CL100K = (

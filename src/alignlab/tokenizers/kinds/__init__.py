@@ -1,0 +1,1 @@
+"""Tokenizers of each kind of file, all asked alike."""
