@@ -46,7 +46,7 @@ class Extension:
         """The extended tokenizer as JSON."""
         spec = json.loads(self.base.tokenizer.to_str())
         model = spec["model"]
-        # The library numbers added tokens behind the model's vocabulary, whatever their `id` says, unless they are in it.
+        # The library numbers added tokens anew, behind the model's vocabulary, unless they are in it.
         model["vocab"] |= {token["content"]: token["id"] for token in spec["added_tokens"]} | self.ids
         pairs = [[merge.left, merge.right] for merge in self.merges if merge.right]
         as_text = bool(model["merges"]) and isinstance(model["merges"][0], str)
