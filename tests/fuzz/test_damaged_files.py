@@ -17,6 +17,7 @@ from typing import Any
 from alignlab.configs.check import check
 from alignlab.configs.filling import filled
 from alignlab.configs.roots import InferenceRoot
+from alignlab.data.image_text import picture_list
 from alignlab.data.image_text.pairs import ImageTextPairs
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rendering import Renderer
@@ -128,6 +129,17 @@ def listed(place: Path, prepared: Prepare) -> Any:
     OwnRows(path=str(place / "lists" / "rows.jsonl"), split_seed=0, val_share=0.2).rows("train", renderer, 0)
 
 
+def kept_list(place: Path, prepared: Prepare) -> Any:
+    """A list of pictures out of the user's cache, as large lists are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+        patch.setattr(picture_list, "KEPT_FROM", 0)
+        found = ImageTextPairs(
+            str(place / "lists" / "list.jsonl"), 16, image_dir=str(place / "pictures"), val_share=0.5
+        )
+        return [tuple(found.splits["train"][number].captions) for number in range(found.num_train)]
+
+
 CHECKPOINTS = ("run/checkpoints/*.ckpt", "run/checkpoints/best.ckpt")
 MODEL = ("{}/*.safetensors", "{}/*.json")
 DOORS = {
@@ -140,6 +152,7 @@ DOORS = {
     "adapter": Door(lambda place, _: of_language(place, "adapter"), tuple(m.format("adapter") for m in MODEL), 20),
     "reward": Door(lambda place, _: numbers(load_reward_model(place / "reward")), tuple(m.format("reward") for m in MODEL), 10),
     "index": Door(indexed, ("index/*.pt",), 10),
+    "cache of lists": Door(kept_list, ("cache/alignlab/lists/*/*",), 10),
     "lists": Door(listed, ("lists/*",), 20, False),
 }  # fmt: skip
 
@@ -201,7 +214,7 @@ def test_the_right_answer_or_one_line(name: str, whole: Path, prepared: Prepare,
     expected = door.opens(copy(), prepared)
     for _ in range(door.times):
         place = copy()
-        if name == "index":  # which goes by its absolute place
+        if name in ("index", "cache of lists"):  # which go by their absolute place
             door.opens(place, prepared)
         files = sorted(
             {file for pattern in [dice.choice(door.files)] for file in place.glob(pattern) if file.is_file()}

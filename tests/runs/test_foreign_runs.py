@@ -1,5 +1,7 @@
 """A run directory is data, whoever has filled it: its config names parts, or is refused before anything is built."""
 
+import ast
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,3 +142,39 @@ def test_what_the_user_of_this_command_names_is_trusted(
     )
     with pytest.raises(ConfigError, match=r"os\.system"):
         resuming.resumed(composed(f"resume={place.run}"), [f"resume={place.run}"])
+
+
+# Whoever turns a name or a file into code, and why that is no stranger's: a new one belongs in this list or is none.
+TURNS_INTO_CODE = {
+    "configs/live_signatures.py": "names that the check has allowed",
+    "data/image_text/modules.py": "`source`, among the names that are looked at (configs/parts.py)",
+    "data/language/modules.py": "`rows`, likewise",
+    "methods/rlhf/reward.py": "`reward` and `judge`, likewise",
+    "files/shards.py": "an unpickler that makes nothing but what an index has",
+    "runs/kinds.py": "names of this package's own",
+    "runs/building.py": "Hydra on a config that has been looked at",
+    "runs/infer.py": "likewise",
+    "runs/fitting.py": "likewise",
+}
+_CODE = re.compile(
+    r"import_module\(|resolve_name\(|(?<!_)instantiate\(|pickle\.(?:load|Unpickler)|(?<![.\w])(?:eval|exec)\("
+    r"|allow_pickle=True|trust_remote_code=(?!False)|weights_only=(?!True)|torch\.hub|(?<!\.)yaml\.(?:load|unsafe)"
+)
+
+
+def test_who_turns_names_into_code() -> None:
+    found = set()
+    for file in sorted((REPOSITORY / "src" / "alignlab").rglob("*.py")):
+        code = ast.unparse(_without_texts(ast.parse(file.read_text(encoding="utf-8"))))
+        name = str(file.relative_to(REPOSITORY / "src" / "alignlab"))
+        found |= {name} if _CODE.search(code) else set()
+        for call in re.findall(r"Auto\w+\.from_pretrained\(.*", code):
+            assert "trust_remote_code=False" in call, f"{name}: asks the terminal whether to run a model's own code"
+    assert found == set(TURNS_INTO_CODE) | {"configs/parts.py"}
+
+
+def _without_texts(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value = ""
+    return tree
