@@ -64,6 +64,16 @@ def test_a_run_directory(infer: Callable[..., dict], model: Path, tmp_path: Path
     assert rows_of(tmp_path / "b") == [row]
 
 
+def test_a_folder_of_runs_is_recorded_as_the_run_that_answered(
+    infer: Callable[..., dict], model: Path, tmp_path: Path
+) -> None:
+    """Else a resumed run would go on with whatever is newest then."""
+    (tmp_path / "sft" / "first").mkdir(parents=True)
+    (tmp_path / "sft" / "first" / "export").symlink_to(model)
+    infer(tmp_path / "run", f"model={tmp_path}/sft", "prompt_text=a", "sampling.max_new_tokens=2", "backend=compiled")
+    assert f"model_path: {tmp_path}/sft/first\n" in (tmp_path / "run" / "config.yaml").read_text()
+
+
 def test_every_technique_runs_on_every_config(infer: Callable[..., dict], model: Path, tmp_path: Path) -> None:
     for choice in sorted(file.stem for file in (REPOSITORY / "conf" / "prompt").glob("*.yaml")):
         words = (f"prompt={choice}", "sampling=varied", "sampling.max_new_tokens=30", "backend=scripted", "model=null")

@@ -134,6 +134,18 @@ def test_fields_that_look_like_known_ones_are_named_once(tmp_path: Path, caplog:
     ]
 
 
+def test_lists_in_json(tmp_path: Path) -> None:
+    """As lists of pictures may be; a .json file with an object a line is read as ever."""
+    rows = [{"image": "a.jpg", "caption": "a"}, {"image": "b.jpg"}]
+    for text in (json.dumps(rows, indent=1), "\n".join(map(json.dumps, rows))):
+        (tmp_path / "a.json").write_text(text)
+        first, second = read_items(None, str(tmp_path / "a.json"), Terminal(), CAPTIONS)
+        assert (first.id, first.text, second.id) == ("0", "a", "1") and "has none of the fields caption" in second.error
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(ValueError, match="row 1: a row must be an object with keys, not the number 1"):
+        read_items(None, str(tmp_path / "a.json"), Terminal())
+
+
 def test_tables(tmp_path: Path) -> None:
     """A .csv was read as a text a line, its header too."""
     (tmp_path / "a.csv").write_text('id,Prompt,target\nx,"2 + 2, please",4\ny,,5\n')

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from alignlab.data import tables
-from alignlab.files.text import json_lines, meant, read_lines
+from alignlab.files.text import json_items, json_lines, kind_of, meant, read_lines
 from alignlab.prompting.technique import Message
 from alignlab.tasks.fields import QUESTIONS, Form
 
@@ -31,9 +31,9 @@ class Item(NamedTuple):
 def read_items(prompt_text: object, file: str | None, pipe: TextIO, form: Form = QUESTIONS) -> list[Item]:
     """The items of a run, from the first of these that is there: `prompt_text`, `input`, a pipe.
 
-    A .jsonl file has an object a line, a .csv or .tsv file a row a line under a header, which `form` reads; a row that
-    it can't read is an item with `error`. Any other file and a pipe have a text a line. Ids are line numbers from 0
-    where none are given; blank lines are skipped.
+    A .jsonl file has an object a line, a .json file one a line too or a list of them, a .csv or .tsv file a row a line
+    under a header; `form` reads them, and a row that it can't read is an item with `error`. Any other file and a pipe
+    have a text a line. Ids are line numbers from 0 where none are given; blank lines are skipped.
     Raises ValueError where there is nothing, a line is no row at all, or two items share an id.
     """
     if prompt_text is not None and file is not None:
@@ -77,13 +77,26 @@ def _piped(pipe: TextIO) -> Iterator[str]:
 def _rows(file: str, form: Form) -> Iterable[tuple[int, str, dict[str, Any]]] | None:
     """Number, place and fields of every row; None for a file of plain lines."""
     suffix = Path(file).suffix.lower()
-    if suffix in (".jsonl", ".json"):
+    if (
+        suffix == ".json"
+        and next((line for line in read_lines(file, "input") if line.strip()), "").lstrip()[0:1] == "["
+    ):
+        return _listed(file)
+    if suffix == ".jsonl":
         return json_lines(file, "input")
     if suffix in tables.SUFFIXES:
         wanted = f"it must name one of {', '.join(name for name in form.known if name != 'id')} (a text a line: .txt)"
         table = tables.read_table(Path(file), "input", lambda names: bool({*names} & {*form.known} - {"id"}), wanted)
         return ((line, where, {name: field or None for name, field in row.items()}) for line, where, row in table)
     return None
+
+
+def _listed(file: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The objects of a list in a .json file."""
+    for number, where, row in json_items(file, "input"):
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: a row must be an object with keys, not {kind_of(row)}")
+        yield number, where, row
 
 
 def _items(rows: Iterable[tuple[int, str, dict[str, Any]]], file: str, form: Form) -> Iterator[Item]:
