@@ -77,11 +77,9 @@ def _piped(pipe: TextIO) -> Iterator[str]:
 def _rows(file: str, form: Form) -> Iterable[tuple[int, str, dict[str, Any]]] | None:
     """Number, place and fields of every row; None for a file of plain lines."""
     suffix = Path(file).suffix.lower()
-    if (
-        suffix == ".json"
-        and next((line for line in read_lines(file, "input") if line.strip()), "").lstrip()[0:1] == "["
-    ):
-        return _listed(file)
+    if suffix == ".json":
+        first = next((line for line in read_lines(file, "input") if line.strip()), "")
+        return _listed(file) if first.lstrip().startswith("[") else json_lines(file, "input")
     if suffix == ".jsonl":
         return json_lines(file, "input")
     if suffix in tables.SUFFIXES:
