@@ -1,6 +1,6 @@
 """Contact sheets show every picture where it belongs."""
 
-from alignlab.data.emoji.contact_sheet import contact_sheet, scenes_sheet
+from alignlab.data.emoji.contact_sheet import contact_sheet, near_misses_sheet, scenes_sheet
 
 import numpy as np
 
@@ -15,3 +15,8 @@ def test_pictures_stand_in_rows():
 
 def test_scenes_fill_a_sheet():
     assert scenes_sheet(5, 24, "val", 0).width == 4 * 198 + 6
+
+
+def test_near_misses_stand_side_by_side():
+    sheet = near_misses_sheet(24, per_fact=1)
+    assert sheet.width == 2 * 198 + 6 and sheet.height > 6 * 198  # six facts

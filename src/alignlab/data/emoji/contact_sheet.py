@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from alignlab.data.emoji.held_out_families import foil_rows
+from alignlab.data.emoji.near_misses import FACTS, NearMisses
 from alignlab.data.emoji.scenes import EmojiScenes
 
 _MARGIN, _LINE, _LETTERS_PER_PIXEL = 6, 14, 1 / 6.2
@@ -32,6 +34,15 @@ def contact_sheet(
     return sheet
 
 
+def near_misses_sheet(image_size: int, per_fact: int = 2) -> Image.Image:
+    """Held-out scenes side by side with their near misses, so many of each fact, each above its own caption."""
+    families = NearMisses(EmojiScenes(image_size), FACTS)
+    rows = [row for fact in FACTS for row in foil_rows(families, fact, per_fact)]
+    scenes = [scene for row in rows for scene in row]
+    pictures = [families.scenes.render(scene) for scene in scenes]
+    return contact_sheet(pictures, [scene.caption for scene in scenes], columns=2 * per_fact, side=max(192, image_size))
+
+
 def scenes_sheet(number: int, image_size: int, split: str, seed: int) -> Image.Image:
     """The first emoji scenes of a split with their captions."""
     source = EmojiScenes(image_size, seed)
@@ -48,5 +59,10 @@ if __name__ == "__main__":
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--split", default="train", choices=("train", "val"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--near-misses", action="store_true", help="held-out scenes beside their near misses")
     arguments = parser.parse_args()
-    scenes_sheet(arguments.number, arguments.image_size, arguments.split, arguments.seed).save(arguments.path)
+    if arguments.near_misses:
+        sheet = near_misses_sheet(arguments.image_size)
+    else:
+        sheet = scenes_sheet(arguments.number, arguments.image_size, arguments.split, arguments.seed)
+    sheet.save(arguments.path)

@@ -21,7 +21,7 @@ def foil_rows(families: NearMisses, fact: str, number: int) -> list[tuple[Scene,
 
 def _rows(families: NearMisses, fact: str, number: int) -> Iterator[tuple[Scene, Scene]]:
     scenes = families.scenes
-    for index in range(_TRIES * number):
+    for index in range(_TRIES * (number + 10)):
         draw = scenes.draws(index, "val", _PURPOSE + FACTS.index(fact))
         scene = scenes.scene(index, "val")
         if fact == "sizes":
