@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alignlab.configs.hydra_events import HydraEvents
 from alignlab.launch import environment, run_lock
-from running import PATIENCE, TRAIN, start
+from running import PATIENCE, TRAIN, result_of, start
 from tiny_run import REPOSITORY, TINY
 
 import pytest
@@ -45,6 +45,8 @@ def test_a_directory_that_holds_a_run(tmp_path: Path) -> None:
     swept = refused(console, TRAIN, "-m", *TINY, "seed=0,1", f"hydra.sweep.dir={run}")
     assert swept.startswith(holds) and swept.endswith("(hydra.sweep.dir=...)")
     assert contents(run) == before
+    assert start(TRAIN, f"resume={run}", "optim.lr=many", cwd=console).wait(PATIENCE) == 2
+    assert result_of(run)["status"] == "ok", "what is wrong with a command line is no result of the run that it names"
 
 
 @pytest.mark.distributed

@@ -96,7 +96,8 @@ def refuse_ranks(trainer: Mapping[str, Any], env: Mapping[str, str] | None = Non
         ValueError: who has started how many processes, and what to type.
     """
     env = os.environ if env is None else env
-    started, wanted = launch(env), _processes(trainer)
+    started = launch(env)
+    wanted = _processes(trainer, started.num_nodes)
     who = {"torchrun": "torchrun", "slurm": "srun"}.get(started.starter)
     if who is not None:
         _refuse_uneven(env, started)
@@ -109,7 +110,7 @@ def refuse_ranks(trainer: Mapping[str, Any], env: Mapping[str, str] | None = Non
         if asked:
             raise ValueError(
                 f"{who} has started {started.world_size} processes, and the trainer's devices={trainer.get('devices')} "
-                f"with num_nodes={trainer.get('num_nodes', 1)} ask for {wanted}; trainer=ddp takes what there is"
+                f"ask for {wanted}; trainer=ddp takes what there is"
             )
         return
     others = _others(env)
@@ -136,13 +137,14 @@ def _refuse_uneven(env: Mapping[str, str], started: Launch) -> None:
         )
 
 
-def _processes(trainer: Mapping[str, Any]) -> int | None:
-    """How many processes a trainer's settings are for, as far as they say."""
+def _processes(trainer: Mapping[str, Any], nodes_there: int) -> int | None:
+    """How many processes a trainer's settings are for, as far as they say; `num_nodes` may follow what there is."""
     devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes", 1)
+    nodes = nodes if isinstance(nodes, int) else nodes_there
     if isinstance(devices, str):
         devices = [word for word in devices.split(",") if word.strip()] if "," in devices else _whole(devices)
     count = len(devices) if isinstance(devices, list | tuple) else devices
-    if isinstance(count, bool) or not isinstance(count, int) or not isinstance(nodes, int) or count < 1:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         return None
     return count * nodes
 

@@ -20,6 +20,7 @@ from alignlab.configs.explain import explain
 from alignlab.configs.roots import InferenceRoot
 from alignlab.files.result import Result
 from alignlab.launch import disk, environment, streams
+from alignlab.launch.admission import Taken
 from alignlab.launch.disk import DiskFull
 from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.run_lock import Busy
@@ -90,11 +91,12 @@ def _hydra_job(kind: kinds.Kind, configs: Path, stop: Callable[..., NoReturn]) -
         try:
             cfg = kind.checked(cfg, job.overrides.task, run_dir)
         except ConfigError as error:
-            Result(reason=str(error)).write(run_dir)
+            if not (run_dir / "result.json").exists():  # of the run that was to be resumed
+                Result(reason=str(error)).write(run_dir)
             stop(f"{error}\nFix these and run again; add `--cfg job` to see the whole config.", code=2)
         try:
             result = kind.run(cfg)
-        except Busy as error:
+        except (Busy, Taken) as error:
             stop(str(error), code=2)
         except (DiskFull, RankDied, WorkerDied) as error:
             stop(str(error), code=1)
