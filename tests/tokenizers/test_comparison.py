@@ -21,6 +21,7 @@ from tiny_tokenizers import CHINESE, ENGLISH, byte_bpe, ranks_of, sentencepiece_
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
+from transformers import ByT5Tokenizer
 
 
 def _independent(file: Path, texts: list[str], contexts: tuple[int, ...]) -> dict:
@@ -61,13 +62,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def _length(folder: Path) -> int:
+    """Of a text: with the begin token, a context of as many tokens cuts it."""
+    tokenizer = Tokenizer.from_file(str(folder / "gpt" / "tokenizer.json"))
+    return len(tokenizer.encode(CHINESE[2], add_special_tokens=False).ids)
+
+
 @pytest.fixture(scope="module")
 def report(folder: Path) -> dict:
     """What the command writes, read back; a name of another's and one that is nowhere are among the tokenizers."""
     words = [str(folder / "gpt"), f"ranks={folder / 'ranks.json'}", "GPT4=bytes", "nowhere"]
     corpus = folder / "news-commentary-v16.en-zh.tsv.gz"
     forms = ["--json", str(folder / "r.json"), "--csv", str(folder / "r.csv"), "--html", str(folder / "r.html")]
-    more = ["--contexts", "77", "20", "--passes", "3", "--batch-size", "2", *forms]
+    more = ["--contexts", "77", "20", str(_length(folder)), "--passes", "3", "--batch-size", "2", *forms]
     assert main(["tokenizers", "compare", *words, "--corpus", str(corpus), *more]) == 3, "one couldn't be read"
     return json.loads((folder / "r.json").read_text(encoding="utf-8"))
 
@@ -75,7 +82,7 @@ def report(folder: Path) -> dict:
 def test_every_column_equals_an_independent_computation(folder: Path, report: dict) -> None:
     row = report["rows"][0]
     for part, texts in (("en", ENGLISH), ("zh", CHINESE)):
-        expected = _independent(folder / "gpt" / "tokenizer.json", texts, (77, 20))
+        expected = _independent(folder / "gpt" / "tokenizer.json", texts, (77, 20, _length(folder)))
         columns = row["parts"][part]
         assert expected["truncated"][20] > 0 or part == "en", "the test cuts something"
         for name, value in expected.items():
@@ -228,6 +235,18 @@ def test_begin_tokens_and_chats(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     ids = tokenizer.encode("<s>[user] 磁盘", add_special_tokens=False).ids
     assert report["rows"][0]["parts"]["chat"]["tokens"] == len(ids)
+
+
+def test_python_tokenizers_of_transformers(tmp_path: Path) -> None:
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    tokenizer, _ = open_tokenizer(f"slow:{tmp_path}")
+    assert tokenizer.implementation.endswith("(Python)") and tokenizer.specials == 1
+    assert tokenizer.encode(["a磁"]) == [[byte + 3 for byte in "a磁".encode()]]
+    assert tokenizer.decode(tokenizer.encode(["a磁"])) == ["a磁"]
+    assert tokenizer.pieces == {byte + 3: bytes([byte]) for byte in range(256)}
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ValueError, match="transformers can't read its tokenizer"):
+        open_tokenizer(f"slow:{tmp_path}")
 
 
 def test_fingerprint_is_of_pieces_and_ids() -> None:

@@ -100,8 +100,11 @@ class Slow:
     def pieces(self) -> dict[int, bytes]:
         names = self.tokenizer.get_vocab()
         special = set(self.tokenizer.added_tokens_decoder) | set(self.tokenizer.all_special_ids)
+        ordinary = {name: index for name, index in names.items() if index not in special}
+        if len(ordinary) == 256 and all(len(name) == 1 and ord(name) < 256 for name in ordinary):  # ByT5
+            return {index: bytes([ord(name)]) for name, index in ordinary.items()}
         style = "sentencepiece" if any("▁" in name for name in names) else "bytes" if "Ġ" in names else "plain"
-        return pieces_of(names, style, special)
+        return pieces_of(ordinary, style, set())
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
