@@ -198,10 +198,10 @@ def test_preferences_that_a_context_makes_equal(folder: Path, tmp_path: Path) ->
     file = tmp_path / "pairs.jsonl"
     rows = [("ab", "cdX", "cdY"), ("abcdef", "x", "y"), ("a", "x", "y")]
     file.write_text("\n".join(json.dumps({"prompt": p, "chosen": c, "rejected": r}) for p, c, r in rows))
-    report = Comparison(contexts=(4, 5), passes=0).run(named(["bytes"]), Corpus([file]))
+    report = Comparison(contexts=(4, 5, 6), passes=0).run(named(["bytes"]), Corpus([file]))
     pairs = report["rows"][0]["pairs"]
-    assert pairs["pairs equal"] == {4: pytest.approx(2 / 3), 5: pytest.approx(1 / 3)}
-    assert pairs["pairs without answer"] == {4: pytest.approx(1 / 3), 5: pytest.approx(1 / 3)}
+    assert pairs["pairs equal"] == pytest.approx({4: 2 / 3, 5: 1 / 3, 6: 1 / 3})
+    assert pairs["pairs without answer"] == pytest.approx({4: 1 / 3, 5: 1 / 3, 6: 1 / 3}), "no room left at 6"
 
 
 def test_corpora(tmp_path: Path) -> None:
