@@ -74,6 +74,20 @@ def test_a_folder_of_runs_is_recorded_as_the_run_that_answered(
     assert f"model_path: {tmp_path}/sft/first\n" in (tmp_path / "run" / "config.yaml").read_text()
 
 
+def test_a_reward_model_scores(infer: Callable[..., dict], tmp_path: Path) -> None:
+    """It printed a perplexity."""
+    folder = write_reward_model(tmp_path / "model")
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "chosen": " b", "rejected": " c"}\n')
+    result = infer(tmp_path / "run", f"model={folder}", "task=score", f"input={tmp_path}/a.jsonl")
+    assert set(result["metrics"]) == {"accuracy", "mean_reward", "failed"} and result["steps"] == 2
+    assert result["objective"] == result["metrics"]["accuracy"]
+    assert {"reward", "normalised"} <= set(rows_of(tmp_path / "run")[0])
+    with pytest.raises(ValueError, match="is a reward model, which takes none"):
+        adapter = tmp_path / "adapter"
+        adapter.mkdir()
+        infer(tmp_path / "other", f"model={folder}", "task=score", "prompt_text=a", f"adapter={adapter}")
+
+
 def test_every_technique_runs_on_every_config(infer: Callable[..., dict], model: Path, tmp_path: Path) -> None:
     for choice in sorted(file.stem for file in (REPOSITORY / "conf" / "prompt").glob("*.yaml")):
         words = (f"prompt={choice}", "sampling=varied", "sampling.max_new_tokens=30", "backend=scripted", "model=null")
