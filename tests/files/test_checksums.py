@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from alignlab.files import checksums
+from alignlab.files.weights import read_file
 from alignlab.inference.backend import ModelSource
 from alignlab.inference.native.adapters import read_adapter
 from alignlab.inference.native.families import describe
@@ -14,6 +15,7 @@ from alignlab.methods.language_models.export import export_model
 from alignlab.models.language.loading import load_language_model
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.paths import load_tokenizer, note_origin, resolve_model
+from alignlab.tools import convert
 from served_model import write_language_model
 
 import pytest
@@ -102,3 +104,13 @@ def test_an_adapter_says_when_its_base_has_changed(here: Path) -> None:
             opens(str(here / "adapter"))
     with pytest.raises(ValueError, match="has changed since"):
         open_source(ModelSource(str(here / "base"), adapter=str(here / "adapter")))
+
+
+def test_converted_weights(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.ones(1000)}}, tmp_path / "a.ckpt")
+    file = tmp_path / "a.safetensors"
+    convert.safetensors(tmp_path / "a.ckpt", file)
+    assert read_file(file, "init_from")["state_dict"]["w"].sum() == 1000
+    flip(file)
+    with pytest.raises(ValueError, match=r"^init_from: \S+a\.safetensors is damaged: its bytes aren't"):
+        read_file(file, "init_from")

@@ -33,20 +33,33 @@ def check_sums(folder: str | Path, what: str, wanted: Callable[[str], bool] = la
         ValueError, one line: a file isn't as it was written, or isn't there any more.
     """
     for listed in sorted(Path(folder).glob(f"{FILE}*")) if Path(folder).is_dir() else ():
-        for line in listed.read_text(encoding="utf-8", errors="replace").split("\n"):
-            digest, _, name = line.partition("  ")
-            if not name or not wanted(name) or ".." in Path(name).parts:
-                continue
-            file, where = listed.parent / name, f"{what}: " if what else ""
-            if not file.is_file():
-                raise ValueError(
-                    f"{where}{file} is missing, which {listed.name} names; write or fetch the folder again"
-                )
-            if _known_digest(str(file), *_stamp(file)) != digest:
-                raise ValueError(
-                    f"{where}{file} is damaged: its bytes aren't those that were written ({listed.name}); write or "
-                    f"fetch it again, or remove {listed.name} if you have changed it on purpose"
-                )
+        _compare(listed, what, wanted)
+
+
+def write_beside(file: Path) -> None:
+    """Writes the check sum of one file into `<file>.sha256`."""
+    write_sums(file.parent, [file], f"{file.name}.sha256")
+
+
+def check_beside(file: Path, what: str) -> None:
+    """Compares a file with `<file>.sha256`, if that is there; raises as `check_sums`."""
+    if (listed := file.with_name(f"{file.name}.sha256")).is_file():
+        _compare(listed, what, file.name.__eq__)
+
+
+def _compare(listed: Path, what: str, wanted: Callable[[str], bool]) -> None:
+    for line in listed.read_text(encoding="utf-8", errors="replace").split("\n"):
+        digest, _, name = line.partition("  ")
+        if not name or not wanted(name) or ".." in Path(name).parts:
+            continue
+        file, where = listed.parent / name, f"{what}: " if what else ""
+        if not file.is_file():
+            raise ValueError(f"{where}{file} is missing, which {listed.name} names; write or fetch the folder again")
+        if _known_digest(str(file), *_stamp(file)) != digest:
+            raise ValueError(
+                f"{where}{file} is damaged: its bytes aren't those that were written ({listed.name}); write or "
+                f"fetch it again, or remove {listed.name} if you have changed it on purpose"
+            )
 
 
 def small(name: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from alignlab.files.checksums import check_beside
 from alignlab.files.kinds import line_of
 
 _BYTES = {
@@ -54,6 +55,7 @@ def read_safetensors(path: Path, what: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_beside(path, what)
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
 
+from alignlab.files.checksums import write_beside
 from alignlab.files.shards import check_shards, check_zero
 from alignlab.files.weights import read_file, weights_of
 from alignlab.files.writing import replaced
@@ -68,6 +69,7 @@ def safetensors(source: Path, target: Path) -> int:
     # tensors that share memory are written out one by one
     tensors = {name: value.contiguous().clone() for name, value in state.items()}
     _write(target, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+    write_beside(target)
     return len(tensors)
 
 
