@@ -75,7 +75,9 @@ def test_a_signal_and_a_second_life(tmp_path: Path, env: dict[str, str]) -> None
     until(lambda: trains(run_dir))
     job = run_dir.name.partition("_")[2]
     subprocess.run(["scancel", "--signal=USR1", f"{job}.0"], env=env, check=True)
-    until(lambda: (tmp_path / "out").read_text().count("run directory") >= 2)
+    log = run_dir / "train.log"  # Slurm lets a requeued job wait for two minutes
+    until(lambda: log.read_text().count("run directory") >= 2, seconds=600)
     until(lambda: not (run_dir / "result.json").exists() and trains(run_dir))
+    assert f"resume: {run_dir}\n" in (run_dir / "config.yaml").read_text()
     assert runs(tmp_path) == [run_dir]
     subprocess.run(["scancel", job], env=env, check=True)
