@@ -242,7 +242,7 @@ def test_foils_of_a_list(vision: VisionLanguage, encoded: EncodedSet, pictures: 
     assert found["foils_text_score"] == pytest.approx(sum(both) / 12)
     assert found["failed"] == 1 and rows_of(job.run_dir)[12]["error"].count("line 13") == 1
     assert ("matched_foils_group_score" in found) == vision.matches
-    assert next(iter(found)).startswith("matched_") == vision.matches and "group_score" in printed(job)
+    assert next(iter(found)).startswith("matched_") == vision.matches and "group" in printed(job)
 
 
 def test_foils_of_the_runs_own_data(vision: VisionLanguage, tmp_path: Path) -> None:

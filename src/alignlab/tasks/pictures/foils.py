@@ -43,7 +43,7 @@ class Foils:
         found = {kind: _by_kind(good, kind) for kind in _KINDS if good[0][kind] is not None}
         job.table(
             "true captions and foils",
-            ("set", "rows", "by", *_COLUMNS),
+            ("set", "rows", "by", *(column.partition("_")[0] for column in _COLUMNS)),
             [
                 [name, sum(len(row[kind]) for row in good if row["kind"] == name), kind]
                 + [scores.get(column) for column in _COLUMNS]
