@@ -10,6 +10,7 @@ from pathlib import Path
 from alignlab.cli import main
 from alignlab.reports.charts import bars, histograms
 from alignlab.reports.page import Figure, Page, Section, render
+from alignlab.tokenizers.begin_tokens import wrapper
 from alignlab.tokenizers.comparison import Comparison
 from alignlab.tokenizers.corpus import Corpus
 from alignlab.tokenizers.fingerprint import fingerprint, known_vocabularies
@@ -224,7 +225,7 @@ def test_corpora(tmp_path: Path) -> None:
     assert main(["tokenizers", "compare", "a=bytes", "a=characters", "--corpus", str(tmp_path / "n.en")]) == 2
 
 
-def test_begin_tokens_and_chats(tmp_path: Path) -> None:
+def test_begin_tokens_and_chats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     byte_bpe(tmp_path / "tokenizer.json")
     template = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}"
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "chat_template": template}
@@ -232,6 +233,9 @@ def test_begin_tokens_and_chats(tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "磁盘"}]}))
     report = Comparison(passes=0).run(named([f"own={tmp_path}"]), Corpus([tmp_path / "chats.jsonl"]))
     assert [finding["finding"] for finding in report["findings"]] == ["begin token doubled"]
+    monkeypatch.chdir(tmp_path)
+    assert wrapper("bytes") is None and wrapper("package:json/decoder.py") is None, "what lies here isn't theirs"
+    assert wrapper(".") is not None
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     ids = tokenizer.encode("<s>[user] 磁盘", add_special_tokens=False).ids
     assert report["rows"][0]["parts"]["chat"]["tokens"] == len(ids)

@@ -1,8 +1,9 @@
 """Begin tokens that are doubled, missing, or there or not depending on who calls; chats by a tokenizer's template."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from alignlab.tokenizers.opening import file_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -14,10 +15,11 @@ CHAT = [{"role": "user", "content": PROBE}]
 def wrapper(place: str) -> "PreTrainedTokenizerBase | None":
     """transformers' tokenizer of a folder (or of a file's folder) with a tokenizer_config.json; None where it has none
     or transformers can't read it."""
-    path = Path(place.removeprefix("slow:")).expanduser()
-    folders = [path, path / "export"] if path.is_dir() else [path.parent]
-    folder = next((f for f in folders if (f / "tokenizer_config.json").is_file()), None)
-    if folder is None or (not any(folder.glob("tokenizer.json")) and not place.startswith("slow:")):
+    file = file_of(place)
+    if file is None or not (file.is_dir() or file.name == "tokenizer.json"):
+        return None
+    folder = file if file.is_dir() else file.parent
+    if not (folder / "tokenizer_config.json").is_file():
         return None
     from transformers import AutoTokenizer
 

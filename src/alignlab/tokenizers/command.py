@@ -113,7 +113,7 @@ def _extend(options: argparse.Namespace) -> int:
     from alignlab.tokenizers.continued_merges import of_script
     from alignlab.tokenizers.corpus import Corpus
     from alignlab.tokenizers.kinds.hugging_face import Fast
-    from alignlab.tokenizers.opening import folder_of, open_tokenizer
+    from alignlab.tokenizers.opening import file_of, open_tokenizer
 
     base, _ = open_tokenizer(options.tokenizer)
     if not isinstance(base, Fast):
@@ -145,7 +145,8 @@ def _extend(options: argparse.Namespace) -> int:
     if model is not None:
         print(f"logits of old ids on old text: largest change {room.extend_model(model, extension):.2g}")
     if options.output is not None:
-        room.write(extension, options.output, folder_of(options.tokenizer), model)
+        source = file_of(options.tokenizer)
+        room.write(extension, options.output, source.parent if source else None, model)
         print(f"{options.output}: {len(extension.ids)} new pieces")
     return 0
 

@@ -75,10 +75,13 @@ def open_tokenizer(place: str, threads: int = 1) -> tuple[TextTokenizer, float]:
     return tokenizer, time.perf_counter() - start
 
 
-def folder_of(place: str) -> Path:
-    """The folder that a tokenizer's file lies in."""
-    path = _located(place)
-    return (_within(path) if path.is_dir() else path).parent
+def file_of(place: str) -> Path | None:
+    """The file that a tokenizer is read from, or the folder for one that transformers puts together; None for one that
+    needs no file."""
+    if place in BUILT_IN:
+        return None
+    path = _located(place.removeprefix("slow:"))
+    return _within(path) if path.is_dir() and not place.startswith("slow:") else path
 
 
 def _located(place: str) -> Path:
