@@ -11,9 +11,9 @@ import torch
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import measuring
 
-PROGRAMS = sorted(
-    file for file in (REPOSITORY / "benchmarks").glob("*.py") if file.stem not in ("measuring", "agreement")
-)  # two processes of a CPU agree by gloo
+# measuring is no benchmark; two processes of a CPU agree by gloo; the others ask no device.
+WITHOUT = ("measuring", "agreement", "fetch", "tokenizers_data")
+PROGRAMS = sorted(file for file in (REPOSITORY / "benchmarks").glob("*.py") if file.stem not in WITHOUT)
 
 
 @pytest.mark.parametrize("file", PROGRAMS, ids=lambda file: file.stem)

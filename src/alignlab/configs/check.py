@@ -92,23 +92,23 @@ class _Checker:
     def target(self, node: DictConfig, path: str) -> Iterator[str]:
         """Problems of a node that names a class or function."""
         target = node["_target_"]
-        found, problem = self.found(str(target), f"{path}._target_")
-        part = part_of(str(target)) if found is not None else None
+        signature, problem = self.found(str(target), f"{path}._target_")
+        part = part_of(str(target)) if signature is not None else None
         if part is not None and isinstance(node.get(part), str):
             added, problem = self.found(node[part], f"{path}.{part}")
-            found = found if added is None else signature_of(node)
+            signature = signature if added is None else signature_of(node)
         if problem:
             yield problem
-        if found is None:
+        if signature is None:
             return
         given = provided_at(path, self.provided)
-        yield from self.arguments(node, path, found, given)
-        keys = {str(key): None for key in node if key not in _CONTROL and key in found.parameters}
+        yield from self.arguments(node, path, signature, given)
+        keys = {str(key): None for key in node if key not in _CONTROL and key in signature.parameters}
         if not node.get("_partial_", False):
             try:
-                found.bind(*node.get("_args_", ()), **keys, **dict.fromkeys(given & set(found.parameters)))
+                signature.bind(*node.get("_args_", ()), **keys, **dict.fromkeys(given & set(signature.parameters)))
             except TypeError:
-                for name in _required(found, skip=len(node.get("_args_", ()))):
+                for name in _required(signature, skip=len(node.get("_args_", ()))):
                     if name not in keys and name not in given:
                         yield f"{path}.{name}: missing; {target} needs it"
 
@@ -123,13 +123,15 @@ class _Checker:
         except Exception as error:  # a module that can't be imported here: say so, whatever the reason
             return None, f"{path}: {target} can't be imported ({type(error).__name__}: {error})"
 
-    def arguments(self, node: DictConfig, path: str, found: inspect.Signature, given: frozenset[str]) -> Iterator[str]:
+    def arguments(
+        self, node: DictConfig, path: str, signature: inspect.Signature, given: frozenset[str]
+    ) -> Iterator[str]:
         """Problems of a node's keys and values."""
         kinds = inspect.Parameter
         named = {
-            n: p for n, p in found.parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+            n: p for n, p in signature.parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
         }
-        anything = any(p.kind is kinds.VAR_KEYWORD for p in found.parameters.values())
+        anything = any(p.kind is kinds.VAR_KEYWORD for p in signature.parameters.values())
         for key in node:
             where = f"{path}.{key}"
             if key in _CONTROL:
@@ -147,9 +149,9 @@ class _Checker:
                         yield f"{where}: expects {_text(named[str(key)].annotation)}, got {_shown(value)}"
 
 
-def _required(found: inspect.Signature, skip: int) -> list[str]:
+def _required(signature: inspect.Signature, skip: int) -> list[str]:
     kinds = inspect.Parameter
-    named = [p for p in found.parameters.values() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    named = [p for p in signature.parameters.values() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
     return [p.name for p in named[skip:] if p.default is kinds.empty]
 
 

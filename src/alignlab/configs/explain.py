@@ -63,11 +63,11 @@ def explain(
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_dir), version_base="1.3"):
             check(compose(program, overrides=kept, return_hydra_config=False), root=root)
-    except ConfigError as found:
+    except ConfigError as said:
         groups = [d.name for d in config_dir.iterdir() if d.is_dir()]
         problems += [
             p + (nearest(p.split(":")[0], groups) if "unknown key" in p and "mean" not in p else "")
-            for p in found.problems
+            for p in said.problems
         ]
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as other:
         problems += [] if problems else str(other).splitlines()[:2]

@@ -22,13 +22,13 @@ def filled(cfg: DictConfig, root: type = Root, provided: Mapping[str, Iterable[s
         root: dataclass of the root's keys.
         provided: dotted path of a node (last part may be `*`) -> parameters that are filled in at run time.
     """
-    found = cfg.copy()
-    with open_dict(found):
+    whole = cfg.copy()
+    with open_dict(whole):
         for field in fields(root):
-            if field.default is not MISSING and field.name not in found:
-                found[field.name] = field.default
-        _fill(found, "", provided)
-    return found
+            if field.default is not MISSING and field.name not in whole:
+                whole[field.name] = field.default
+        _fill(whole, "", provided)
+    return whole
 
 
 def provided_at(path: str, provided: Mapping[str, Iterable[str]] = PROVIDED) -> frozenset[str]:

@@ -23,22 +23,22 @@ def imported_signature(path: str) -> inspect.Signature:
     parts = path.split(".")
     for end in range(len(parts) - 1, 0, -1):
         try:
-            found: object = importlib.import_module(".".join(parts[:end]))
+            thing: object = importlib.import_module(".".join(parts[:end]))
         except ModuleNotFoundError:
             continue
         for part in parts[end:]:
-            if not hasattr(found, part):
-                raise NotFound(path, [name for name in dir(found) if not name.startswith("_")])
-            found = getattr(found, part)
-        return _with_types(found)
+            if not hasattr(thing, part):
+                raise NotFound(path, [name for name in dir(thing) if not name.startswith("_")])
+            thing = getattr(thing, part)
+        return _with_types(thing)
     raise NotFound(path, [])
 
 
-def _with_types(found: object) -> inspect.Signature:
+def _with_types(thing: object) -> inspect.Signature:
     try:
-        live = inspect.signature(found, eval_str=True)  # type: ignore[arg-type]
+        live = inspect.signature(thing, eval_str=True)  # type: ignore[arg-type]
     except NameError:  # names imported for type checkers only
-        live = inspect.signature(found)  # type: ignore[arg-type]
+        live = inspect.signature(thing)  # type: ignore[arg-type]
     empty = inspect.Parameter.empty
     return live.replace(
         parameters=[

@@ -166,22 +166,22 @@ def _configs() -> Path:
 @cache
 def _of_conf(folder: Path) -> dict[str, set[str]]:
     """Names that the files of conf/ give -> the keys that they set beside them."""
-    found: dict[str, set[str]] = {}
+    targets: dict[str, set[str]] = {}
 
     def note(content: Any) -> None:
         if isinstance(content, Mapping):
             if isinstance(content.get("_target_"), str):
-                found.setdefault(content["_target_"], set()).update(map(str, content))
+                targets.setdefault(content["_target_"], set()).update(map(str, content))
             for name, value in content.items():
                 if isinstance(value, str) and _DOTTED.fullmatch(value):  # a part's part: `source`, `rows`
-                    found.setdefault(value, set())
+                    targets.setdefault(value, set())
                 if name != "hydra":
                     note(value)
 
     for file in folder.rglob("*.yaml"):
         if file.relative_to(folder).parts[0] != "hydra":
             note(yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    return found
+    return targets
 
 
 def _below(key: str, name: object) -> str:

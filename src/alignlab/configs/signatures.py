@@ -39,9 +39,9 @@ def signature(path: str) -> inspect.Signature:
     """
     module, rest = _longest_module(path)
     if module is not None and len(rest) == 1:
-        found = module.callable(rest[0])
-        if found is not None:
-            return found
+        described = module.callable(rest[0])
+        if described is not None:
+            return described
         if module.complete and rest[0] not in module.names():
             raise NotFound(path, module.names())
     return imported_signature(path)
@@ -144,7 +144,11 @@ class _Module:
                 passed_on = statement.args.kwarg is not None and statement.args.kwarg.arg == SETTINGS
                 return module.with_settings(own, node, statement) if passed_on else own
         inherited = [module.base(base) for base in node.bases]
-        return None if None in inherited else next((found for found in inherited if found is not _PLAIN), _PLAIN)
+        return (
+            None
+            if None in inherited
+            else next((described for described in inherited if described is not _PLAIN), _PLAIN)
+        )
 
     def with_settings(
         self, own: inspect.Signature, node: ast.ClassDef, constructor: ast.FunctionDef
@@ -204,12 +208,12 @@ class _Module:
         positional = [(arg, kinds.POSITIONAL_ONLY) for arg in args.posonlyargs]
         positional += [(arg, kinds.POSITIONAL_OR_KEYWORD) for arg in args.args]
         defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults)) + args.defaults
-        found = [(arg, kind, default) for (arg, kind), default in zip(positional, defaults, strict=True)][skip_first:]
-        found += [(args.vararg, kinds.VAR_POSITIONAL, None)] if args.vararg else []
-        found += [
+        listed = [(arg, kind, default) for (arg, kind), default in zip(positional, defaults, strict=True)][skip_first:]
+        listed += [(args.vararg, kinds.VAR_POSITIONAL, None)] if args.vararg else []
+        listed += [
             (arg, kinds.KEYWORD_ONLY, default) for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)
         ]
-        found += [(args.kwarg, kinds.VAR_KEYWORD, None)] if args.kwarg else []
+        listed += [(args.kwarg, kinds.VAR_KEYWORD, None)] if args.kwarg else []
         return inspect.Signature(
             [
                 kinds(
@@ -218,7 +222,7 @@ class _Module:
                     default=kinds.empty if default is None else _constant(default),
                     annotation=self.type(arg.annotation),
                 )
-                for arg, kind, default in found
+                for arg, kind, default in listed
             ]
         )
 

@@ -74,12 +74,12 @@ class Sizes:
         if names == "all-linear":
             return list(self.block)
         wanted = [names] if isinstance(names, str) else list(names)
-        found = [layer for layer in self.block if layer.name in wanted]
+        chosen = [layer for layer in self.block if layer.name in wanted]
         missing = set(wanted) - {layer.name for layer in self.block}
         if missing:
             there = ", ".join(layer.name for layer in self.block)
             raise ValueError(f"--lora-targets {', '.join(sorted(missing))}: no such linear layer; there are {there}")
-        return found
+        return chosen
 
     def lora(self, rank: int, names: Sequence[str] | str) -> int:
         """Parameters of an adapter: sum of rank (in + out)."""

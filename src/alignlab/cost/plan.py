@@ -160,7 +160,7 @@ def _logits(sizes: Sizes, job: Training, rows: int, training: bool) -> float:
 
 def report(sizes: Sizes, job: Training, memory_gb: float | None = None) -> str:
     """The plan as text: parameters, a table of parts by phase, what dominates, whether it fits."""
-    found = plan(sizes, job)
+    needs = plan(sizes, job)
     trained = sizes.total if job.lora_rank is None else sizes.lora(job.lora_rank, job.lora_targets)
     lines = [
         f"{sizes.name}: {sizes.total / 1e9:.3f}e9 parameters ({sizes.linear / 1e9:.3f}e9 in linear layers), trained "
@@ -170,15 +170,15 @@ def report(sizes: Sizes, job: Training, memory_gb: float | None = None) -> str:
         f"KV cache {2 * sizes.layers * sizes.kv_width * WEIGHT_BYTES[job.dtype] / 1e6:.3f} MB a token",
         "",
     ]
-    parts = list(dict.fromkeys(part for phase in found.phases.values() for part in phase))
-    lines.append(f"{'GB':<18}" + "".join(f"{name:>10}" for name in found.phases))
+    parts = list(dict.fromkeys(part for phase in needs.phases.values() for part in phase))
+    lines.append(f"{'GB':<18}" + "".join(f"{name:>10}" for name in needs.phases))
     for part in parts:
-        cells = (phase.get(part) for phase in found.phases.values())
+        cells = (phase.get(part) for phase in needs.phases.values())
         lines.append(
             f"{part:<18}" + "".join(f"{value / 1e9:>10.2f}" if value is not None else f"{'-':>10}" for value in cells)
         )
-    lines.append(f"{'in all':<18}" + "".join(f"{sum(phase.values()) / 1e9:>10.2f}" for phase in found.phases.values()))
-    (phase, peak), (part, size) = found.peak, found.dominant
+    lines.append(f"{'in all':<18}" + "".join(f"{sum(phase.values()) / 1e9:>10.2f}" for phase in needs.phases.values()))
+    (phase, peak), (part, size) = needs.peak, needs.dominant
     lines += [
         "",
         f"peak {peak / 1e9:.2f} GB in phase {phase}; {part} dominates with {size / 1e9:.2f} GB "

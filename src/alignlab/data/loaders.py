@@ -152,10 +152,10 @@ def training_batches(dataset: Dataset, batch_size: int, trainer: Any | None, *lo
             f"{len(dataset)} training rows don't fill one batch: batch_size={batch_size} on {world_size} "
             f"processes{more} needs {needed}"
         )
-    found = whole_batches(dataset, batches, ResumableLoader, *loader)
+    batches_made = whole_batches(dataset, batches, ResumableLoader, *loader)
     if accumulated > 1:
-        found.step_length = partial(_step_length, trainer)
-    return found
+        batches_made.step_length = partial(_step_length, trainer)
+    return batches_made
 
 
 def accumulated_batches(trainer: Any | None) -> int:

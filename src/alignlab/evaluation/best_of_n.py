@@ -29,11 +29,11 @@ def best_of_n(score: Tensor, judge: Tensor | None = None, sizes: tuple[int, ...]
     order = score.argsort(1)
     ranked = score.gather(1, order).double()
     judged = None if judge is None else judge.gather(1, order).double()
-    found = []
+    points = []
     for n in sizes:
         if n > total:
             break
         chance = torch.tensor([math.comb(i, n - 1) / math.comb(total, n) for i in range(total)], dtype=torch.float64)
         means = [None if x is None else float((x * chance.to(x.device)).sum(1).mean()) for x in (ranked, judged)]
-        found.append(BestOf(n, math.log(n) - (n - 1) / n, *means))
-    return found
+        points.append(BestOf(n, math.log(n) - (n - 1) / n, *means))
+    return points

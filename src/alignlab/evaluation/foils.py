@@ -32,13 +32,13 @@ def winoground(scores: Tensor) -> dict[str, float]:
         raise ValueError(f"scores have the shape {tuple(scores.shape)}; it must be (rows, 1 or 2 pictures, 2 captions)")
     scores = torch.where(scores.isnan(), -torch.inf, scores.float())
     true, foil = scores[:, 0, 0], scores[:, 0, 1]
-    found = {"caption_accuracy": (true > foil).float() + 0.5 * (true == foil).float()}
+    per_item = {"caption_accuracy": (true > foil).float() + 0.5 * (true == foil).float()}
     if scores.shape[1] == 2:
         text = (true > foil) & (scores[:, 1, 1] > scores[:, 1, 0])
         image = (true > scores[:, 1, 0]) & (scores[:, 1, 1] > foil)
-        found |= {"text_score": text.float(), "image_score": image.float(), "group_score": (text & image).float()}
-    means = torch.stack(list(found.values())).mean(1).tolist()  # the one wait for the device
-    return dict(zip(found, means, strict=True))
+        per_item |= {"text_score": text.float(), "image_score": image.float(), "group_score": (text & image).float()}
+    means = torch.stack(list(per_item.values())).mean(1).tolist()  # the one wait for the device
+    return dict(zip(per_item, means, strict=True))
 
 
 @torch.no_grad()
@@ -55,21 +55,21 @@ def foil_scores(
     `system` has encode_image, encode_text and a net and is in eval mode; `transfer` moves a batch. Every rank reads
     rows of its own and gets those of all.
     """
-    found: dict[str, list[Tensor]] = {"similarity": []}
+    collected: dict[str, list[Tensor]] = {"similarity": []}
     if hasattr(system.net, "match"):
-        found["matching"] = []
+        collected["matching"] = []
     for batch in islice(batches, limit_batches):
         batch = transfer(batch)
         image = system.encode_image(batch.image.flatten(0, 1))
         text = system.encode_text(batch.ids.flatten(0, 1), batch.mask.flatten(0, 1))
         rows = len(batch.ids)
         features = (x.features.float().unflatten(0, (rows, -1)) for x in (image, text))
-        found["similarity"].append(torch.einsum("npd,ncd->npc", *features))
-        if "matching" in found:
-            found["matching"].append(_match(system.net, image, text, batch.mask))
+        collected["similarity"].append(torch.einsum("npd,ncd->npc", *features))
+        if "matching" in collected:
+            collected["matching"].append(_match(system.net, image, text, batch.mask))
     device = next(system.parameters()).device
     empty = torch.zeros(0, 0, 2, device=device)
-    return {name: gather_rows(torch.cat(parts) if parts else empty) for name, parts in found.items()}
+    return {name: gather_rows(torch.cat(parts) if parts else empty) for name, parts in collected.items()}
 
 
 def _match(net: nn.Module, image: ImageEncoding, text: TextEncoding, mask: Tensor) -> Tensor:

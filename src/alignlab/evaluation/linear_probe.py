@@ -140,18 +140,21 @@ def linear_probe(
     num_classes = int(torch.cat([train_label, test_label]).max()) + 1
     decays = sorted(set(weight_decays), reverse=True)
     part, held_out = split_by_class(train_label, validation_share, seed=seed)
-    found: dict[float, float] = {}
+    accuracies: dict[float, float] = {}
     if len(held_out) and len(decays) > 1:
         classifier = None
         for decay in decays:
             classifier = fit_logistic_regression(
                 train_features[part], train_label[part], num_classes, weight_decay=decay, start=classifier
             )
-            found[decay] = accuracy(classifier, train_features[held_out], train_label[held_out])
-        best = max(found, key=found.__getitem__)  # the first, i.e. strongest, of equal ones
+            accuracies[decay] = accuracy(classifier, train_features[held_out], train_label[held_out])
+        best = max(accuracies, key=accuracies.__getitem__)  # the first, i.e. strongest, of equal ones
     else:
         best = decays[len(decays) // 2]
     classifier = fit_logistic_regression(train_features, train_label, num_classes, weight_decay=best)
     return ProbeResult(
-        accuracy(classifier, test_features, test_label), accuracy(classifier, train_features, train_label), best, found
+        accuracy(classifier, test_features, test_label),
+        accuracy(classifier, train_features, train_label),
+        best,
+        accuracies,
     )

@@ -23,7 +23,7 @@ def pair_metrics(difference: Tensor, share: Tensor, margin: Tensor, bins: int = 
     """
     right = (difference > 0).double() + 0.5 * (difference == 0).double()
     predicted = difference.double().sigmoid()
-    found = {
+    metrics = {
         "accuracy": right.mean(),
         "margin": difference.double().mean(),
         "brier": (predicted - share).square().mean(),
@@ -32,8 +32,8 @@ def pair_metrics(difference: Tensor, share: Tensor, margin: Tensor, bins: int = 
     }
     wide = margin > 1
     if wide.any():
-        found["accuracy_above_1"] = right[wide].mean()
-    return {name: float(value) for name, value in found.items()}
+        metrics["accuracy_above_1"] = right[wide].mean()
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def calibration_error(predicted: Tensor, share: Tensor, bins: int = 10) -> Tensor:

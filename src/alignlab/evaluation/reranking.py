@@ -54,9 +54,9 @@ def rerank(
     image, text = key // num_texts, key % num_texts
     pair_score = score_pairs(net, encoded, image, text, score=score, texts_per_pass=texts_per_pass)
 
-    def candidates(found: Candidates, places: Tensor) -> Candidates:
-        new = pair_score[places].view_as(found.score)
-        return Candidates(found.index, new + similarity_weight * found.score)
+    def candidates(before: Candidates, places: Tensor) -> Candidates:
+        new = pair_score[places].view_as(before.score)
+        return Candidates(before.index, new + similarity_weight * before.score)
 
     forth_place, back_place = place.split([forth_key.numel(), back_key.numel()])
     return Reranking(candidates(forth, forth_place), candidates(back, back_place))

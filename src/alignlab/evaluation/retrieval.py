@@ -85,11 +85,11 @@ def _recall(
     rows: Callable[[slice], Tensor], owner: Tensor, candidate_owner: Tensor, ks: Sequence[int], chunk: int
 ) -> list[Tensor]:
     """Mean hits of all queries, where a candidate is right if it has the query's owner (the picture of both)."""
-    found = []
+    ranks = []
     for start in range(0, len(owner), chunk):
         part = slice(start, min(start + chunk, len(owner)))
-        found.append(hits(rows(part), owner[part, None] == candidate_owner, ks))
-    return list(torch.cat(found).mean(0))
+        ranks.append(hits(rows(part), owner[part, None] == candidate_owner, ks))
+    return list(torch.cat(ranks).mean(0))
 
 
 def _named(text_to_image: list[Tensor], image_to_text: list[Tensor], ks: Sequence[int]) -> dict[str, float]:

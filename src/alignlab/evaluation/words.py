@@ -17,8 +17,8 @@ FUNCTION_WORDS = frozenset(
 def content_words(caption: str, limit: int | None = None) -> list[Span]:
     """Words that name something, each once, at most `limit` of them; all words if there are only small ones."""
     words: dict[str, Span] = {}
-    for found in re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", caption):
-        words.setdefault(found.group().lower(), found.span())
+    for match in re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", caption):
+        words.setdefault(match.group().lower(), match.span())
     naming = [span for word, span in words.items() if word not in FUNCTION_WORDS]
     return (naming or list(words.values()))[:limit]
 

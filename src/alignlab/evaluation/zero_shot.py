@@ -67,9 +67,9 @@ def classification_scores(score: Tensor, label: Tensor, ks: Sequence[int] = (1, 
     if low < 0 or high >= num_classes:
         raise ValueError(f"label {low if low < 0 else high} is outside the {num_classes} classes 0..{num_classes - 1}")
     ks = [1, *(k for k in ks if 1 < k < num_classes)]
-    found = hits(score, F.one_hot(label, num_classes).bool(), ks)  # (M, len(ks))
+    hit = hits(score, F.one_hot(label, num_classes).bool(), ks)  # (M, len(ks))
     total = torch.bincount(label, minlength=num_classes)
-    recall = found.new_zeros(num_classes).index_add_(0, label, found[:, 0]) / total.clamp(min=1)
-    values = [*found.mean(0), recall.sum() / (total > 0).sum()]
+    recall = hit.new_zeros(num_classes).index_add_(0, label, hit[:, 0]) / total.clamp(min=1)
+    values = [*hit.mean(0), recall.sum() / (total > 0).sum()]
     names = [*(f"accuracy_at_{k}" for k in ks), "mean_per_class_recall"]
     return dict(zip(names, torch.stack(values).tolist(), strict=True))

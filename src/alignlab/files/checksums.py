@@ -78,14 +78,14 @@ def fingerprint(folder: Path) -> str | None:
 
 @lru_cache(maxsize=64)
 def _samples(files: tuple[tuple[str, int, int, int], ...]) -> str:
-    found = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     for path, size, *_ in files:
-        found.update(f"{Path(path).name} {size}\n".encode())
+        hasher.update(f"{Path(path).name} {size}\n".encode())
         with open(path, "rb") as file:
             for place in range(_SAMPLES):
                 file.seek(max(0, size - _SAMPLE) * place // (_SAMPLES - 1))
-                found.update(file.read(_SAMPLE))
-    return found.hexdigest()
+                hasher.update(file.read(_SAMPLE))
+    return hasher.hexdigest()
 
 
 def _stamp(file: Path) -> tuple[int, int, int]:

@@ -169,12 +169,12 @@ def kind_of(value: object) -> str:
 def meant(given: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """Which of the given names are no known one but look like one that isn't given: {"promt": "prompt"}."""
     given, known = list(given), list(known)
-    free, found = [name for name in known if name not in given], {}
+    free, meanings = [name for name in known if name not in given], {}
     for name in given:
         close = difflib.get_close_matches(name.strip().lower(), free, n=1, cutoff=0.8) if name not in known else []
         if close:
-            found[name] = close[0]
-    return found
+            meanings[name] = close[0]
+    return meanings
 
 
 def lacking(given: Iterable[str], wanted: Iterable[str], known: Iterable[str] = ()) -> str:
@@ -217,19 +217,19 @@ def _undecodable(file: Path, name: str, encoding: str, error: UnicodeDecodeError
         for number, line in enumerate(lines, 1):
             try:
                 line.decode("utf-8")
-            except UnicodeDecodeError as found:
-                byte = line[found.start]
+            except UnicodeDecodeError as undecodable:
+                byte = line[undecodable.start]
                 where = f"{name}, line {number}"
                 return f"{where}: byte 0x{byte:02x} is no UTF-8; save the file as UTF-8 (perhaps it is Latin-1)"
     return f"{name}: is no UTF-8 ({error.reason})"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
-    return found
+    return fields
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_object)

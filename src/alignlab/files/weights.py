@@ -75,21 +75,21 @@ def weights_of(content: Any, path: Path, what: str) -> dict[str, Tensor]:
         raise ValueError(
             f"{what}: {path} holds a whole {type(content).__name__} and not its weights; save its state_dict()"
         )
-    found = dict(_candidates(content, ()))
-    if not found:
+    candidates = dict(_candidates(content, ()))
+    if not candidates:
         keys = ", ".join(map(str, list(content)[:8])) or "nothing"
         raise ValueError(f"{what}: {path} has no state_dict and no other weights in it (there is: {keys})")
-    chosen = min(found, key=lambda place: (len(place), _rank_of(place), place))
-    others = [place for place in found if place != chosen]
+    chosen = min(candidates, key=lambda place: (len(place), _rank_of(place), place))
+    others = [place for place in candidates if place != chosen]
     if others and _rank_of(chosen) == len(_NAMES):
         raise ValueError(
-            f"{what}: {path} has weights under several names ({', '.join(map(_dotted, found))}); save the wanted one "
-            "alone"
+            f"{what}: {path} has weights under several names ({', '.join(map(_dotted, candidates))}); save the "
+            "wanted one alone"
         )
     if chosen not in ((), ("state_dict",)) or others:
         left = f"; left out: {', '.join(map(_dotted, others))}" if others else ""
         log.info("%s: the weights of %s are those under %s%s", what, path, _dotted(chosen) or "its top level", left)
-    return without_wrappers(found[chosen])
+    return without_wrappers(candidates[chosen])
 
 
 def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,9 +28,9 @@ def pointers(clone: Path) -> Iterator[RemoteFile]:
     for file in sorted(clone.rglob("*")):
         path = file.relative_to(clone)
         if path.parts[0] != ".git" and file.is_file() and not file.is_symlink():
-            found = pointed(file, path.as_posix())
-            if found is not None:
-                yield found
+            stands_for = pointed(file, path.as_posix())
+            if stands_for is not None:
+                yield stands_for
 
 
 def state(file: RemoteFile, path: Path) -> State:

@@ -35,14 +35,14 @@ def refused(
     requests: Sequence[Request], vocabulary: int, max_positions: int | None, on_done: OnDone | None
 ) -> dict[int, Completion]:
     """Completions of the requests that cannot run, by their number; the others are not in it."""
-    found = {}
+    reasons = {}
     for number, request in enumerate(requests):
         reason = refusal(request, vocabulary, max_positions)
         if reason is not None:
-            found[number] = Completion([], [], "error", reason)
+            reasons[number] = Completion([], [], "error", reason)
             if on_done is not None:
-                on_done(number, found[number])
-    return found
+                on_done(number, reasons[number])
+    return reasons
 
 
 def check_lengths(sequences: Sequence[list[int]], max_positions: int | None) -> None:

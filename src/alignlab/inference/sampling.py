@@ -204,7 +204,7 @@ class Sampler:
         if not any(self._allowed):
             return None
         everything = torch.ones(self._vocabulary, dtype=torch.bool)
-        found = [
+        masks = [
             everything if allowed is None else allowed(new_ids[row]).cpu() for row, allowed in enumerate(self._allowed)
         ]
-        return sent(torch.stack(found), device)
+        return sent(torch.stack(masks), device)

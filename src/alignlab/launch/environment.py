@@ -96,17 +96,17 @@ def agreed_name(env: Mapping[str, str] | None = None, words: Sequence[str] = ())
         ValueError: nothing tells the ranks apart from other runs.
     """
     env = os.environ if env is None else env
-    found = launch(env)
-    if found.starter == "slurm" or (found.starter == "user" and in_batch_script(env)):
+    ranks = launch(env)
+    if ranks.starter == "slurm" or (ranks.starter == "user" and in_batch_script(env)):
         job, step = env.get("SLURM_ARRAY_JOB_ID", env.get("SLURM_JOB_ID", "0")), env.get("SLURM_STEP_ID", "0")
         own = step if step != "0" else ""
-        if found.starter == "user":
+        if ranks.starter == "user":
             own = hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
         parts = ["slurm", job, env.get("SLURM_ARRAY_TASK_ID", ""), own]
         return "_".join(part for part in parts if part)
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    if found.starter == "torchrun":
-        return _first_said(env, f"{stamp}_{secrets.token_hex(2)}") if found.world_size > 1 else stamp
+    if ranks.starter == "torchrun":
+        return _first_said(env, f"{stamp}_{secrets.token_hex(2)}") if ranks.world_size > 1 else stamp
     if _number(env, "NODE_RANK") > 0:
         raise ValueError(
             "NODE_RANK is set: nodes started by hand can't agree on a run directory; give hydra.run.dir=..."

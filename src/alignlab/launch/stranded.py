@@ -69,8 +69,8 @@ def place() -> str:
 def _frames() -> list:
     """Of the main thread, innermost first."""
     frame = sys._current_frames().get(threading.main_thread().ident)
-    found = []
+    frames = []
     while frame is not None:
-        found.append(frame)
+        frames.append(frame)
         frame = frame.f_back
-    return found
+    return frames

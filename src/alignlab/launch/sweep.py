@@ -26,9 +26,9 @@ def quoted(value: object) -> str:
     return "'" + re.sub(r"(\\*)('|$)", _escaped, str(value)) + "'"
 
 
-def _escaped(found: re.Match) -> str:
+def _escaped(match: re.Match) -> str:
     """A backslash counts only before a quote, be it the closing one."""
-    return found[1] * 2 + ("\\'" if found[2] else "")
+    return match[1] * 2 + ("\\'" if match[2] else "")
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Job:
     def arguments(self, begun: bool | None = None) -> list[str]:
         """The command line of its run, which goes on if it was begun; None: if the directory says so now."""
         directory = quoted(self.directory)
-        found = [*self.overrides, f"hydra.run.dir={directory}", f"hydra.job.num={self.number}"]
-        return [*found, f"resume={directory}"] if (self.begun if begun is None else begun) else found
+        words = [*self.overrides, f"hydra.run.dir={directory}", f"hydra.job.num={self.number}"]
+        return [*words, f"resume={directory}"] if (self.begun if begun is None else begun) else words
 
 
 @dataclass

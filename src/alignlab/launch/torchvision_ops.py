@@ -64,5 +64,5 @@ def _extension_loads(spec: ModuleSpec) -> bool:
 
 def _extensions(spec: ModuleSpec) -> list[Path]:
     """Files of torchvision's operators, whatever a release calls them: `_C` and a suffix."""
-    found = [file for folder in spec.submodule_search_locations or () for file in Path(folder).glob("_C*")]
-    return sorted(file for file in found if file.name.endswith(tuple(EXTENSION_SUFFIXES)))
+    extensions = [file for folder in spec.submodule_search_locations or () for file in Path(folder).glob("_C*")]
+    return sorted(file for file in extensions if file.name.endswith(tuple(EXTENSION_SUFFIXES)))

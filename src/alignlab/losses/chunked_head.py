@@ -178,8 +178,8 @@ class _Statistics(torch.autograd.Function):
     def forward(ctx, hidden, weight, bias, ids, temperature, entropy, chunk):
         ctx.save_for_backward(hidden, weight, bias, ids)
         ctx.settings = temperature, entropy, chunk
-        found = _statistics(hidden, weight, bias, ids, temperature, entropy, chunk)
-        return found.logprob, found.entropy if entropy else torch.zeros_like(found.logprob)
+        statistics = _statistics(hidden, weight, bias, ids, temperature, entropy, chunk)
+        return statistics.logprob, statistics.entropy if entropy else torch.zeros_like(statistics.logprob)
 
     @staticmethod
     def backward(ctx, to_logprob, to_entropy):

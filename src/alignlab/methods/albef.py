@@ -115,10 +115,10 @@ class AlbefMethod(PairMethod):
         fuse, chances = step.number >= self.fuse_from_step, self._chances(batch, step.number, step)
         counts = self._counts_of_step(batch, step) if fuse and step.total > 1 else None
         alpha, taught = self._teaching(step)
-        found = self.losses(batch, alpha, chances, taught=taught, fuse=fuse, counts=counts, share=1 / step.total)
-        loss = found.losses.pop("loss")
+        losses = self.losses(batch, alpha, chances, taught=taught, fuse=fuse, counts=counts, share=1 / step.total)
+        loss = losses.losses.pop("loss")
         state = {"temperature": self.net.temperature.detach().squeeze()}
-        return StepOutput(loss if fuse else loss + self._no_gradient(), found.losses, state, (found.keys, fuse))
+        return StepOutput(loss if fuse else loss + self._no_gradient(), losses.losses, state, (losses.keys, fuse))
 
     def after_backward(self, kept: tuple[tuple[Tensor, ...], bool]) -> None:
         """Pushes the teacher's features of all ranks; not earlier, since the backward pass still reads the queues."""
@@ -239,13 +239,13 @@ class AlbefMethod(PairMethod):
         the device isn't waited for.
         """
         if step.index == 0 or self._counts is None:
-            found = []
+            counted = []
             for index, each in enumerate(step.batches(batch)):
                 each = each._replace(image=batch.image).moved(batch.ids.device)  # pictures don't count
                 draws = self._chances(each, step.number, step._replace(index=index)).draws
                 valid = partners(each.image_id, each.text_id, draws.negatives.shape[2], ignore_ids=self.reference)
-                found.append(counts_of(each, valid, self._mask(each, draws)))
-            self._counts = self._joint(torch.stack(found).sum(0))
+                counted.append(counts_of(each, valid, self._mask(each, draws)))
+            self._counts = self._joint(torch.stack(counted).sum(0))
         return self._counts
 
     def _joint(self, counts: Tensor) -> Tensor:
@@ -263,8 +263,8 @@ class AlbefMethod(PairMethod):
         """Parameters that only fusion uses."""
         encoder = self.net.encoder
         parts = (encoder.fusion, encoder.language_head, encoder.fusion_positions, self.net.matching_head)
-        found = [p for part in parts if part is not None for p in part.parameters()]
-        return found if encoder.late_interaction is None else [*found, encoder.late_interaction.log_affinity]
+        idle = [p for part in parts if part is not None for p in part.parameters()]
+        return idle if encoder.late_interaction is None else [*idle, encoder.late_interaction.log_affinity]
 
     def _chances(self, batch: PairBatch, number: int, step: Step = WHOLE) -> Chances:
         pairs, pool = len(batch.ids), self._pool(batch)

@@ -81,5 +81,5 @@ class CocaMethod(PairMethod):
 
     def validate(self, batch: PairBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """The same losses on held-out pairs, each rank by itself."""
-        found = self(batch, joint=False) if len(batch.ids) > 1 else None
-        return {"loss": found.loss, **found.metrics} if found else {}
+        output = self(batch, joint=False) if len(batch.ids) > 1 else None
+        return {"loss": output.loss, **output.metrics} if output else {}

@@ -81,16 +81,16 @@ class PpoMethod(OnPolicyMethod):
         rewards = token_rewards(score, kl, t.mask, self.kl.coefficient, self.score_position)
         if self.whiten_rewards:
             rewards = whiten(rewards, valued, keep_mean=True, unbiased=self.unbiased_whitening)
-        found = gae(rewards, t.value, valued, self.gamma, self.lam)
-        advantage = torch.where(t.mask, found.advantage, 0.0)
+        estimate = gae(rewards, t.value, valued, self.gamma, self.lam)
+        advantage = torch.where(t.mask, estimate.advantage, 0.0)
         if self.whiten_advantages:
             advantage = whiten(advantage, t.mask, unbiased=self.unbiased_whitening)
         metrics = self.objective_metrics(t, score, kl) | {
-            "ppo/explained_variance": explained_variance(t.value, found.returns, valued),
+            "ppo/explained_variance": explained_variance(t.value, estimate.returns, valued),
             "ppo/value": masked_moments(t.value, valued)[0],
-            "ppo/return": masked_moments(found.returns, valued)[0],
+            "ppo/return": masked_moments(estimate.returns, valued)[0],
         }
-        return Experience(advantage, found.returns, torch.ones_like(score)), metrics
+        return Experience(advantage, estimate.returns, torch.ones_like(score)), metrics
 
     def objective_metrics(self, t: Trajectory, score: Tensor, kl: Tensor) -> dict[str, Tensor]:
         """KL, entropy and reward of whole responses."""

@@ -179,12 +179,12 @@ def _check_ties(official: Mapping[str, Tensor]) -> None:
                 raise ValueError(f"{name} differs from {twin}: this net ties them, so one of the two would be lost")
 
 
-def _compare(found: Mapping[str, object], expected: Mapping[str, object] | set[str], what: str) -> None:
-    missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+def _compare(actual: Mapping[str, object], expected: Mapping[str, object] | set[str], what: str) -> None:
+    missing, unexpected = sorted(set(expected) - set(actual)), sorted(set(actual) - set(expected))
     misshapen = []
     if isinstance(expected, Mapping):
-        both = [name for name in expected if name in found and found[name] != expected[name]]
-        misshapen = [f"{name} {found[name]} instead of {expected[name]}" for name in both]
+        both = [name for name in expected if name in actual and actual[name] != expected[name]]
+        misshapen = [f"{name} {actual[name]} instead of {expected[name]}" for name in both]
     if missing or unexpected or misshapen:
         raise ValueError(_complaint(what, missing, unexpected, misshapen))
 

@@ -91,7 +91,7 @@ def _attention_entries(name: str, width: int, context: int) -> Iterator[tuple[st
 
 def count(names: Mapping[str, Tensor], pattern: str) -> int:
     """Number of layers: one more than the highest index that `pattern` finds."""
-    return 1 + max((int(found[1]) for found in (re.match(pattern, name) for name in names) if found), default=-1)
+    return 1 + max((int(match[1]) for match in (re.match(pattern, name) for name in names) if match), default=-1)
 
 
 def shapes_of(official: Mapping[str, Tensor]) -> Shapes:

@@ -26,15 +26,15 @@ def load_bert(encoder: nn.Module, name: str) -> None:
     except Exception as error:  # of the network, the hub, and whatever a damaged folder makes of the readers
         reason = next((line.strip() for line in str(error).split("\n") if line.strip()), type(error).__name__)
         raise ValueError(f"text_weights={name}: no BERT could be loaded ({reason})") from error
-    own, found = encoder.state_dict(), {"language_head.bias": bert["cls.predictions.bias"]}
+    own, weights = encoder.state_dict(), {"language_head.bias": bert["cls.predictions.bias"]}
     for ours, parts in bert_names(len(encoder.text), len(encoder.fusion)):
         for kind in ("weight", "bias"):
             stack = [bert[f"{part}.{kind}"] for part in parts if f"{part}.{kind}" in bert]
             if stack:
-                found[f"{ours}.{kind}"] = torch.cat(stack)
+                weights[f"{ours}.{kind}"] = torch.cat(stack)
     sizes = [
         f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
-        for key, value in found.items()
+        for key, value in weights.items()
         if value.shape != own[key].shape
     ]
     layers = len({key.split(".")[3] for key in bert if key.startswith("bert.encoder.layer.")})
@@ -42,4 +42,4 @@ def load_bert(encoder: nn.Module, name: str) -> None:
         sizes.insert(0, f"{layers} layers instead of {len(encoder.text) + len(encoder.fusion)}")
     if sizes:
         raise ValueError(f"text_weights={name} has other sizes than this net: {', '.join(sizes[:3])}")
-    encoder.load_state_dict(found, strict=False)
+    encoder.load_state_dict(weights, strict=False)

@@ -107,18 +107,18 @@ def _towers(module: nn.Module) -> Iterator[tuple[str, dict[str, tuple[int, int]]
 
 def _spared(module: nn.Module) -> set[int]:
     """Embeddings, also where a matrix is tied to one, and what timm's nets ask to leave alone."""
-    found = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    spared = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     for part in module.modules():
         own = dict(part.named_parameters()) if hasattr(part, "no_weight_decay") else {}
-        found |= {id(own[name]) for name in (part.no_weight_decay() if own else ()) if name in own}
-    return found
+        spared |= {id(own[name]) for name in (part.no_weight_decay() if own else ()) if name in own}
+    return spared
 
 
 def _multipliers(module: nn.Module, by_prefix: Mapping[str, float]) -> dict[str, float]:
     """Parameter -> factor."""
     names = [name for name, _ in module.named_parameters()]
     prefixes = {".".join(name.split(".")[:count]) for name in names for count in range(1, name.count(".") + 2)}
-    found: dict[str, float] = {}
+    factors: dict[str, float] = {}
     for prefix, factor in sorted(by_prefix.items(), key=lambda item: len(item[0])):
         part = prefix if prefix in prefixes else prefix.removeprefix("net.")  # as in checkpoints
         if part not in prefixes:
@@ -129,5 +129,5 @@ def _multipliers(module: nn.Module, by_prefix: Mapping[str, float]) -> dict[str,
                 f"lr_multipliers: {prefix}={factor} must be positive; a part that shall not learn is frozen by its "
                 "own key"
             )
-        found |= {name: float(factor) for name in names if name == part or name.startswith(f"{part}.")}
-    return found
+        factors |= {name: float(factor) for name in names if name == part or name.startswith(f"{part}.")}
+    return factors

@@ -28,17 +28,17 @@ def extract(reply: str, form: AnswerForm) -> str | None:
     reply = reply.strip()
     if form == "text":
         return reply or None
-    marked = [reply[found.end() :] for found in _MARKER.finditer(reply)]
+    marked = [reply[match.end() :] for match in _MARKER.finditer(reply)]
     after = marked[-1].strip() if marked else None
     if form == "number":
-        found = _NUMBER.findall(after)[:1] if after is not None else []
-        found = found or _NUMBER.findall(reply)[-1:]
-        return _plain_number(found[0]) if found else None
+        match = _NUMBER.findall(after)[:1] if after is not None else []
+        match = match or _NUMBER.findall(reply)[-1:]
+        return _plain_number(match[0]) if match else None
     if form == "choice":
         return _choice(after) if after is not None else _choice(reply)
     if form == "yes_no":
-        found = _YES_NO.search(after if after is not None else reply)
-        return {"true": "yes", "false": "no"}.get(found[1].lower(), found[1].lower()) if found else None
+        match = _YES_NO.search(after if after is not None else reply)
+        return {"true": "yes", "false": "no"}.get(match[1].lower(), match[1].lower()) if match else None
     if form == "boxed":
         return _boxed(reply)
     lines = [line.strip() for line in lines_of(after if after is not None else reply) if line.strip()]

@@ -47,7 +47,7 @@ class LeastToMost:
         """The questions of a plan, numbered or bulleted or else every line that asks, and the question itself at the
         end.
         """
-        listed = [found[1].strip() for line in lines_of(plan) if (found := _ITEM.match(line))]
+        listed = [match[1].strip() for line in lines_of(plan) if (match := _ITEM.match(line))]
         listed = listed or [line.strip() for line in lines_of(plan) if line.strip().endswith("?")]
         smaller = [part for part in dict.fromkeys(listed) if part != question]
         return [*smaller[: self.max_questions], question]

@@ -59,8 +59,8 @@ class Stage:
 
     @property
     def done(self) -> bool:
-        found = Result.read(self.folder)
-        return found is not None and found.status == "ok"
+        result = Result.read(self.folder)
+        return result is not None and result.status == "ok"
 
     @property
     def begun(self) -> bool:
@@ -85,12 +85,12 @@ def checked(cfg: DictConfig, run_dir: Path, config_dir: Path) -> DictConfig:
     if strange := [name for name in cfg.stages if not _FOLDER.fullmatch(str(name))]:
         raise ConfigError([f"stages: {name!r} can't be a folder's name" for name in strange])
     problems = list(_misdirected(cfg))
-    found: dict[str, list[str]] = {}
+    wrong: dict[str, list[str]] = {}
     todo = stages(cfg, run_dir)
     for stage in todo:
         for problem in _problems(stage, cfg, run_dir, config_dir, trusted):
-            found.setdefault(problem, []).append(stage.name)
-    for problem, names in found.items():  # what is wrong for all was typed for all
+            wrong.setdefault(problem, []).append(stage.name)
+    for problem, names in wrong.items():  # what is wrong for all was typed for all
         problems += [problem] if len(names) == len(todo) > 1 else [f"stages.{name}.{problem}" for name in names]
     if problems:
         raise ConfigError(problems)
@@ -109,7 +109,7 @@ def stages(cfg: DictConfig, run_dir: Path) -> list[Stage]:
     """The stages in order, with the chain's words, those of the command line for all and those for them; the last of a
     key counts.
     """
-    found = []
+    made = []
     for name, own in OmegaConf.to_container(cfg.stages).items():
         if own is None:
             continue
@@ -121,8 +121,8 @@ def stages(cfg: DictConfig, run_dir: Path) -> list[Stage]:
             if _bare(word).startswith(f"stages.{name}.")
         ]
         latest = {_bare(word).partition("=")[0]: word for word in words}
-        found.append(Stage(name, run_dir / name, tuple(latest.values())))
-    return found
+        made.append(Stage(name, run_dir / name, tuple(latest.values())))
+    return made
 
 
 def chain(cfg: DictConfig) -> Result:
@@ -163,18 +163,18 @@ def _run(stage: Stage, result: Result, inbox: Inbox, goes_on: bool) -> None:
         print(f"== {stage.name}: {' '.join(words)}", flush=True)
         (stage.folder / "result.json").unlink(missing_ok=True)
         code = run_in_turn([*this_program(), *words], inbox)
-    found = Result.read(stage.folder) or Result("failed", ended_how(code))
-    result.metrics |= {f"{stage.name}/{name}": value for name, value in found.metrics.items()}
-    result.steps += found.steps
-    result.seed = found.seed
-    result.peak_memory_bytes = max(result.peak_memory_bytes, found.peak_memory_bytes)
-    if inbox.received or found.status == "interrupted":
-        result.reason = f"stage {stage.name}: {found.reason or 'done'}"
+    outcome = Result.read(stage.folder) or Result("failed", ended_how(code))
+    result.metrics |= {f"{stage.name}/{name}": value for name, value in outcome.metrics.items()}
+    result.steps += outcome.steps
+    result.seed = outcome.seed
+    result.peak_memory_bytes = max(result.peak_memory_bytes, outcome.peak_memory_bytes)
+    if inbox.received or outcome.status == "interrupted":
+        result.reason = f"stage {stage.name}: {outcome.reason or 'done'}"
         raise Interrupted(inbox.received or (code - 128 if code > 128 else signal.SIGINT))
-    if code or found.status != "ok":
-        status = "failed" if found.status == "ok" else found.status
+    if code or outcome.status != "ok":
+        status = "failed" if outcome.status == "ok" else outcome.status
         raise StageFailed(
-            f"stage {stage.name} {status}: {found.reason or ended_how(code)}", status, code if code > 0 else 1
+            f"stage {stage.name} {status}: {outcome.reason or ended_how(code)}", status, code if code > 0 else 1
         )
 
 
@@ -197,11 +197,11 @@ def _resumed(cfg: DictConfig, run_dir: Path, trusted: Collection[str]) -> DictCo
 
 def _trusted(cfg: DictConfig) -> set[str]:
     """What the command that resumes a chain has named: in `parts`, or by words for the stages."""
-    found = set(cfg.parts or ())
+    names = set(cfg.parts or ())
     for word in cfg.overrides:
         with suppress(ValueError):  # a word that names nothing
-            found |= {name for _, name in named_by(word)}
-    return found
+            names |= {name for _, name in named_by(word)}
+    return names
 
 
 def _misdirected(cfg: DictConfig) -> Iterator[str]:

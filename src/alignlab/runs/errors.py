@@ -75,9 +75,9 @@ def _placed(message: str, cfg: DictConfig) -> str:
     said = re.match(r"(\w+)(?:=| is )('[^']*'|[^\s;,:]+)", message)
     if said is None or said[1] in cfg:
         return message
-    found = [
+    places = [
         path
         for path, value in leaves(OmegaConf.to_container(cfg, resolve=True))
         if path.endswith(f".{said[1]}") and said[2] in (str(value), repr(value))
     ]
-    return message if len(found) != 1 else found[0].removesuffix(said[1]) + message
+    return message if len(places) != 1 else places[0].removesuffix(said[1]) + message

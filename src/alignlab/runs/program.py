@@ -122,8 +122,8 @@ def _shown(kind: kinds.Kind, configs: Path) -> bool:
         with open_dict(cfg):
             del cfg["hydra"]
         cfg = kind.shown(cfg)
-    found = cfg if options.package in (None, "_global_") else OmegaConf.select(cfg, options.package)
-    if options.resolve and OmegaConf.is_config(found):
-        OmegaConf.resolve(found)
-    print(OmegaConf.to_yaml(found).rstrip("\n") if OmegaConf.is_config(found) else found)
+    shown = cfg if options.package in (None, "_global_") else OmegaConf.select(cfg, options.package)
+    if options.resolve and OmegaConf.is_config(shown):
+        OmegaConf.resolve(shown)
+    print(OmegaConf.to_yaml(shown).rstrip("\n") if OmegaConf.is_config(shown) else shown)
     return True

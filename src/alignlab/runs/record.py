@@ -25,13 +25,13 @@ PACKAGES = ("alignlab", "torch", "torchvision", "lightning", "timm", "transforme
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            known[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return known
 
 
 def git_revision() -> str | None:

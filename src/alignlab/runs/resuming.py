@@ -61,12 +61,12 @@ def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = No
         saved = filled(saved_config(cfg.resume, trusted_by(cfg)), root)
     except ValueError as error:
         raise ConfigError([f"resume: {error}"]) from error
-    found = _with_overrides(saved.copy(), filled(cfg, root), overrides)
+    whole = _with_overrides(saved.copy(), filled(cfg, root), overrides)
     for key in ("resume", "parts"):
-        OmegaConf.update(found, key, cfg.get(key), merge=False, force_add=True)
-    if problems := list(_refused(saved, found, root, str(cfg.resume))):
+        OmegaConf.update(whole, key, cfg.get(key), merge=False, force_add=True)
+    if problems := list(_refused(saved, whole, root, str(cfg.resume))):
         raise ConfigError(problems)
-    return found
+    return whole
 
 
 def saved_config(run_dir: str | Path, trusted: Collection[str] = ()) -> DictConfig:

@@ -14,8 +14,8 @@ def num_processes(on_cpu: int = 2) -> int:
     """One process per GPU, or `on_cpu` processes where there is none; as many as torchrun or srun have started on this
     node.
     """
-    found = launch()
-    return found.local_world_size if found.external else torch.cuda.device_count() or on_cpu
+    ranks = launch()
+    return ranks.local_world_size if ranks.external else torch.cuda.device_count() or on_cpu
 
 
 def num_nodes() -> int:

@@ -37,9 +37,9 @@ def named(state: State, optimizer: Optimizer, module: nn.Module) -> State:
 
 def check_groups(state: State, sizes: list[int]) -> None:
     """Raises ValueError unless the state has parameter groups of these sizes."""
-    found = [len(group["params"]) for group in state["param_groups"]]
-    if found != sizes:
+    lengths = [len(group["params"]) for group in state["param_groups"]]
+    if lengths != sizes:
         raise ValueError(
-            f"the checkpoint's optimizer has parameter groups of {found} tensors, this run's of {sizes}: model or "
+            f"the checkpoint's optimizer has parameter groups of {lengths} tensors, this run's of {sizes}: model or "
             "optim differ"
         )

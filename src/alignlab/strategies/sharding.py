@@ -41,8 +41,8 @@ def shard(module: nn.Module, mesh: DeviceMesh, *, reshard_after_forward: bool = 
     if scalars:
         raise ValueError(f"trainer=fsdp can't shard the 0-d parameter {scalars[0]}: give it the shape (1,)")
     policy = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if offload else OffloadPolicy()
-    found = list(units(module))
-    for unit in found:
+    parts = list(units(module))
+    for unit in parts:
         fully_shard(unit, mesh=mesh, reshard_after_forward=reshard_after_forward, offload_policy=policy)
         for name in getattr(unit, "entry_points", ()):
             register_fsdp_forward_method(unit, name)
@@ -51,7 +51,7 @@ def shard(module: nn.Module, mesh: DeviceMesh, *, reshard_after_forward: bool = 
         if callable(getattr(module, name, None)):
             register_fsdp_forward_method(module, name)
     check_sharded(module)
-    return len(found)
+    return len(parts)
 
 
 def units(module: nn.Module) -> Iterator[nn.Module]:

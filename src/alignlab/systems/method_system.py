@@ -113,15 +113,15 @@ class MethodSystem(pl.LightningModule):
     def validation_step(self, batch: Any, batch_index: int) -> None:
         """The method's validation of one batch."""
         self.method.training = self.training
-        if found := self.method.validate(
+        if metrics := self.method.validate(
             batch, batch_index, Step(self.global_step, of_epoch=steps_of_epoch(self.trainer))
         ):
-            self.log_dict(_named("val", found), batch_size=len(batch[0]), sync_dist=True)
+            self.log_dict(_named("val", metrics), batch_size=len(batch[0]), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """What the method says of all batches together."""
-        if found := self.method.summarise():
-            self.log_dict(_named("val", found))
+        if metrics := self.method.summarise():
+            self.log_dict(_named("val", metrics))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.method.saved())

@@ -92,8 +92,8 @@ def scored(row: Row) -> list[Asked]:
     names = ("text", "messages", "completion", "response", "chosen", "rejected", "prompt", "question")
     if all(row.get(name) is None for name in names):
         raise ValueError(f"has none of the fields {', '.join(names)}, {lacking(row, names, ('context',))}")
-    found = rows.example(row)
-    return [_judged(found.prompt, found.response, "the text")]
+    example = rows.example(row)
+    return [_judged(example.prompt, example.response, "the text")]
 
 
 QUESTIONS = Form(question, ("id", "target", *_QUESTIONS, *_LEARNED, "share", "margin"))
@@ -123,8 +123,8 @@ def _answers(messages: Messages) -> str:
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name} is {kind_of(value)}; it must be text")
-    if found := flaw(value):
-        raise ValueError(f"{name} holds {found}")
+    if problem := flaw(value):
+        raise ValueError(f"{name} holds {problem}")
     return value
 
 

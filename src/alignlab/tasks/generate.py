@@ -31,8 +31,8 @@ class Generate:
         stream = TokenStream(subject.tokenizer, job.console.file) if self._streams(subject, job, items) else None
         done, clock = [0], Clock()  # tokens
 
-        def outcome(question: Question, found: Outcome) -> None:
-            row = self.row(missing[question.id], found, subject.technique.answer)
+        def outcome(question: Question, summary: Outcome) -> None:
+            row = self.row(missing[question.id], summary, subject.technique.answer)
             done[0] += row["tokens"]
             job.predictions.add(row)
 
@@ -54,43 +54,43 @@ class Generate:
             shown = [[r["id"], r["input"], r["reply"] if r["error"] is None else f"error: {r['error']}"] for r in rows]
             job.table("replies", ["id", "prompt", "reply"], shown)
         speed = {"tokens_per_second": done[0] / seconds if seconds else 0.0}
-        found = self.metrics(rows)
-        return found | speed if "accuracy" in found else speed | found
+        summary = self.metrics(rows)
+        return summary | speed if "accuracy" in summary else speed | summary
 
-    def row(self, item: Item, found: Outcome, form: str) -> Prediction:
+    def row(self, item: Item, outcome: Outcome, form: str) -> Prediction:
         """The row of an item in predictions.jsonl."""
-        last = found.exchanges[-1].reply if found.exchanges else None
+        last = outcome.exchanges[-1].reply if outcome.exchanges else None
         row: dict[str, Any] = {
             "id": item.id,
             "input": item.text,
             **({"before": told(item)} if item.before else {}),
-            "reply": found.answer.text if found.answer else None,
-            "answer": found.answer.answer if found.answer else None,
-            "finish": "error" if found.error is not None else last.finish if last else None,
-            "tokens": sum(exchange.reply.num_tokens for exchange in found.exchanges),
-            "logprob": last.logprob if last and found.error is None else None,
-            "error": found.error,
+            "reply": outcome.answer.text if outcome.answer else None,
+            "answer": outcome.answer.answer if outcome.answer else None,
+            "finish": "error" if outcome.error is not None else last.finish if last else None,
+            "tokens": sum(exchange.reply.num_tokens for exchange in outcome.exchanges),
+            "logprob": last.logprob if last and outcome.error is None else None,
+            "error": outcome.error,
         }
-        if found.answer and found.answer.votes is not None:
-            row["votes"] = found.answer.votes
-        if "target" in item.fields and found.answer:
+        if outcome.answer and outcome.answer.votes is not None:
+            row["votes"] = outcome.answer.votes
+        if "target" in item.fields and outcome.answer:
             row["target"] = item.fields["target"]
-            row["correct"] = correct(found.answer.answer, _targets(item.fields["target"]), form)
+            row["correct"] = correct(outcome.answer.answer, _targets(item.fields["target"]), form)
         if self.keep_prompts:
-            row["exchanges"] = [[exchange.prompt, exchange.reply.text] for exchange in found.exchanges]
+            row["exchanges"] = [[exchange.prompt, exchange.reply.text] for exchange in outcome.exchanges]
         return row
 
     def metrics(self, rows: list[Prediction]) -> dict[str, float]:
         """Accuracy over the rows with a target, the share of replies without an answer kept apart; counts."""
         judged = [row for row in rows if "correct" in row]
         whole = [row for row in rows if row["error"] is None]
-        found = {}
+        metrics = {}
         if judged:
-            found["accuracy"] = sum(row["correct"] for row in judged) / len(judged)
-        found["no_answer_rate"] = sum(row["answer"] is None for row in whole) / max(1, len(whole))
-        found["cut_rate"] = sum(row["finish"] == "length" for row in whole) / max(1, len(whole))
-        found["tokens"] = float(sum(row["tokens"] for row in rows))
-        return found | {"failed": float(len(rows) - len(whole))}
+            metrics["accuracy"] = sum(row["correct"] for row in judged) / len(judged)
+        metrics["no_answer_rate"] = sum(row["answer"] is None for row in whole) / max(1, len(whole))
+        metrics["cut_rate"] = sum(row["finish"] == "length" for row in whole) / max(1, len(whole))
+        metrics["tokens"] = float(sum(row["tokens"] for row in rows))
+        return metrics | {"failed": float(len(rows) - len(whole))}
 
     def _streams(self, subject: Subject, job: Job, items: list[Item]) -> bool:
         alone = (

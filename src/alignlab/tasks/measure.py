@@ -66,22 +66,22 @@ class Measure:
                 f"prompt_tokens={self.prompt_tokens} and new_tokens={self.new_tokens} are {length} tokens;"
                 f" this model's context has {limit}"
             )
-        found = {"load_seconds": subject.loaded.seconds, "weight_bytes": float(subject.loaded.weight_bytes)}
+        measured = {"load_seconds": subject.loaded.seconds, "weight_bytes": float(subject.loaded.weight_bytes)}
         ids = [id for text in TEXTS for id in subject.tokenizer(text, add_special_tokens=False)["input_ids"]]
         for size in self.batch_sizes:
             try:
-                found |= self.speed(subject.backend, ids, size)
+                measured |= self.speed(subject.backend, ids, size)
             except (RuntimeError, MemoryError) as error:  # too large for the memory: the smaller ones still count
                 job.console.print(f"batch of {size}: {str(error).splitlines()[0]}", markup=False)
-        found |= self.memory(subject, job)
-        found |= self.agreement(subject, job.run_dir)
+        measured |= self.memory(subject, job)
+        measured |= self.agreement(subject, job.run_dir)
         own = None if subject.loaded.device != default_device() else self.bandwidth
         bandwidth = own or read_bandwidth(device=subject.loaded.device)
-        floor = 1000 * found["weight_bytes"] / bandwidth
-        found |= {"bandwidth_bytes_per_second": bandwidth, "floor_ms_per_token": floor}
-        if found.get("batch_1_ms_per_token") and floor:
-            found["roofline_fraction"] = floor / found["batch_1_ms_per_token"]
-        return found
+        floor = 1000 * measured["weight_bytes"] / bandwidth
+        measured |= {"bandwidth_bytes_per_second": bandwidth, "floor_ms_per_token": floor}
+        if measured.get("batch_1_ms_per_token") and floor:
+            measured["roofline_fraction"] = floor / measured["batch_1_ms_per_token"]
+        return measured
 
     def speed(self, backend: Backend, ids: list[int], size: int) -> dict[str, float]:
         """Time to the first token (a run of one token), ms for each further one, and tokens per second of all
@@ -107,16 +107,16 @@ class Measure:
         """
         told = subject.backend.memory()
         host = max(peak_bytes(), told.get("peak", 0)) - subject.resident_before  # "peak" may count other processes too
-        found = {"peak_host_bytes": float(host), "load_peak_bytes": float(subject.loaded.peak_bytes)}
+        measured = {"peak_host_bytes": float(host), "load_peak_bytes": float(subject.loaded.peak_bytes)}
         if subject.loaded.device == "cuda":
-            found["peak_gpu_bytes"] = float(torch.cuda.max_memory_allocated())
+            measured["peak_gpu_bytes"] = float(torch.cuda.max_memory_allocated())
         if job.model is not None:
             tokens = self.prompt_tokens + self.new_tokens
             cache = cache_bytes(_config(job.model), max(self.batch_sizes), tokens, _BYTES[subject.dtype])
-            found["formula_bytes"] = float(subject.loaded.weight_bytes + cache)
-            most = found.get("peak_gpu_bytes", found["peak_host_bytes"])
-            found["peak_over_formula"] = most / max(1.0, found["formula_bytes"])
-        return found
+            measured["formula_bytes"] = float(subject.loaded.weight_bytes + cache)
+            most = measured.get("peak_gpu_bytes", measured["peak_host_bytes"])
+            measured["peak_over_formula"] = most / max(1.0, measured["formula_bytes"])
+        return measured
 
     def agreement(self, subject: Subject, run_dir: Path) -> dict[str, float]:
         """Greedy tokens of five prompts of unequal length, log-probabilities of the yardstick's

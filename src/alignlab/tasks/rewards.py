@@ -43,15 +43,15 @@ def rewards(subject: Rewarded, items: list[Item], job: Job) -> dict[str, float]:
     rows = job.rows(item.id for item in items)
     columns = ["id", "input", "tokens", "reward", "normalised"]
     job.table("rewards", columns, [[row[column] for column in columns] for row in rows])
-    found = {row["id"]: row["reward"] for row in rows if row["error"] is None}
+    by_id = {row["id"]: row["reward"] for row in rows if row["error"] is None}
     pairs = [
-        (found[id], found[other])
-        for id in found
-        if id.endswith(".chosen") and (other := id.removesuffix("chosen") + "rejected") in found
+        (by_id[id], by_id[other])
+        for id in by_id
+        if id.endswith(".chosen") and (other := id.removesuffix("chosen") + "rejected") in by_id
     ]
     right = sum((first > second) + 0.5 * (first == second) for first, second in pairs)
     accuracy = {"accuracy": right / len(pairs)} if pairs else {}
-    return accuracy | {"mean_reward": sum(found.values()) / len(found), "failed": float(len(rows) - len(found))}
+    return accuracy | {"mean_reward": sum(by_id.values()) / len(by_id), "failed": float(len(rows) - len(by_id))}
 
 
 def _rows(subject: Rewarded, items: list[Item]) -> list[dict[str, Any]]:

@@ -121,13 +121,13 @@ def _windows(ids: list[int], size: int, limit: int | None, overlap: float) -> li
     if limit is None or len(ids) <= limit:
         return [(ids, size)]
     step = max(1, min(limit - 1, limit - int(limit * overlap)))  # the first id of a window has nothing before it
-    counted, found = len(ids) - size, []
+    counted, windows = len(ids) - size, []
     end = max(limit, counted + step)
     while counted < len(ids):
         end = min(end, len(ids))
-        found.append((ids[max(0, end - limit) : end], end - counted))
+        windows.append((ids[max(0, end - limit) : end], end - counted))
         counted, end = end, end + step
-    return found
+    return windows
 
 
 def _row(item: Item, values: list[float], error: str | None) -> Prediction:

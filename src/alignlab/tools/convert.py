@@ -20,10 +20,10 @@ def checkpoint_of(source: Path) -> Path:
     """The checkpoint that a path names: a run directory's last one, or the path itself. Raises ValueError if there is
     none.
     """
-    found = source / "checkpoints" / "last.ckpt" if (source / "checkpoints").is_dir() else source
-    if not found.exists():
+    checkpoint = source / "checkpoints" / "last.ckpt" if (source / "checkpoints").is_dir() else source
+    if not checkpoint.exists():
         raise ValueError(f"{source} is neither a checkpoint nor a run directory with checkpoints/last.ckpt")
-    return found
+    return checkpoint
 
 
 def read(path: Path) -> dict[str, Any]:

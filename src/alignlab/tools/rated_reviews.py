@@ -29,11 +29,11 @@ def read(archive: Path, name: str) -> dict[str, list[int]]:
                 for kind in ("GroundTruth", "anonDataRatings")
             }
     ratings = {row[0]: ast.literal_eval(row[3]) for row in rows["anonDataRatings"]}
-    found: dict[str, list[int]] = {}
+    by_text: dict[str, list[int]] = {}
     for key, _, text in rows["GroundTruth"]:
         if key in ratings:
-            found.setdefault(" ".join(text.split()), []).extend(ratings[key])
-    return found
+            by_text.setdefault(" ".join(text.split()), []).extend(ratings[key])
+    return by_text
 
 
 def write(ratings_of: dict[str, list[int]], file: Path) -> None:

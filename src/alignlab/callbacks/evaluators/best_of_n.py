@@ -43,8 +43,8 @@ class BestOfN(Callback):
         table = lambda values: torch.tensor(values).view(-1, self.num_samples)  # noqa: E731
         judge = None if answers[0].judge is None else table([a.judge for a in answers])
         sizes = tuple(2**i for i in range(self.num_samples.bit_length()))
-        found = best_of_n(table([a.score for a in answers]), judge, sizes)
-        write_text(file, "".join(json.dumps(row._asdict()) + "\n" for row in found))
+        results = best_of_n(table([a.score for a in answers]), judge, sizes)
+        write_text(file, "".join(json.dumps(row._asdict()) + "\n" for row in results))
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Put the largest n's numbers among the run's metrics."""

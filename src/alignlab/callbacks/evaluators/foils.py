@@ -37,14 +37,14 @@ class FoilEvaluator(Evaluator):
             self._chosen(trainer, 1)
 
     def evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule, last: bool) -> dict[str, float]:
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for name, batches in self._chosen(trainer, self.max_rows).items():
             limit = most_batches(trainer, len(batches))
             scores = foil_scores(module, batches, transfer=transfer(trainer, module), limit_batches=limit)
             for kind, prefix in (("similarity", ""), ("matching", "matched_")):
                 if kind in scores:
-                    found |= {f"{prefix}{name}_{key}": value for key, value in winoground(scores[kind]).items()}
-        return found
+                    metrics |= {f"{prefix}{name}_{key}": value for key, value in winoground(scores[kind]).items()}
+        return metrics
 
     def _chosen(self, trainer: lightning.Trainer, most: int | None) -> dict[str, Sized]:
         limit = trainer.limit_val_batches

@@ -45,8 +45,8 @@ class RatingRanking(Evaluator):
         scale = fitted_scale(*self._pairs(reward, texts, halves == 0)[:2])
         calibrated = pair_metrics(*self._pairs(scale * reward, texts, halves == 1))
         every_text = torch.ones(len(texts), dtype=torch.bool)
-        found = pair_metrics(*self._pairs(reward, texts, every_text))
-        metrics = {f"all_pairs_{name}": found[name] for name in ("accuracy", "accuracy_above_1")}
+        results = pair_metrics(*self._pairs(reward, texts, every_text))
+        metrics = {f"all_pairs_{name}": results[name] for name in ("accuracy", "accuracy_above_1")}
         metrics |= {f"all_pairs_{name}": calibrated[name] for name in ("ece", "brier")}
         metrics |= {
             "reward_rating_correlation": correlation(reward, ratings),

@@ -63,7 +63,7 @@ class ResponseTable(Callback):
         batch = next(iter(loader))
         batch = type(batch)(*(None if x is None else x[: self.num_prompts] for x in batch))
         with untouched(pl_module):
-            found = pl_module.answers(trainer.strategy.batch_to_device(batch))
+            answers = pl_module.answers(trainer.strategy.batch_to_device(batch))
         return [
             {
                 "prompt": a.prompt,
@@ -74,7 +74,7 @@ class ResponseTable(Callback):
                 "tokens": len(a.tokens),
                 "ended": a.ended,
             }
-            for a in found
+            for a in answers
         ]
 
 

@@ -61,7 +61,7 @@ class RetrievalEvaluator(Evaluator):
         encoded = encode_split(
             trainer, module, "retrieval", split=self.split, keep_tokens=reranks, tokens_on_host=self.tokens_on_host
         )
-        found = recall_from_features(encoded.text_features, encoded.image_features, encoded.image_of_text)
+        recall = recall_from_features(encoded.text_features, encoded.image_features, encoded.image_of_text)
         if reranks:
             reranking = rerank(
                 module.net,
@@ -74,8 +74,8 @@ class RetrievalEvaluator(Evaluator):
             again = recall_from_features(
                 encoded.text_features, encoded.image_features, encoded.image_of_text, reranking=reranking
             )
-            found |= {f"reranked_{name}": value for name, value in again.items()}
-        return {f"{self.prefix}{name}": value for name, value in found.items()}
+            recall |= {f"reranked_{name}": value for name, value in again.items()}
+        return {f"{self.prefix}{name}": value for name, value in recall.items()}
 
 
 def encode_split(

@@ -90,7 +90,7 @@ class SampleSheets(Callback):
                 return
             folder = Path(trainer.default_root_dir) / "samples"
             folder.mkdir(parents=True, exist_ok=True)
-            found = [
+            searched = [
                 Found(
                     caption=datamodule.caption(index[right], self.split),
                     picture=index[right],
@@ -100,7 +100,7 @@ class SampleSheets(Callback):
                 )
                 for right, (order, scores) in zip(chosen, answers, strict=True)
             ]
-            self._write_retrieval(found, len(encoded.image_index), matches, datamodule, folder)
+            self._write_retrieval(searched, len(encoded.image_index), matches, datamodule, folder)
             if matches and hasattr(net, "match_with_attention") and self.num_scenes > 0:
                 rows = self._look(net, encoded, datamodule)
                 legend = "Grad-CAM of the matching score: where the net looks for a word. "
@@ -108,9 +108,9 @@ class SampleSheets(Callback):
                 _save(draw_sheet("Single words on pictures", legend, rows), folder / "grad_cam.png")
         log.info("sample sheets are in %s", folder)
 
-    def _write_retrieval(self, found: list[Found], total: int, matches: bool, datamodule: Any, folder: Path) -> None:
+    def _write_retrieval(self, searched: list[Found], total: int, matches: bool, datamodule: Any, folder: Path) -> None:
         rows = []
-        for answer in found:
+        for answer in searched:
             tiles = [
                 Tile(datamodule.picture(i, self.split), RIGHT if i == answer.picture else WRONG, f"{score:.2f}")
                 for i, score in zip(answer.pictures, answer.scores, strict=True)
@@ -122,9 +122,9 @@ class SampleSheets(Callback):
             rows.append(SheetRow(answer.caption, note, tiles, aside))
         kind = "log-odds of a match" if matches and self.rerank_top_k > 0 else "cosine similarity"
         legend = f"Green: the caption's own picture. Red: another one. Grey: its own, found later. Below: {kind}."
-        best = max(len(answer.pictures) for answer in found)
+        best = max(len(answer.pictures) for answer in searched)
         _save(draw_sheet(f"Captions and the {best} best of {total} pictures", legend, rows), folder / "retrieval.png")
-        lines = [json.dumps(answer._asdict(), ensure_ascii=False) + "\n" for answer in found]
+        lines = [json.dumps(answer._asdict(), ensure_ascii=False) + "\n" for answer in searched]
         write_text(folder / "retrieval.jsonl", "".join(lines))
 
     def _look(self, net: torch.nn.Module, encoded: EncodedSet, datamodule: Any) -> list[SheetRow]:

@@ -27,11 +27,11 @@ class ZeroShotEvaluator(Evaluator):
         unknown = set(self.sets or ()) - set(available)
         if unknown:
             raise ValueError(f"sets names {sorted(unknown)}; there are {sorted(available)}")
-        found = {}
+        metrics = {}
         for name in available if self.sets is None else self.sets:
             problem = available[name]
             classes = class_embeddings(module.encode_text, problem.prompts, device=module.device)
             features, label = encode_labelled(module.encode_image, problem.batches, transfer=transfer(trainer, module))
             scores = classification_scores(similarity(features, classes), label)
-            found |= {f"zero_shot_{name}_{metric}": value for metric, value in scores.items()}
-        return found
+            metrics |= {f"zero_shot_{name}_{metric}": value for metric, value in scores.items()}
+        return metrics

@@ -135,8 +135,8 @@ def read_index(path: Path, metrics_of: Callable[[Path], dict[str, float]] = lamb
         rows = json.loads((path / "index.json").read_text(encoding="utf-8"))
         known = {row["file"]: Entry(**row) for row in rows if isinstance(row["metrics"], dict)}
     files = [file for file in path.glob("step-*.ckpt") if file.stem[5:].isdecimal()]
-    found = [known.get(f.name) or Entry(f.name, int(f.stem[5:]), size(f), metrics_of(f)) for f in files]
-    return sorted(found, key=lambda entry: entry.step)
+    entries = [known.get(f.name) or Entry(f.name, int(f.stem[5:]), size(f), metrics_of(f)) for f in files]
+    return sorted(entries, key=lambda entry: entry.step)
 
 
 def index_is_lost(path: Path) -> bool:
@@ -188,14 +188,14 @@ def newest_readable(path: Path) -> tuple[Path | None, list[str]]:
 def damage(file: Path, expected_bytes: int | None = None) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        found = size(file)
-        if expected_bytes is not None and found != expected_bytes:
-            return f"is cut off: {found} of {expected_bytes} bytes"
+        actual = size(file)
+        if expected_bytes is not None and actual != expected_bytes:
+            return f"is cut off: {actual} of {expected_bytes} bytes"
         if file.is_file():
             _, broken = checked_archive(file)
             return f"is damaged in {broken}" if broken else None
         check_sums(file, "")
-        return None if found else "is empty"
+        return None if actual else "is empty"
     except (OSError, ValueError) as error:
         return f"can't be read ({error})"
 

@@ -33,10 +33,10 @@ def host_copies(tree: Any, *, fresh: bool = False) -> Any:
             copied[key] = x.detach().to("cpu", non_blocking=not blocking)
         return copied[key]
 
-    found = _mapped(tree, one)
+    copies = _mapped(tree, one)
     if copied and not blocking:
         torch.cuda.synchronize()  # the copies are only valid from here on
-    return found
+    return copies
 
 
 def floats(metrics: dict[str, Tensor]) -> dict[str, float]:

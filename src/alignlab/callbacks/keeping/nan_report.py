@@ -91,10 +91,10 @@ class NanReport(BeforeStep):
         again = values is not None and step == trainer.global_step and module.automatic_optimization
         where = self._where(trainer, module) if again else None
         worst = values[index] if values is not None and step == trainer.global_step else None
-        found = collectives.gather_objects((where, None if worst is None or worst.isfinite() else _name(worst)))
-        rank, places = next(((r, place) for r, (place, _) in enumerate(found) if place), (0, None))
-        value = next((v for _, v in found if v), "not finite")
-        on_rank = f" on rank {rank}" if len(found) > 1 and places else ""
+        reports = collectives.gather_objects((where, None if worst is None or worst.isfinite() else _name(worst)))
+        rank, places = next(((r, place) for r, (place, _) in enumerate(reports) if place), (0, None))
+        value = next((v for _, v in reports if v), "not finite")
+        on_rank = f" on rank {rank}" if len(reports) > 1 and places else ""
         raise Diverged(f"{what} is {value} at step {step}" + (f": first in {places}{on_rank}" if places else ""))
 
     def _where(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> str | None:
@@ -107,12 +107,12 @@ class NanReport(BeforeStep):
             random_states.restore(states, module.device)
             module.zero_grad(set_to_none=True)
             places += ["the batch"] * (not all(x.isfinite().all() for x in _floating(batch)))
-            with watched(module) as found, _silent(module), trainer.precision_plugin.train_step_context():
+            with watched(module) as modules, _silent(module), trainer.precision_plugin.train_step_context():
                 output = module.training_step(batch, batch_idx)
                 loss = output["loss"] if isinstance(output, dict) else output
-                found += ["the loss"] * (not loss.isfinite().all())
+                modules += ["the loss"] * (not loss.isfinite().all())
                 loss.backward()
-            places += found
+            places += modules
             bad = (n for n, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
             places += [f"{name} (gradient)" for name in bad]
         return places[0] if places else None
@@ -121,23 +121,23 @@ class NanReport(BeforeStep):
 @contextmanager
 def watched(module: nn.Module) -> Iterator[list[str]]:
     """Collects, in order, which modules' outputs aren't finite, and then which outputs' gradients aren't."""
-    found: list[str] = []
+    places: list[str] = []
 
     def look(name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             for x in _floating(output):
                 if not x.isfinite().all():
-                    found.append(f"{name} (output)")
+                    places.append(f"{name} (output)")
                 elif x.requires_grad:
                     x.register_hook(
-                        lambda g: None if g.isfinite().all() else found.append(f"{name} (gradient of output)")
+                        lambda g: None if g.isfinite().all() else places.append(f"{name} (gradient of output)")
                     )
 
         return hook
 
     handles = [part.register_forward_hook(look(name)) for name, part in module.named_modules() if name]
     try:
-        yield found
+        yield places
     finally:
         for handle in handles:
             handle.remove()

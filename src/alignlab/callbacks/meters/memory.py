@@ -42,7 +42,7 @@ class MemoryMeter(Callback):
 
 def tensor_bytes() -> int:
     """Bytes of all storages that a tensor of this process refers to, each counted once."""
-    found: dict[tuple[str, int], int] = {}
+    storages: dict[tuple[str, int], int] = {}
     for thing in gc.get_objects():
         if not issubclass(type(thing), torch.Tensor) or isinstance(thing, FakeTensor):  # a compiler's stand-in
             continue
@@ -51,8 +51,8 @@ def tensor_bytes() -> int:
             local = getattr(tensor, "_local_tensor", tensor)  # of a DTensor
             if local is not None and local.layout == torch.strided and local.device.type != "meta":
                 storage = local.untyped_storage()
-                found[str(local.device), storage.data_ptr()] = storage.nbytes()
-    return sum(found.values())
+                storages[str(local.device), storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
 
 
 def _resident_bytes() -> int:

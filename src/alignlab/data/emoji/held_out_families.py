@@ -37,7 +37,7 @@ def arrangements(families: NearMisses, number: int) -> list[Scene]:
     """Pictures of `number` held-out pairs of things, each in four arrangements one after the other: left, right,
     above, below. What knows only which things there are finds the right one of the four by chance.
     """
-    found: list[Scene] = []
+    scenes: list[Scene] = []
     pairs: set[frozenset[str]] = set()
     for index in range(len(families.scenes.combinations.sets)):
         scene = families.scenes.scene(index, "val")
@@ -49,8 +49,8 @@ def arrangements(families: NearMisses, number: int) -> list[Scene]:
         if _is_straight(scene):
             pairs.add(pair)
             upright = families.transposed(scene)
-            found += [scene, families.turned(scene), upright, families.turned(upright)]
-    return found
+            scenes += [scene, families.turned(scene), upright, families.turned(upright)]
+    return scenes
 
 
 def _is_straight(scene: Scene) -> bool:

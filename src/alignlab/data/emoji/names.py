@@ -73,14 +73,16 @@ def named_drawings(language: str = "en") -> tuple[NamedDrawing, ...]:
         if entry["status"] == 2:  # fully qualified: a whole emoji in its usual spelling
             entries["-".join(f"{ord(part):x}" for part in character if part != "\ufe0f")] = entry
     concept_of = _concepts(entries)
-    found = []
+    drawings = []
     for family, members in drawing_families().items():
         for drawing in members if family in concept_of else ():
             entry = entries.get(_plain(drawing))
             if entry is not None and language in entry:
                 spellings = [entry[language], *(entry.get("alias", []) if language == "en" else [])]
-                found.append(NamedDrawing(drawing, concept_of[family], tuple(dict.fromkeys(map(_readable, spellings)))))
-    return tuple(sorted(found, key=lambda named: _simplest(named.drawing)))
+                drawings.append(
+                    NamedDrawing(drawing, concept_of[family], tuple(dict.fromkeys(map(_readable, spellings))))
+                )
+    return tuple(sorted(drawings, key=lambda named: _simplest(named.drawing)))
 
 
 def is_held_out(concept: str, share: float) -> bool:

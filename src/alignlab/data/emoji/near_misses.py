@@ -75,16 +75,16 @@ class NearMisses:
 
         Raises ValueError where a scene tells none of the facts.
         """
-        found: list[str] = []
-        while len(found) < number:
-            before = len(found)
-            found += [changed.caption for changed in self._near_misses(scene, draw)]
-            if len(found) == before:
+        captions: list[str] = []
+        while len(captions) < number:
+            before = len(captions)
+            captions += [changed.caption for changed in self._near_misses(scene, draw)]
+            if len(captions) == before:
                 raise ValueError(
                     f"facts is {list(self.facts)}; {scene.caption!r} tells none of them, so it has no foil: add "
                     + ("backgrounds" if scene.statement.tells_background else "counts")
                 )
-        return found[:number]
+        return captions[:number]
 
     def change(self, scene: Scene, fact: str, draw: Draw) -> Scene | None:
         """The scene with this fact changed; None if the caption doesn't tell it."""

@@ -20,12 +20,12 @@ def grounded_phrases(scene: Scene) -> list[Phrase]:
     boxes: dict[str, list[tuple[int, int, int, int]]] = {}
     for sprite in scene.sprites:
         boxes.setdefault(sprite.concept, []).append(sprite.box)
-    caption, found = scene.caption, []
+    caption, phrases = scene.caption, []
     for name in sorted(boxes, key=len, reverse=True):  # "police car" before "car"
         noun = name if len(boxes[name]) == 1 else plural(name)
         match = re.search(rf"\b{re.escape(noun)}\b", caption)
         if match:
-            found.append(Phrase(*match.span(), tuple(boxes[name])))
+            phrases.append(Phrase(*match.span(), tuple(boxes[name])))
             blank = " " * (match.end() - match.start())
             caption = caption[: match.start()] + blank + caption[match.end() :]
-    return sorted(found)
+    return sorted(phrases)

@@ -140,7 +140,7 @@ class EmojiScenePairs:
         every = NearMisses(self.scenes, FACTS)
         wanted = [fact for fact in FACTS if fact in PLAIN_FACTS or fact in self.families.facts]
         rows = {fact: foil_rows(every, fact, number) for fact in wanted}
-        return {fact: self._foil_set(found) for fact, found in rows.items() if found}
+        return {fact: self._foil_set(chosen) for fact, chosen in rows.items() if chosen}
 
     def _foil_set(self, rows: list[tuple[Scene, Scene]]) -> FoilSet:
         captions = [(one.caption, other.caption) for one, other in rows]

@@ -15,10 +15,10 @@ def short_sentences(scene: Scene, number: int, draw: Draw) -> list[Sentence]:
     """So many sentences that are true of the scene: what is where, both ways round, and what the caption tells of
     sizes and colours. They repeat where the scene doesn't offer as many, perhaps in other words.
     """
-    found: list[Sentence] = []
-    while len(found) < number:
-        found += _all_once(scene, draw)
-    return found[:number]
+    sentences: list[Sentence] = []
+    while len(sentences) < number:
+        sentences += _all_once(scene, draw)
+    return sentences[:number]
 
 
 def _all_once(scene: Scene, draw: Draw) -> list[Sentence]:

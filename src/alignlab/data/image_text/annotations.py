@@ -120,7 +120,7 @@ def _captions(value: object, where: str, key: str) -> list[str]:
 
 
 def _say_unused(splits: dict[str, Pictures], name: str) -> None:
-    others = Counter({split: len(found) for split, found in splits.items() if split not in ("", *SPLITS.values())})
+    others = Counter({split: len(members) for split, members in splits.items() if split not in ("", *SPLITS.values())})
     if others:
         told = ", ".join(f"{split!r} ({number})" for split, number in others.items())
         log.warning("%s: pictures of the splits %s are neither trained on nor validated with", name, told)

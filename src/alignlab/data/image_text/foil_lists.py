@@ -69,7 +69,7 @@ def own_foil_sets(
     kinds: dict[str, list[FoilRow]] = {}
     for row in rows:
         kinds.setdefault(row.kind, []).append(row)
-    return {kind: _foil_set(found[:max_rows], picture, clean) for kind, found in kinds.items()}
+    return {kind: _foil_set(rows_of[:max_rows], picture, clean) for kind, rows_of in kinds.items()}
 
 
 def _foil_set(
@@ -109,10 +109,10 @@ def _row(entry: dict[str, Any], where: str, folder: Path) -> FoilRow:
         return None if name is None else checked_text(plain[name], where, name).strip()
 
     def needed(*names: str) -> str:
-        if not (found := field(*names)):
+        if not (text := field(*names)):
             one = names[0] if len(names) == 1 else f"{names[0]} (or {', '.join(names[1:])})"
             raise ValueError(f"{where}: there is no {one}, {lacking(plain, names, _KNOWN)}")
-        return found
+        return text
 
     def file(name: str) -> Path:
         path = folder / Path(name).expanduser()

@@ -64,9 +64,9 @@ def read_mixture(
     """
     splits, parts = {}, []  # of training: pictures and weight
     for one in _lists(annotations, image_dir, "annotations"):
-        found = read_annotations(one.file, one.image_dir, one.key)
-        parts += [(found.pop(name), one.weight) for name in ("train", "") if name in found]
-        for name, pictures in found.items():
+        lists_read = read_annotations(one.file, one.image_dir, one.key)
+        parts += [(lists_read.pop(name), one.weight) for name in ("train", "") if name in lists_read]
+        for name, pictures in lists_read.items():
             splits[name] = splits[name] + pictures if name in splits else pictures
     train = Pictures([part for pictures, _ in parts for part in pictures.parts])
     if val_annotations is not None:

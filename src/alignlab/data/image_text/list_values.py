@@ -13,8 +13,8 @@ def checked_text(value: object, where: str, key: str, wanted: str = "a text") ->
     """A value that must be a text fit for files and tokenizers. Raises ValueError that says what it is."""
     if not isinstance(value, str):
         raise ValueError(f"{where}: {key} is {kind_of(value)}; it must be {wanted}")
-    if found := "a zero byte" if "\0" in value else flaw(value):
-        raise ValueError(f"{where}: {key} holds {found}")
+    if flawed := "a zero byte" if "\0" in value else flaw(value):
+        raise ValueError(f"{where}: {key} holds {flawed}")
     return value
 
 

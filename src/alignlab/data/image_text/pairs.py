@@ -81,7 +81,7 @@ class ImageTextPairs:
             self.splits |= {split: self._readable(split) for split in self.splits if split != "train"}
         foils = [] if foil_annotations is None else read_foils(foil_annotations, image_dir)
         self.foils = [row for row in foils if self._is_readable(row)]
-        log.info("pictures: %s", ", ".join(f"{len(found)} {split}" for split, found in self.splits.items()))
+        log.info("pictures: %s", ", ".join(f"{len(members)} {split}" for split, members in self.splits.items()))
         self.num_train = self._mixture.num_draws
         self._cache = PictureCache(len(self.splits["train"]), round(_CACHE_SIDE * image_size), int(cache_gb * 1e9))
         self._order = (-1, np.empty(0))  # epoch and its permutation
@@ -173,16 +173,16 @@ class ImageTextPairs:
 
     def _readable(self, split: str) -> list[CaptionedPicture]:
         """The pictures of a split that can be decoded; the others are said."""
-        found = []
+        readable = []
         for entry in self.splits[split]:
             try:
                 self._decoded(entry)
-                found.append(entry)
+                readable.append(entry)
             except ValueError as error:
                 log.warning("%s; left out of the split %s", error, split)
-        if not found:
+        if not readable:
             raise ValueError(f"every picture of the split {split!r} is broken; the first: {self.splits[split][0].path}")
-        return found
+        return readable
 
     def _clean(self, caption: str) -> str:
         return clean_caption(caption) if self.clean_captions else caption

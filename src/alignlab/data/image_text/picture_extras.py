@@ -35,8 +35,8 @@ def png_pixels(path: Path) -> bytes | None:
         if kind[:1].isupper() or (kind in _SHOWN and _sound(content, place, end)):
             kept.append(content[place:end])
         place = end
-    found = b"".join(kept)
-    return None if len(found) == len(content) else found
+    pixels = b"".join(kept)
+    return None if len(pixels) == len(content) else pixels
 
 
 def _sound(content: bytes, place: int, end: int) -> bool:

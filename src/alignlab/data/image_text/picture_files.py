@@ -52,14 +52,14 @@ def say_shared(splits: Mapping[str, Sized]) -> int:
     """Warns of held-out pictures that are trained on as well, under the same or another name; returns their number."""
     shared = 0
     for split, held in splits.items():
-        found = same_files(splits["train"], held) if split != "train" else []
-        shared += len(found)
-        if found:
-            trained, held_out = found[0]
+        doubles = same_files(splits["train"], held) if split != "train" else []
+        shared += len(doubles)
+        if doubles:
+            trained, held_out = doubles[0]
             log.warning(
                 "%d of %d pictures of the split %r are training pictures too, so its numbers are too good; the first: "
                 "%s is the picture of %s",
-                len(found),
+                len(doubles),
                 len(held.pictures),
                 split,
                 held_out.where,
@@ -78,7 +78,7 @@ def same_files(first: Sized, second: Sized) -> list[tuple[CaptionedPicture, Capt
     for place in np.flatnonzero(asked).tolist():
         by_size.setdefault(int(first.sizes[place]), []).append(first.pictures[place])
     digests: dict[tuple[Path, int | None], bytes] = {}
-    found = []
+    same = []
     for place in np.flatnonzero(np.isin(second.sizes, list(by_size))).tolist():
         picture = second.pictures[place]
         candidates = by_size[int(second.sizes[place])]
@@ -86,8 +86,8 @@ def same_files(first: Sized, second: Sized) -> list[tuple[CaptionedPicture, Capt
             own = _digest(picture.path, part, digests) if candidates else b""
             candidates = [other for other in candidates if _digest(other.path, part, digests) == own]
         if candidates:
-            found.append((candidates[0], picture))
-    return found
+            same.append((candidates[0], picture))
+    return same
 
 
 def _digest(path: Path, part: int | None, known: dict[tuple[Path, int | None], bytes]) -> bytes:

@@ -96,9 +96,9 @@ def open_list(file: Path, picture_dir: Path, place: str, rows: Iterable[Row]) ->
     kept = _kept(file, picture_dir) if file.is_file() and file.stat().st_size >= KEPT_FROM else None
     if kept is None:
         folder = Path(tempfile.mkdtemp(prefix="pictures-"))
-        found = _written(folder, picture_dir, place, rows)
-        found.remove = weakref.finalize(found, shutil.rmtree, folder, True)
-        return found
+        opened = _written(folder, picture_dir, place, rows)
+        opened.remove = weakref.finalize(opened, shutil.rmtree, folder, True)
+        return opened
     kept.parent.mkdir(parents=True, exist_ok=True)
     with (kept.parent / f"{kept.name}.lock").open("w") as lock:  # the other ranks of this machine wait, and read it
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -177,12 +177,12 @@ def _joined(file: Path, starts: np.ndarray, splits: np.ndarray, hashes: np.ndarr
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    found = {}
+    digests = {}
     for file in sorted(folder.iterdir()):
         if file.name != "digests.json":
             with file.open("rb") as content:
-                found[file.name] = hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    return found
+                digests[file.name] = hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return digests
 
 
 def _sound(folder: Path) -> bool:
@@ -236,8 +236,8 @@ class Pictures(Sequence[CaptionedPicture]):
 
     def hashes(self) -> np.ndarray:
         """Of all names, uint64."""
-        found = [held.hashes(numbers) for held, numbers in self.parts]
-        return np.concatenate(found) if found else np.empty(0, np.uint64)
+        parts = [held.hashes(numbers) for held, numbers in self.parts]
+        return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
     def where(self, chosen: np.ndarray) -> "Pictures":
         """Those that a mask chooses, in their order."""

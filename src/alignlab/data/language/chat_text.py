@@ -53,8 +53,8 @@ class ChatText:
     def encode_all(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[list[int]]:
         """The same for many texts at once; an empty one has no ids of its own."""
         if any(map(self.holds_controls, texts)):
-            found = self._copy(texts).encode_batch(list(texts), add_special_tokens=add_special_tokens)
-            return [one.ids for one in found]
+            encodings = self._copy(texts).encode_batch(list(texts), add_special_tokens=add_special_tokens)
+            return [one.ids for one in encodings]
         if add_special_tokens:
             return [list(ids) for ids in self.tokenizer(list(texts))["input_ids"]]
         filled = [text for text in texts if text]
@@ -78,15 +78,15 @@ class ChatText:
         marked = [{**turn, "content": self.mark(turn["content"])} for turn in messages]
         written = self._written(marked, add_generation_prompt)
         if marked != list(messages) and self.text(written) != self._written(messages, add_generation_prompt):
-            found = self._pattern.search(" ".join(turn["content"] for turn in messages)).group()
-            raise ValueError(f"the chat template changes {found!r}, a control token's string, on its way into the text")
+            token = self._pattern.search(" ".join(turn["content"] for turn in messages)).group()
+            raise ValueError(f"the chat template changes {token!r}, a control token's string, on its way into the text")
         return written
 
     def ids(self, marked: str) -> list[int]:
         """Ids of a marked text."""
         if self._private.search(marked) is None:
             return list(self.tokenizer.encode(marked, add_special_tokens=False))
-        swapped = self._either.sub(lambda found: self._swap[found.group()], marked)
+        swapped = self._either.sub(lambda match: self._swap[match.group()], marked)
         return self._copy([]).encode(swapped, add_special_tokens=False).ids
 
     def continuation(self, marked: str) -> list[int]:
@@ -99,7 +99,7 @@ class ChatText:
 
     def text(self, marked: str) -> str:
         """A marked text as people see it."""
-        return self._private.sub(lambda found: self._swap[found.group()], marked)
+        return self._private.sub(lambda match: self._swap[match.group()], marked)
 
     @property
     def turn_end(self) -> int | None:
@@ -112,18 +112,18 @@ class ChatText:
         except ValueError:
             return None
         after = written.rpartition(answer)[2] if answer in written else ""
-        found = self._pattern.search(after)
-        return self.controls[found.group()] if found and not after[: found.start()].strip() else None
+        match = self._pattern.search(after)
+        return self.controls[match.group()] if match and not after[: match.start()].strip() else None
 
     def mark(self, text: str) -> str:
         """A text of people as it goes into a template, or behind what one wrote."""
         self._check(text)
-        return self._pattern.sub(lambda found: self._marks[found.group()], text)
+        return self._pattern.sub(lambda match: self._marks[match.group()], text)
 
     def _check(self, text: str) -> None:
-        found = self._private.search(text)
-        if found is not None:
-            raise ValueError(f"a text holds U+{ord(found.group()):X}, a private character that is needed here")
+        match = self._private.search(text)
+        if match is not None:
+            raise ValueError(f"a text holds U+{ord(match.group()):X}, a private character that is needed here")
 
     def _written(self, messages: Messages, add_generation_prompt: bool) -> str:
         from jinja2.exceptions import TemplateError

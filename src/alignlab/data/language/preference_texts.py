@@ -53,13 +53,13 @@ def comparisons_of(pairs: Sequence[Preference], renderer: Renderer, seed: int) -
 
 def prompts_of(prompts: Sequence[Prompt], renderer: Renderer) -> list[list[int]]:
     """Prompts as ids. Raises ValueError naming the row's place."""
-    found = []
+    gathered = []
     for row in prompts:
         try:
-            found.append(renderer.prompt(row.prompt))
+            gathered.append(renderer.prompt(row.prompt))
         except ValueError as error:
             raise ValueError(f"{row.place}: {error}") from error
-    return found
+    return gathered
 
 
 def opening(text: str, min_words: int, max_words: int) -> str | None:

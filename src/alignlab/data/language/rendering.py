@@ -68,13 +68,13 @@ class Renderer:
 
         Raises ValueError where one text can't hold all turns (see `examples`).
         """
-        found = self.examples(prompt, response)
-        if len(found) > 1:
+        example = self.examples(prompt, response)
+        if len(example) > 1:
             raise ValueError(
                 "the tokenizer's chat template changes earlier turns of the assistant when later ones follow: give "
                 "the last of them alone as the response"
             )
-        return found[0]
+        return example[0]
 
     def examples(self, prompt: Content, response: Content) -> list[Rendered]:
         """The same, in as many texts as it takes: where the template changes an earlier turn when later ones follow
@@ -125,8 +125,8 @@ class Renderer:
             if not texts[-1].startswith(after):
                 texts, spans = [*texts, after], [*spans, []]
             spans[-1].insert(0, (start, len(after)))
-        found = [self._marked(text, places) for text, places in zip(texts, spans, strict=True) if places]
-        return found[::-1] or [self._marked(whole, [])]
+        marked = [self._marked(text, places) for text, places in zip(texts, spans, strict=True) if places]
+        return marked[::-1] or [self._marked(whole, [])]
 
     def _marked(self, text: str, places: list[tuple[int, int]]) -> Rendered:
         """A chat's text as ids, with the responses at some places (from, to) in its characters."""

@@ -120,8 +120,8 @@ def common_start(first: Content, second: Content) -> int:
 def content(value: object, name: str) -> Content:
     """A column's value as plain text or as a chat (`messages`)."""
     if isinstance(value, str):
-        if found := flaw(value):
-            raise ValueError(f"{name} holds {found}")
+        if problem := flaw(value):
+            raise ValueError(f"{name} holds {problem}")
         return value
     if isinstance(value, list):
         return messages(value, name)
@@ -143,8 +143,8 @@ def messages(value: object, name: str) -> Messages:
         for key, part in (("role", role), ("content", text)):
             if not isinstance(part, str):
                 raise ValueError(f"{where}: {key} is {kind_of(part)}; it must be text (there are {', '.join(turn)})")
-            if found := flaw(part):
-                raise ValueError(f"{where}: {key} holds {found}")
+            if problem := flaw(part):
+                raise ValueError(f"{where}: {key} holds {problem}")
         role = role.strip().lower()
         turns.append({"role": _ROLES.get(role, role), "content": text})
     return turns
@@ -180,17 +180,17 @@ def normalised(rows: Iterable[tuple[str, Mapping[str, Any]]], read: Any) -> list
     """`read(row)` of all rows with their places; a problem names the row's. Columns that nothing reads but that look
     like one that is are named once.
     """
-    found, said = [], set()
+    rows_read, said = [], set()
     for place, row in rows:
         for name, known in meant(row, COLUMNS).items() if not said.issuperset(row) else ():
             if name not in said and known not in row:
                 log.warning("%s: nothing reads the column %s; did you mean %s?", place, name, known)
         said.update(row)
         try:
-            found.append(read(row)._replace(place=place))
+            rows_read.append(read(row)._replace(place=place))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
-    return found
+    return rows_read
 
 
 def _given(row: Mapping[str, Any], name: str) -> bool:

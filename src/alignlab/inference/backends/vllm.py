@@ -44,9 +44,9 @@ class VllmBackend:
         return Availability(True, "vLLM is installed")
 
     def load(self, source: ModelSource) -> LoadReport:
-        found = self.available()
-        if not found.ok:
-            raise ValueError(f"backend=vllm: {found.reason}")
+        availability = self.available()
+        if not availability.ok:
+            raise ValueError(f"backend=vllm: {availability.reason}")
         if source.model is not None:
             raise ValueError("backend=vllm reads a model's files; a live model cannot be given")
         from vllm import LLM

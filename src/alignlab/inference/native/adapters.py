@@ -74,9 +74,9 @@ class Adapter:
         row = 0
         for module, start, stop in pieces:
             if module in self.updates:
-                found = self.updates[module]
-                columns = slice(firsts[module], firsts[module] + len(found.down))
-                up[row : row + stop - start, columns] = found.up[start:stop] * found.scale
+                update = self.updates[module]
+                columns = slice(firsts[module], firsts[module] + len(update.down))
+                up[row : row + stop - start, columns] = update.up[start:stop] * update.scale
             row += stop - start
         return LowRank(torch.cat(downs), up, 1.0)
 
@@ -107,11 +107,11 @@ def read_adapter(folder: str | Path, architecture: Architecture, device: torch.d
     sizes = _sizes(architecture)
     updates, names = {}, set(files.names)
     for name in files.names:
-        found = re.fullmatch(r"(.+)\.lora_A(\.\w+)?\.weight", name)
-        if found is None or (other := name.replace("lora_A", "lora_B")) not in names:
+        match = re.fullmatch(r"(.+)\.lora_A(\.\w+)?\.weight", name)
+        if match is None or (other := name.replace("lora_A", "lora_B")) not in names:
             continue
         names -= {name, other}
-        module = plain_name(found[1] + ".").removesuffix(".").removeprefix(architecture.prefix)
+        module = plain_name(match[1] + ".").removesuffix(".").removeprefix(architecture.prefix)
         if module not in sizes:
             raise ValueError(
                 f"adapter={folder}: {module} is no linear of this model's blocks; was it trained on another one? "
@@ -177,14 +177,14 @@ def _unread(config: Mapping[str, Any]) -> str | None:
 
 def _sizes(architecture: Architecture) -> dict[str, tuple[int, int]]:
     """Outputs and inputs of every linear of the blocks."""
-    found: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for part in ("qkv", "out", "up", "down"):
         pieces, dim = architecture.pieces(part, architecture.whole())
         stop = {piece.module: max(p.stop for p in pieces if p.module == piece.module) for piece in pieces}
         for module, size in stop.items():
             for i in range(architecture.layers):
-                found[module.format(i=i)] = (size, architecture.width) if dim == 0 else (architecture.width, size)
-    return found
+                sizes[module.format(i=i)] = (size, architecture.width) if dim == 0 else (architecture.width, size)
+    return sizes
 
 
 def _aimed_at(config: Mapping[str, Any], module: str) -> bool:
@@ -211,7 +211,7 @@ def _scale(config: Mapping, module: str, rank: int) -> float:
 
 def live_adapters(model: nn.Module, architecture: Architecture) -> dict[str, Adapter]:
     """All LoRA adapters of a live PEFT model by name; their matrices are seen as training changes them."""
-    found: dict[str, dict[str, LowRank]] = {}
+    adapters: dict[str, dict[str, LowRank]] = {}
     sizes = _sizes(architecture)
     for adapter, config in getattr(model, "peft_config", {}).items():
         if reason := _unread(
@@ -231,5 +231,5 @@ def live_adapters(model: nn.Module, architecture: Architecture) -> dict[str, Ada
             )
         for adapter, down in module.lora_A.items():
             weights: tuple[Tensor, Tensor] = (down.weight.detach(), module.lora_B[adapter].weight.detach())
-            found.setdefault(adapter, {})[plain] = LowRank(*weights, module.scaling[adapter])
-    return {name: Adapter(updates, live=True) for name, updates in found.items()}
+            adapters.setdefault(adapter, {})[plain] = LowRank(*weights, module.scaling[adapter])
+    return {name: Adapter(updates, live=True) for name, updates in adapters.items()}

@@ -71,7 +71,7 @@ def decode(
 def score(decoder: Decoder, sequences: Sequence[list[int]], batch_size: int, chunk: int = 256) -> list[list[float]]:
     """Log-probability of every token given those before it; logits exist for `chunk` positions at a time."""
     order = sorted(range(len(sequences)), key=lambda number: -len(sequences[number]))
-    found: list[list[float]] = [[] for _ in sequences]
+    scores: list[list[float]] = [[] for _ in sequences]
     for start in range(0, len(order), batch_size):
         part = [number for number in order[start : start + batch_size] if len(sequences[number]) > 1]
         if not part:
@@ -87,5 +87,5 @@ def score(decoder: Decoder, sequences: Sequence[list[int]], batch_size: int, chu
             pieces.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
         logprobs = torch.cat(pieces).view(len(part), -1).tolist()
         for row, number in enumerate(part):
-            found[number] = logprobs[row][starts[row] :]
-    return found
+            scores[number] = logprobs[row][starts[row] :]
+    return scores

@@ -110,11 +110,11 @@ class DecoderReader:
         if self.live:
             parts = [self._live(piece, dim, index) for piece in pieces]
             return parts[0] if len(parts) == 1 else SideBySide(parts)
-        found = [self._piece(piece, dim, index) for piece in pieces]
-        if len(found) == 1:
-            return self.make(*found[0])
-        biases = [bias for _, bias in found if bias is not None]
-        return self.make(torch.cat([weight for weight, _ in found]), torch.cat(biases) if biases else None)
+        pieces_read = [self._piece(piece, dim, index) for piece in pieces]
+        if len(pieces_read) == 1:
+            return self.make(*pieces_read[0])
+        biases = [bias for _, bias in pieces_read if bias is not None]
+        return self.make(torch.cat([weight for weight, _ in pieces_read]), torch.cat(biases) if biases else None)
 
     def _live(self, piece: Piece, dim: int, index: int) -> Linear:
         """A live model's matrix where it lies; one in 8 bits stays so."""

@@ -147,13 +147,13 @@ class StoredRows:
 
     def __getitem__(self, rows: slice) -> Tensor:
         first, last, _ = rows.indices(len(self))
-        found, above = [], 0
+        blocks, above = [], 0
         for name, start, stop in self._parts:
             low, high = max(first - above, 0) + start, min(last - above + start, stop)
             if low < high:
-                found.append(self._weights.read(name, 0, low, high).to(self.dtype))
+                blocks.append(self._weights.read(name, 0, low, high).to(self.dtype))
             above += stop - start
-        return found[0] if len(found) == 1 else torch.cat(found)
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
 class LiveWeights:

@@ -73,9 +73,9 @@ class ProcessBackend:
             raise ValueError(
                 f"backend={self.name} reads a model's files in its own processes; a live model cannot be given"
             )
-        found = self.available()
-        if not found.ok:
-            raise ValueError(f"backend={self.name}: {found.reason}")
+        availability = self.available()
+        if not availability.ok:
+            raise ValueError(f"backend={self.name}: {availability.reason}")
         started = time.perf_counter()
         if self._workers is None:
             self._workers = Workers(self.rank(), self.processes, self.environment)

@@ -85,11 +85,11 @@ def parts_of(
         sizes = {"width": width, "longest": lengths.longest}
         host += [torch.tensor(rows), *places(rows, lengths.prompt, lengths.response, **sizes)]
         host += [] if position == "last" else places(rows, lengths.prompt, valued, **sizes)
-    found = iter(sent(host, device))
+    tensors = iter(sent(host, device))
     parts = []
     for rows, width in zip(groups, widths, strict=True):
-        chosen, at = next(found), Places(next(found), next(found), next(found))
-        there = at if position == "last" else Places(next(found), next(found), next(found))
+        chosen, at = next(tensors), Places(next(tensors), next(tensors), next(tensors))
+        there = at if position == "last" else Places(next(tensors), next(tensors), next(tensors))
         parts.append(Part(chosen, width, at, there, sum(valued[i] for i in rows)))
     return parts
 

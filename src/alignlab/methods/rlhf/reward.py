@@ -185,8 +185,8 @@ def scored_in_parts(
         width = max(len(rows[i]) for i in part)
         host.append(torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in part]))
         host.append(torch.tensor([len(rows[i]) for i in part]))
-    *found, place = sent([*host, torch.tensor([i for part in groups for i in part]).argsort()], device)
-    scores = [score(ids, length_mask(n, ids.shape[1])) for ids, n in zip(found[::2], found[1::2], strict=True)]
+    *values, place = sent([*host, torch.tensor([i for part in groups for i in part]).argsort()], device)
+    scores = [score(ids, length_mask(n, ids.shape[1])) for ids, n in zip(values[::2], values[1::2], strict=True)]
     return torch.cat(scores).float()[place]
 
 
@@ -196,12 +196,12 @@ def verify_text(reward: ModelReward | AdapterReward, text: RewardText, path: str
     """
     with torch.no_grad():
         for said, trained in text.known(stop_ids):
-            found, wanted = float(reward(said)), float(reward.of_ids([trained]))
-            if abs(found - wanted) > 1e-3 * max(1.0, abs(wanted)):
+            actual, wanted = float(reward(said)), float(reward.of_ids([trained]))
+            if abs(actual - wanted) > 1e-3 * max(1.0, abs(wanted)):
                 raise ValueError(
                     f"reward={path} reads rollouts otherwise than its training did: {said.contents[0]!r} with the "
                     f"answer {said.responses[0]!r} scores "
-                    f"{found:.4g} instead of {wanted:.4g}; both must have one chat template"
+                    f"{actual:.4g} instead of {wanted:.4g}; both must have one chat template"
                 )
 
 

@@ -65,8 +65,8 @@ class RewardText:
     def closing(self, chat: bool) -> list[int]:
         """Ids that training puts behind the words of the last answer."""
         if chat not in self._closings:
-            found = (self._known(chat, word, self.renderer) for words in WORDS for word in words)
-            pairs = zip(*[iter(found)] * 2, strict=True)
+            endings = (self._known(chat, word, self.renderer) for words in WORDS for word in words)
+            pairs = zip(*[iter(endings)] * 2, strict=True)
             first, second = next((pair for pair in pairs if pair[0] != pair[1]), ([], []))
             same = next((i for i, (a, b) in enumerate(zip(first[::-1], second[::-1], strict=False)) if a != b), 0)
             self._closings[chat] = first[len(first) - same :]
@@ -82,7 +82,7 @@ class RewardText:
 
     def known(self, stop_ids: Sequence[int]) -> list[tuple[Scored, list[int]]]:
         """Short dialogues as a rollout gives them, each with the ids that the reward model's training makes of it."""
-        found = []
+        words_known = []
         for chat in (False, True):
             tokenizers = [self.policy.tokenizer] if self.own is None else [self.policy.tokenizer, self.own]
             if chat and not all(getattr(tokenizer, "chat_template", None) for tokenizer in tokenizers):
@@ -98,9 +98,9 @@ class RewardText:
                 text = self.policy.tokenizer.decode(ids[:stop], skip_special_tokens=True)
                 if text.strip() == word:  # else the tokenizer doesn't know it
                     said = Scored([""], [text], [prompt + ids[:stop]], [True], [content])
-                    found.append((said, self._known(chat, text, self.renderer)))
+                    words_known.append((said, self._known(chat, text, self.renderer)))
                     break
-        return found
+        return words_known
 
     def _known(self, chat: bool, word: str, renderer: Renderer) -> list[int]:
         if chat:

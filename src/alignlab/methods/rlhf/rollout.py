@@ -131,26 +131,26 @@ def evaluate(
     ratio then starts at 1, which it does not with log-probabilities kept from sampling with a cache, let alone in
     bfloat16.
     """
-    found = Trajectory.of(responses, net.device)
-    total = found.lengths.total
+    trajectory = Trajectory.of(responses, net.device)
+    total = trajectory.lengths.total
     groups = micro_batches(range(len(total)), total, micro_batch)
-    for part in parts_of(groups, found.lengths, position, net.device):
-        ids, at = found.ids[part.rows, : part.width], part.at
+    for part in parts_of(groups, trajectory.lengths, position, net.device):
+        ids, at = trajectory.ids[part.rows, : part.width], part.at
         target = ids.flatten()[at.state + 1]
         hidden = net.hidden(ids)
         statistics = _statistics(hidden, at, target, net.head, temperature, entropy=True)
-        found.logprob.view(-1)[at.token] = statistics.logprob
-        found.entropy.view(-1)[at.token] = statistics.entropy
+        trajectory.logprob.view(-1)[at.token] = statistics.logprob
+        trajectory.entropy.view(-1)[at.token] = statistics.entropy
         if net.value_head is not None:
             states = net.critic_hidden(ids, hidden).flatten(0, 1)
-            found.value.view(-1)[part.valued.token] = net.value(states[part.valued.state])
+            trajectory.value.view(-1)[part.valued.token] = net.value(states[part.valued.state])
         if with_reference:
             states = net.reference_hidden(ids)
             reference = _statistics(states, at, target, net.reference_head, temperature, entropy=False)
-            found.reference.view(-1)[at.token] = reference.logprob
+            trajectory.reference.view(-1)[at.token] = reference.logprob
     if not with_reference:
-        found.reference = found.logprob
-    return found
+        trajectory.reference = trajectory.logprob
+    return trajectory
 
 
 def _statistics(

@@ -19,12 +19,12 @@ def context_length(config: Any) -> int | None:
     kind = getattr(config, "model_type", "")
     if kind == "bloom" or getattr(config, "alibi", False):  # theirs is the length of the training, not a limit
         return None
-    found = next((int(value) for name in _NAMES if isinstance(value := getattr(config, name, None), int)), None)
-    if found is not None and any(kind.startswith(("xlm-" + name, name)) for name in _AFTER_PADDING):
+    length = next((int(value) for name in _NAMES if isinstance(value := getattr(config, name, None), int)), None)
+    if length is not None and any(kind.startswith(("xlm-" + name, name)) for name in _AFTER_PADDING):
         return (
-            found - (getattr(config, "pad_token_id", None) or 0) - 1
+            length - (getattr(config, "pad_token_id", None) or 0) - 1
         )  # positions are counted from behind the padding's
-    return found if found is None or found > 0 else None
+    return length if length is None or length > 0 else None
 
 
 def path_context(path: str) -> int | None:
@@ -38,7 +38,9 @@ def net_context(net: nn.Module) -> tuple[int | None, bool]:
     """Context of the language model in a net, and whether it ends there: False where positions are rotations, which
     only have not been trained beyond.
     """
-    config = next((found for module in net.modules() if (found := getattr(module, "config", None)) is not None), None)
+    config = next(
+        (config_of for module in net.modules() if (config_of := getattr(module, "config", None)) is not None), None
+    )
     if config is None or isinstance(config, dict):
         return None, False
     return context_length(config), not any(name.endswith("inv_freq") for name, _ in net.named_buffers())

@@ -12,7 +12,7 @@ def ends_of(config: Any, generation: Any, tokenizer: Any, stop_ids: Iterable[int
     """Every id that ends a text, with who says so: the tokenizer and its chat template first, which texts are written
     with, then generation config,
     config and `stop_ids`. Any of them may be None."""
-    found: dict[int, list[str]] = {}
+    ends: dict[int, list[str]] = {}
     said = [
         ("tokenizer", getattr(tokenizer, "eos_token_id", None)),
         ("chat template", None if tokenizer is None else ChatText(tokenizer).turn_end),
@@ -23,8 +23,8 @@ def ends_of(config: Any, generation: Any, tokenizer: Any, stop_ids: Iterable[int
     for source, ids in said:
         for id in ids if isinstance(ids, list | tuple) else [ids]:
             if id is not None:
-                found.setdefault(int(id), []).append(source)
-    return found
+                ends.setdefault(int(id), []).append(source)
+    return ends
 
 
 def described(ends: dict[int, list[str]], tokenizer: Any) -> str:

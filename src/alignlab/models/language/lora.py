@@ -76,9 +76,9 @@ def train_only(model: "PeftModel", name: str | None) -> None:
 
 def as_reference(model: "PeftModel", folder: str) -> "PeftModel":
     """The same base with the adapter of `folder` as the frozen adapter "reference"."""
-    found = put_on(model.unload(), folder, "reference")
-    train_only(found, None)
-    return found
+    loaded = put_on(model.unload(), folder, "reference")
+    train_only(loaded, None)
+    return loaded
 
 
 def put_on(model: "PreTrainedModel | PeftModel", folder: str, name: str = "default") -> "PeftModel":
@@ -122,12 +122,12 @@ def put_on(model: "PreTrainedModel | PeftModel", folder: str, name: str = "defau
 def _reason(error: Exception) -> str:
     """Why PEFT has failed, in one line: of tensors of another size the first."""
     text = str(error).strip()
-    found = re.search(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", text, re.DOTALL)
-    if found:
+    match = re.search(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", text, re.DOTALL)
+    if match:
         count = text.count("size mismatch for")
         more = f", and {count - 1} more" if count > 1 else ""
         return (
-            f"it was trained on a model of other sizes: {found[1]} is {found[2]} and would have to be {found[3]}{more}"
+            f"it was trained on a model of other sizes: {match[1]} is {match[2]} and would have to be {match[3]}{more}"
         )
     return (" ".join(text.split()) or type(error).__name__)[:300]
 

@@ -111,9 +111,9 @@ def gguf_file(path: str) -> tuple[str, dict[str, str]]:
     if folder.suffix == ".gguf" and folder.is_file():
         return str(folder.parent), {"gguf_file": folder.name}
     if folder.is_dir() and not (folder / "config.json").is_file():
-        found = sorted(folder.glob("*.gguf"))
-        if found:
-            return str(folder), {"gguf_file": found[0].name}
+        files = sorted(folder.glob("*.gguf"))
+        if files:
+            return str(folder), {"gguf_file": files[0].name}
     return path, {}
 
 

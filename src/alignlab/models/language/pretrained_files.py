@@ -23,7 +23,7 @@ def from_folder(kind: Any, folder: str, *, trunk: bool = False, **settings: Any)
     logging.set_verbosity_error()  # its report is told below, as an error
     try:
         # mismatched shapes come into the report instead of ending the reading without their names
-        model, found = kind.from_pretrained(
+        model, report = kind.from_pretrained(
             folder,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
@@ -35,13 +35,13 @@ def from_folder(kind: Any, folder: str, *, trunk: bool = False, **settings: Any)
         raise ValueError(reason + fetch_hint(str(folder))) from error
     finally:
         logging.set_verbosity(verbosity)
-    missing = [name for name in found.get("missing_keys", ()) if not (trunk and "pooler" in name)]
+    missing = [name for name in report.get("missing_keys", ()) if not (trunk and "pooler" in name)]
     extra = [
         name
-        for name in found.get("unexpected_keys", ())
+        for name in report.get("unexpected_keys", ())
         if not trunk or re.search(r"(^|\.)(layers?|h|blocks)\.\d+\.", name)
     ]
-    shapes = [str(entry[0]) if isinstance(entry, tuple) else str(entry) for entry in found.get("mismatched_keys", ())]
+    shapes = [str(entry[0]) if isinstance(entry, tuple) else str(entry) for entry in report.get("mismatched_keys", ())]
     said = [
         f"{what}: {few(sorted(names))}"
         for what, names in (("missing", missing), ("without a place in the model", extra), ("of another shape", shapes))

@@ -104,9 +104,9 @@ def reward_head(model: nn.Module, folder: str | Path) -> RewardModel:
     """
     if not (Path(folder) / HEAD_FILE).is_file():
         raise ValueError(f"{folder} holds no reward model: there is no {HEAD_FILE}")
-    found = RewardModel(model, _pool(Path(folder)))
-    found.load_head(folder)
-    return found
+    reward_model = RewardModel(model, _pool(Path(folder)))
+    reward_model.load_head(folder)
+    return reward_model
 
 
 def score_with(model: nn.Module, head: "RewardModel") -> Callable[[Tensor, Tensor], Tensor]:

@@ -176,9 +176,9 @@ class OnPolicySystem(MethodSystem):
         """Loads a checkpoint's weights; only frozen ones may be missing. Raises RuntimeError
         otherwise, as torch does.
         """
-        found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        keys = super().load_state_dict(state_dict, strict=False, assign=assign)
         trained = {f"net.{name}" for name, p in self.net.named_parameters() if p.requires_grad}
-        missing = [name for name in found.missing_keys if name in trained]
-        if strict and (missing or found.unexpected_keys):
-            raise RuntimeError(f"missing keys {missing}, unexpected keys {found.unexpected_keys}")
-        return found
+        missing = [name for name in keys.missing_keys if name in trained]
+        if strict and (missing or keys.unexpected_keys):
+            raise RuntimeError(f"missing keys {missing}, unexpected keys {keys.unexpected_keys}")
+        return keys

@@ -51,9 +51,9 @@ class Classify:
         shown = [[str(Path(r["input"]).relative_to(place)), r.get("answer"), r.get("probability")] for r in rows]
         job.table("classes", ["picture", "class", "probability"], shown)
         judged = [row["correct"] for row in rows if "correct" in row]
-        found = {"accuracy": sum(judged) / len(judged)} if judged else {}
+        metrics = {"accuracy": sum(judged) / len(judged)} if judged else {}
         failed = sum(row["error"] is not None for row in rows)
-        return found | {"pictures": float(len(rows) - failed), "failed": float(failed)}
+        return metrics | {"pictures": float(len(rows) - failed), "failed": float(failed)}
 
     def classes(self, subject: VisionLanguage) -> Tensor:
         """A direction for each name: (C, D)."""

@@ -40,22 +40,22 @@ class Foils:
             items = [Item(str(number), row.caption, {"row": row}) for number, row in enumerate(listed)]
             rows = job.answer(items, lambda item: _scored(subject, item))
         good = [row for row in rows if row["error"] is None]
-        found = {kind: _by_kind(good, kind) for kind in _KINDS if good[0][kind] is not None}
+        sets_of = {kind: _by_kind(good, kind) for kind in _KINDS if good[0][kind] is not None}
         job.table(
             "true captions and foils",
             ("set", "rows", "by", *(column.partition("_")[0] for column in _COLUMNS)),
             [
                 [name, sum(len(row[kind]) for row in good if row["kind"] == name), kind]
                 + [scores.get(column) for column in _COLUMNS]
-                for kind, sets in found.items()
+                for kind, sets in sets_of.items()
                 for name, scores in sets.items()
             ],
         )
         prefixes = {"similarity": "", "matching": "matched_"}
         metrics = {
             f"{prefixes[kind]}{name}_{key}": value
-            for kind in reversed(found)
-            for name, scores in found[kind].items()
+            for kind in reversed(sets_of)
+            for name, scores in sets_of[kind].items()
             for key, value in scores.items()
         }
         return metrics | {"failed": float(len(rows) - len(good))}
@@ -78,11 +78,11 @@ def _scored(subject: VisionLanguage, item: Item) -> Prediction:
     pictures = [path for path in (row.image, row.foil_image) if path is not None]
     named = {"id": item.id, "input": row.caption, "foil": row.foil, "kind": row.kind, "image": str(row.image)}
     try:
-        found = [score_texts(subject, path, [row.caption, row.foil]) for path in pictures]
+        scored = [score_texts(subject, path, [row.caption, row.foil]) for path in pictures]
     except ValueError as error:
         return named | dict.fromkeys(_KINDS) | {"error": f"{row.where}: {error}"}
-    similarity = [[score.similarity for score in scores] for scores in found]
-    matching = [[score.score for score in scores] for scores in found] if subject.matches else None
+    similarity = [[score.similarity for score in scores] for scores in scored]
+    matching = [[score.score for score in scores] for scores in scored] if subject.matches else None
     return named | {"similarity": [similarity], "matching": matching and [matching], "error": None}
 
 

@@ -37,10 +37,10 @@ class Match:
         name = item.fields.get("image") or self.picture
         row = {"id": item.id, "input": item.text, "image": name, "score": None, "probability": None}
         try:
-            found = score_texts(subject, picture_of(item, self.picture, job), [item.text])[0]
+            scores = score_texts(subject, picture_of(item, self.picture, job), [item.text])[0]
         except ValueError as error:
             return row | {"error": str(error)}
-        return row | found._asdict() | {"error": None}
+        return row | scores._asdict() | {"error": None}
 
 
 def picture_of(item: Item, picture: str | None, job: Job) -> Path:

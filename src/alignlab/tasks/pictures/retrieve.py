@@ -82,11 +82,11 @@ class Retrieve:
         else:
             query = subject.encode_texts([item.text])[0].features
         number = max(self.top_k, 0 if as_picture else self.rerank_top_k)
-        found = find_nearest(query.float(), index.features, number, self.search)
+        candidates = find_nearest(query.float(), index.features, number, self.search)
         kind = "similarity"
         if self.rerank_top_k and not as_picture:
-            found, kind = _reranked(subject, item.text, index, found), "match_log_odds"
-        places, scores = found.index[0, : self.top_k].tolist(), found.score[0, : self.top_k].tolist()
+            candidates, kind = _reranked(subject, item.text, index, candidates), "match_log_odds"
+        places, scores = candidates.index[0, : self.top_k].tolist(), candidates.score[0, : self.top_k].tolist()
         paths = [str(index.paths[place]) for place in places]
         return {"pictures": paths, "scores": scores, "score": kind}
 
@@ -99,11 +99,11 @@ class Retrieve:
         save_picture(draw_sheet(f"Queries and the best pictures of {root}", "Below a picture: its score.", drawn), file)
 
 
-def _reranked(subject: VisionLanguage, text: str, index: PictureIndex, found: Candidates) -> Candidates:
+def _reranked(subject: VisionLanguage, text: str, index: PictureIndex, candidates: Candidates) -> Candidates:
     """The candidates of one text in the order of their matching scores."""
-    scores = [score_texts(subject, index.paths[place], [text])[0].score for place in found.index[0].tolist()]
+    scores = [score_texts(subject, index.paths[place], [text])[0].score for place in candidates.index[0].tolist()]
     score, order = torch.tensor(scores).sort(descending=True, stable=True)
-    return Candidates(found.index[:, order], score[None])
+    return Candidates(candidates.index[:, order], score[None])
 
 
 def save_picture(picture: Image.Image, file: Path) -> None:

@@ -84,10 +84,10 @@ def find_pictures(place: str, key: str = "pictures") -> list[Path]:
         return [root]
     if not root.is_dir():
         raise ValueError(f"{key}={place}: there is no such file or folder")
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
+    pictures = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not pictures:
         raise ValueError(f"{key}={place}: there is no picture below this folder ({', '.join(sorted(SUFFIXES))})")
-    return found
+    return pictures
 
 
 def is_picture(text: str) -> bool:

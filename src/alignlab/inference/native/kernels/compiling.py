@@ -75,9 +75,9 @@ def address(
         or tensor.device.type != "cpu"
         or not tensor.is_contiguous()
     ):
-        found = f"{tuple(tensor.shape)} in {tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
+        actual = f"{tuple(tensor.shape)} in {tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
         kinds = " or ".join(map(str, wanted))
-        raise ValueError(f"C kernel: {what} must be {tuple(shape)} in {kinds} on the CPU without gaps, and is {found}")
+        raise ValueError(f"C kernel: {what} must be {tuple(shape)} in {kinds} on the CPU without gaps, and is {actual}")
     return tensor.data_ptr()
 
 
@@ -141,11 +141,11 @@ def _torch_openmp() -> str | None:
     return own[0]
 
 
-def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
+def _declared(cdll: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_long
-    found.matmul.argtypes = [ctypes.POINTER(Matrix), *[pointer] * 4, number, ctypes.c_int]
-    found.quantize_rows.argtypes = [*[pointer] * 3, number, number]
-    found.decode_step.argtypes = [ctypes.POINTER(Step)]
-    for function in (found.matmul, found.quantize_rows, found.decode_step):
+    cdll.matmul.argtypes = [ctypes.POINTER(Matrix), *[pointer] * 4, number, ctypes.c_int]
+    cdll.quantize_rows.argtypes = [*[pointer] * 3, number, number]
+    cdll.decode_step.argtypes = [ctypes.POINTER(Step)]
+    for function in (cdll.matmul, cdll.quantize_rows, cdll.decode_step):
         function.restype = None
-    return found
+    return cdll

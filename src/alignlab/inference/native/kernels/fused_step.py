@@ -97,8 +97,8 @@ class FusedStep:
         wanted = (step.layers, rows, step.G, columns, step.D)
         fine = all(t.shape == wanted and t.device.type == "cpu" and t.stride(-1) == 1 for t in (keys, values))
         if not fine or keys.dtype != values.dtype or keys.dtype not in HALF or keys.stride() != values.stride():
-            found = f"{tuple(keys.shape)}, {tuple(values.shape)} in {keys.dtype}, {values.dtype} on {keys.device}"
-            raise ValueError(f"C kernel: keys and values must be {wanted} in fp32 or bf16 on the CPU, and are {found}")
+            actual = f"{tuple(keys.shape)}, {tuple(values.shape)} in {keys.dtype}, {values.dtype} on {keys.device}"
+            raise ValueError(f"C kernel: keys and values must be {wanted} in fp32 or bf16 on the CPU, and are {actual}")
         if not 0 <= cache.column < columns:
             raise ValueError(f"C kernel: column {cache.column} is outside a cache of {columns}")
         step.keys, step.values, step.half = keys.data_ptr(), values.data_ptr(), HALF[keys.dtype]
@@ -127,12 +127,12 @@ class FusedStep:
         """A linear's matrix cut into rows of these sizes, or its parts as they lie."""
         if isinstance(linear, SideBySide) and len(linear.parts) == len(sizes):
             return [m for part, size in zip(linear.parts, sizes, strict=True) for m in self._matrices(part, [size])]
-        small, found, start = linear.small, [], 0
+        small, matrices, start = linear.small, [], 0
         bias = None if small.bias is None else self._keep(small.bias)
         for size in sizes:
-            found.append(small.matrix(bias, start, start + size))
+            matrices.append(small.matrix(bias, start, start + size))
             start += size
-        return found
+        return matrices
 
     def _norm(self, norm: Norm) -> tuple[int, int | None]:
         shape = (self._decoder.architecture.width,)
