@@ -21,7 +21,8 @@ from loopback_hub import LoopbackHub
 MB = 2**20
 OURS = (
     "import sys; from alignlab.cli import main; "
-    "sys.exit(main(['fetch', 'get', sys.argv[1], '--dest', sys.argv[2], '--endpoint', sys.argv[3], '--timeout', '3']))"
+    "sys.exit(main(['fetch', 'get', sys.argv[1], '--dest', sys.argv[2], '--endpoint', sys.argv[3], '--timeout', '3', "
+    "'--lock', sys.argv[2] + '.lock.json']))"
 )
 THEIRS = (
     "import sys; from huggingface_hub import snapshot_download; "
