@@ -5,6 +5,7 @@ its layers).
 import torch
 from torch import nn
 
+from alignlab.hub.hint import fetch_hint
 from alignlab.models.albef_checkpoint import bert_names
 
 
@@ -25,7 +26,7 @@ def load_bert(encoder: nn.Module, name: str) -> None:
         bert = BertForMaskedLM.from_pretrained(name, dtype=torch.float32).state_dict()
     except Exception as error:  # of the network, the hub, and whatever a damaged folder makes of the readers
         reason = next((line.strip() for line in str(error).split("\n") if line.strip()), type(error).__name__)
-        raise ValueError(f"text_weights={name}: no BERT could be loaded ({reason})") from error
+        raise ValueError(f"text_weights={name}: no BERT could be loaded ({reason}){fetch_hint(name)}") from error
     own, weights = encoder.state_dict(), {"language_head.bias": bert["cls.predictions.bias"]}
     for ours, parts in bert_names(len(encoder.text), len(encoder.fusion)):
         for kind in ("weight", "bias"):

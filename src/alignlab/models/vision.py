@@ -18,6 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from alignlab.hub.hint import fetch_hint
 from alignlab.models.attention import PreNormBlock, is_plain
 
 ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh"), "quick_gelu": QuickGELU}
@@ -211,7 +212,9 @@ def _pretrained(name: str, weights: bool | str) -> nn.Module:
         return timm.create_model(name, pretrained=True, num_classes=0, **file)
     except Exception as error:  # of the network, the hub, a model that has no weights
         reason = next((line.strip() for line in str(error).split("\n") if line.strip()), type(error).__name__)
-        raise ValueError(f"name={name}: its weights can't be loaded ({reason})") from error
+        known = timm.get_pretrained_cfg(name)
+        hint = fetch_hint(known.hf_hub_id) if known is not None and known.hf_hub_id and not file else ""
+        raise ValueError(f"name={name}: its weights can't be loaded ({reason}){hint}") from error
 
 
 def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix: int = 1) -> Tensor:
