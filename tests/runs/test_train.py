@@ -81,6 +81,7 @@ def test_a_run_its_directory_and_its_repetition(
     ids = saved["model"]["vocab"]
     ids["bee"], ids["cow"] = ids["cow"], ids["bee"]  # as if tokenizers had been trained otherwise then
     (first / "tokenizer" / "tokenizer.json").write_text(json.dumps(saved))
+    (first / "tokenizer" / "SHA256SUMS").unlink()  # which would refuse it
     assert load_system(first)[1].tokenizer.get_vocab() == ids
 
 

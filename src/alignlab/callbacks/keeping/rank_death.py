@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from alignlab.launch.meeting import meet
@@ -34,10 +35,16 @@ class RankDeath(Callback):
 
     def attach(self, trainer: lightning.Trainer) -> None:
         """Takes the place of Lightning's own observer, which kills rank zero before it can say why."""
-        launcher = trainer.strategy.launcher
+        strategy = trainer.strategy
+        launcher = strategy.launcher
+        if launcher is None and isinstance(strategy, ParallelStrategy) and strategy.cluster_environment is not None:
+            # Of ranks that another process has started: FSDP's have none, DDP's do. All must come to the meeting.
+            launcher = _SubprocessScriptLauncher(
+                strategy.cluster_environment, strategy.num_processes, strategy.num_nodes
+            )
         if type(launcher) is _SubprocessScriptLauncher:
             self._launcher = WatchedLauncher(launcher, self.watch)
-            trainer.strategy._launcher = self._launcher
+            strategy._launcher = self._launcher
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if trainer.world_size == 1:
