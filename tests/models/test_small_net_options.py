@@ -47,8 +47,8 @@ def test_half_of_the_heads_see_no_later_word_the_others_no_earlier_one():
     bias = attention_bias(torch.tensor([[True, True, True, False]]), torch.float32, directed_heads=3)
     seen = bias[0] == 0
     assert bias.shape == (1, 3, 4, 4) and torch.isfinite(bias).all()
-    assert seen[0].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]]
-    assert seen[1].tolist() == seen[2].tolist() == [[1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert seen[0].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    assert seen[1].tolist() == seen[2].tolist() == [[1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
 @pytest.mark.parametrize("fusion_layers", [1, 2])

@@ -26,7 +26,7 @@ class HydraEvents(Callback):
         HydraConfig.instance().set_config(config)  # the directory's name asks for the choice of a group
         started, kind = launch(), kind_of(config)
         with _refusals():
-            if kind == "training":
+            if kind == "training" and config.resume is None:  # a resumed run has its own trainer, which is asked later
                 refuse_ranks(config.trainer)
             if started.rank == 0:
                 if started.starter == "user" and not in_batch_script() and _is_default(config):

@@ -36,6 +36,9 @@ def attention_bias(mask: Tensor, dtype: torch.dtype, causal: bool = False, direc
         before = torch.ones(2 * mask.shape[1:], dtype=torch.bool, device=mask.device).tril()
         half = directed_heads // 2
         kept = kept & (before if causal else torch.stack([before] * half + [before.T] * (directed_heads - half)))
+        # Padding sees itself, else it could see nothing: the lowest float32 is minus infinity in bfloat16, and a row of
+        # those has no softmax.
+        kept = kept | torch.eye(len(before), dtype=torch.bool, device=mask.device)
     bias = torch.zeros(kept.shape, dtype=dtype, device=mask.device)
     return bias.masked_fill_(~kept, torch.finfo(dtype).min)
 
