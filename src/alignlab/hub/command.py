@@ -110,12 +110,13 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _get(options: argparse.Namespace) -> int:
+    from alignlab.hub.download import Patience
     from alignlab.hub.fetch import check_room, get
     from alignlab.hub.progress import Progress
 
     plans, servers, lock = _plans(options)
     check_room(plans, options.dest)
-    _, _, patience = _tools(options)
+    patience = Patience(options.tries, options.deadline)
     with Progress(sum(plan.size for plan in plans if not plan.error)) as progress:
         get(plans, servers, lock, options.dest, workers=options.workers, patience=patience, count=progress)
     _table(plans, options.json)

@@ -1,6 +1,7 @@
 """One file, from the first byte to the right name: resumed where another process was killed, hashed while it comes."""
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -123,8 +124,7 @@ def _write(file: RemoteFile, part: Path, have: int, response: Response, server: 
     with _taken_back(count) as tell, _room(file, part):
         if have:
             with part.open("rb") as before:
-                while block := before.read(CHUNK):
-                    hasher.update(block)
+                hasher = hashlib.file_digest(before, file.hasher)
         elif file.size > SMALL:
             write_text(_note(part), json.dumps({"digest": file.digest, "etag": _strong(response)}))
         tell(have)

@@ -69,7 +69,7 @@ class Endpoint:
         """
         place = f"{self.url}/api/{asset.type}s/{asset.repo}"
         about = self._json(f"{place}/revision/{quote(asset.revision, safe='')}", asset)
-        commit, files, page = about.get("sha"), [], None
+        commit, files = about.get("sha"), []
         if not isinstance(commit, str) or len(commit) != 40:
             raise Unreachable(f"{self.url} names no commit for {asset.name}@{asset.revision}")
         page = f"{place}/tree/{commit}?recursive=true"

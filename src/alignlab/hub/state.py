@@ -2,6 +2,7 @@
 large file, in a clone that was made without LFS).
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,8 +40,5 @@ def state(file: RemoteFile, path: Path) -> State:
         return "missing"
     if path.stat().st_size != file.size:
         return "corrupt" if pointed(path, file.path) is None else "pointer"
-    hasher = file.hasher()
-    with path.open("rb") as bytes_of:
-        while block := bytes_of.read(2**20):
-            hasher.update(block)
-    return "ok" if hasher.hexdigest() == file.digest else "corrupt"
+    with path.open("rb") as content:
+        return "ok" if hashlib.file_digest(content, file.hasher).hexdigest() == file.digest else "corrupt"
