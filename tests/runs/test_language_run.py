@@ -1,5 +1,7 @@
 """Language runs from config to run directory: SFT, LoRA DPO on its export, reward; resumed equals uninterrupted; what is exported loads."""
 
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,10 +37,21 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_sft_then_dpo_with_lora_resumed_bit_for_bit(prepared: Prepare, tmp_path: Path) -> None:
+def answers(folder: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "samples" / "answers.jsonl").read_text().splitlines()]
+
+
+def test_sft_then_dpo_with_lora_resumed_bit_for_bit(
+    prepared: Prepare, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("peft")
     sft, whole, halves = tmp_path / "sft", tmp_path / "whole", tmp_path / "halves"
-    run.train(prepared(sft, "model=sft", *SMALL, *NET, "trainer.max_steps=2"))
+    with caplog.at_level(logging.WARNING, "alignlab"):
+        run.train(
+            prepared(sft, "model=sft", *SMALL, *NET, "trainer.max_steps=2", "optim.lr=0.02", "optim.warmup_steps=0")
+        )
+    assert [m for m in caplog.messages if "is 20 times the 0.001" in m and "from nothing" in m]
+    assert len(answers(sft)) == 4 and any(row["before"] != row["after"] for row in answers(sft))
     assert resolve_model(str(tmp_path)) == (str(sft / "export"), None)
     dpo = (
         "model=dpo",
@@ -53,6 +66,7 @@ def test_sft_then_dpo_with_lora_resumed_bit_for_bit(prepared: Prepare, tmp_path:
     run.train(prepared(halves, f"resume={halves}", *dpo, "trainer.max_steps=4"))
     for name, value in weights(whole).items():
         assert torch.equal(weights(halves)[name], value), name
+    assert answers(halves) == answers(whole)  # said before the first step of all
     base, adapter = resolve_model(str(whole))
     assert base == str((sft / "export").resolve()) and adapter == str(whole / "export")
     ids = torch.tensor([load_tokenizer(str(whole)).encode("a good film")])

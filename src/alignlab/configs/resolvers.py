@@ -6,6 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 import alignlab
+from alignlab.configs.starting import start_lr
 from alignlab.launch.environment import agreed_name
 
 
@@ -38,3 +39,4 @@ def _choices(group: str) -> str:
 OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)  # cached: one time stamp a process
 OmegaConf.register_new_resolver("choice", _choice, replace=True)
 OmegaConf.register_new_resolver("choices", _choices, replace=True)
+OmegaConf.register_new_resolver("start_lr", start_lr, replace=True)

@@ -19,8 +19,10 @@ from alignlab.callbacks.keeping.changed_settings import ChangedSettings
 from alignlab.callbacks.keeping.checkpoint import Checkpoints
 from alignlab.callbacks.keeping.interruption import Interruption
 from alignlab.callbacks.keeping.rank_death import RankDeath
+from alignlab.callbacks.meters.rate_warning import RateWarning
 from alignlab.callbacks.meters.throughput import Throughput
 from alignlab.configs.filling import filled
+from alignlab.configs.starting import started_from
 from alignlab.files.aside import set_aside
 from alignlab.files.result import Result
 from alignlab.files.runs import newest_run
@@ -70,7 +72,7 @@ def train(cfg: DictConfig) -> Result:
         datamodule, system = build(cfg, None if trained_in is None else newest_run(trained_in, holding="checkpoints"))
         ranks = RankDeath(lambda cause: _last_words(cause, result, trainer.global_step, run_dir))
         written.callback(ranks.leave)
-        trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks, *changed])
+        trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks, RateWarning(started_from(cfg)), *changed])
         ranks.attach(trainer)
         start = checkpoint(cfg, system, trainer, result)
         save_tokenizer(datamodule, run_dir / "tokenizer")

@@ -1,0 +1,48 @@
+"""What a config starts from: nothing, pretrained weights, or an adapter on frozen ones."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from alignlab.optim.rates import RATES, Start
+
+# Parameters of parts of nets that name weights to begin with.
+_WEIGHTS = ("pretrained", "text_weights")
+
+
+def started_from(cfg: DictConfig) -> Start:
+    """By the config's model: an adapter; a net whose builder is called `pretrained...`; parts of a net that load
+    weights. A run's own start (`init_from`, `ckpt_path`) doesn't count: what fits is taken, the rest is new.
+    """
+    model = OmegaConf.select(cfg, "model")
+    if not isinstance(model, DictConfig):
+        return "nothing"
+    if OmegaConf.select(model, "peft") is not None:
+        return "adapter"
+    net = OmegaConf.select(model, "net")
+    if not isinstance(net, DictConfig):
+        return "nothing"
+    content = OmegaConf.to_container(net, resolve=False, throw_on_missing=False)
+    if str(content.get("_target_", "")).rpartition(".")[2].startswith("pretrained"):
+        return "pretrained"
+    return "towers" if any(node.get(name) for node in _nodes(content) for name in _WEIGHTS) else "nothing"
+
+
+def start_lr(from_nothing: float, adapter: float | None = None, *, _root_: DictConfig) -> float:
+    """`${start_lr:1.0e-3}`: the rate given where the net starts from nothing, else the table's
+    (`alignlab.optim.rates`); `${start_lr:3.0e-4,2.0e-4}`: for adapters that one.
+    """
+    start = started_from(_root_)
+    if start == "nothing":
+        return float(from_nothing)
+    if start == "adapter" and adapter is not None:
+        return float(adapter)
+    return RATES[start]
+
+
+def _nodes(content: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(content, Mapping):
+        yield content
+        for value in content.values():
+            yield from _nodes(value)
