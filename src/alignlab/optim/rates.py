@@ -36,5 +36,5 @@ def warning(lr: float, start: Start, parameters: int) -> str | None:
         return None
     return (
         f"lr={lr:g} is {lr / usual:.0f} times the {usual:g} that is usual for {parameters:,} parameters "
-        f"{TELLS[start]}: it may destroy what they know; optim.lr={usual:g} starts gently (docs/rates.md)"
+        f"{TELLS[start]}: it may destroy what they know; a rate of {usual:g} starts gently (docs/rates.md)"
     )
