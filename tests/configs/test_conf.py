@@ -6,9 +6,12 @@ from pathlib import Path
 from alignlab.configs import check as config
 from alignlab.configs.roots import InferenceRoot, Root
 from alignlab.runs import chain
+from alignlab.studies import points
+from alignlab.studies.declaration import declared
 from tiny_run import REPOSITORY
 
 import pytest
+import yaml
 from omegaconf import DictConfig
 
 CONF = REPOSITORY / "conf"
@@ -60,6 +63,16 @@ def test_it_composes_and_passes_for_inference(composed: Callable[..., DictConfig
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] == "chain"], ids=str)
 def test_all_stages_of_a_chain_compose_and_pass(composed: Callable[..., DictConfig], choice: Path) -> None:
     chain.checked(composed(f"chain={choice.name}", program="chain"), Path("outputs/x"), CONF)
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] == "study"], ids=str)
+def test_a_trial_of_every_setting_of_a_study_composes_and_passes(
+    composed: Callable[..., DictConfig], choice: Path
+) -> None:
+    given = yaml.safe_load((CONF / choice).with_suffix(".yaml").read_text())
+    study = declared({key: value for key, value in given.items() if key != "defaults"})
+    for number in range(len(study.settings)):
+        assert problems(composed(*study.overrides(points.point(study, number)))) == []
 
 
 def takes(model: str, part: str) -> bool:

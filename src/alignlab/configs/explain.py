@@ -89,7 +89,7 @@ def _wrong_choices(override: Override, config_dir: Path) -> Iterator[str]:
     choices = sorted(file.stem for file in (config_dir / group).glob("*.yaml"))
     value = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
     for choice in value if isinstance(value, list) else [value]:
-        if choice is None and group in ("experiment", "debug"):
+        if choice is None and group in ("experiment", "debug", "study"):
             yield f"{group}=null: leave it out to have none"
         elif choice not in choices:
             shown = "null" if choice is None else choice

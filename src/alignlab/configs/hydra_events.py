@@ -26,6 +26,8 @@ class HydraEvents(Callback):
         HydraConfig.instance().set_config(config)  # the directory's name asks for the choice of a group
         started, kind = launch(), kind_of(config)
         with _refusals():
+            if study := config.hydra.runtime.choices.get("study"):
+                raise ValueError(f"study={study} is many runs; type python train.py -m study={study}")
             if kind == "training" and config.resume is None:  # a resumed run has its own trainer, which is asked later
                 refuse_ranks(config.trainer)
             if started.rank == 0:
@@ -47,7 +49,8 @@ class HydraEvents(Callback):
         sweep = Sweep.read(Path(config.hydra.sweep.dir))
         if not sweep.rows:
             return
-        sweep.show()
+        if not config.hydra.runtime.choices.get("study"):  # which has a table of its own
+            sweep.show()
         if all(row.status == "failed" for row in sweep.rows.values()):
             sys.exit(1)
 

@@ -22,13 +22,15 @@ def config_dir() -> Path:
 
 def _run_dir(resume: str | None, run_name: str, output: str | None = None) -> str:
     """Where a run writes: the directory it resumes, the one it is told, else a new one."""
+    if study := _choice("study", None):  # the same command goes on
+        return f"outputs/studies/{study}"
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
     return resume or output or f"outputs/{run_name}/{agreed_name(words=words)}"
 
 
-def _choice(group: str) -> str:
+def _choice(group: str, otherwise: str | None = "run") -> str | None:
     """What was chosen for a group on this command line."""
-    return HydraConfig.get().runtime.choices.get(group, "run") if HydraConfig.initialized() else "run"
+    return HydraConfig.get().runtime.choices.get(group, otherwise) if HydraConfig.initialized() else otherwise
 
 
 def _choices(group: str) -> str:

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+import yaml
+
 from alignlab.files.aside import set_aside
+from alignlab.files.foreign_yaml import yaml_text
 from alignlab.files.result import Result
 from alignlab.files.writing import write_text
 from alignlab.launch.rank_watch import ended_how
@@ -148,6 +151,19 @@ def finished(job: Job, code: int | None, seconds: float, stopped: bool = False) 
         round(result.seconds or seconds, 1),
         str(job.directory),
     )
+
+
+def left_behind(job: Job) -> Row | None:
+    """The row of an interrupted job whose sweep was gone before it could write one; None for any other."""
+    result = Result.read(job.directory)
+    if result is None or result.status != "interrupted":
+        return None
+    try:
+        recorded = yaml.safe_load(yaml_text(job.directory / ".hydra" / "overrides.yaml"))
+        words = [word.lstrip("+") for word in recorded if not word.startswith("resume=")]
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return finished(job, None, 0.0) if words == [word.lstrip("+") for word in job.overrides] else None
 
 
 def prepared(job: Job, again: Row | None) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from alignlab.configs.check import ConfigError
 from alignlab.configs.command_line import without_force
 from alignlab.launch import run_lock
 from alignlab.launch.processes import this_program
-from alignlab.launch.sweep import Job, Sweep, finished, objectives, prepared
+from alignlab.launch.sweep import Job, Row, Sweep, finished, left_behind, objectives, prepared
 from alignlab.runs import kinds
 
 
@@ -27,9 +27,11 @@ class SweepLauncher(Launcher):
 
     Attributes:
         resume: go on with a sweep directory: jobs that are ok stay, interrupted ones go on, others are done again.
+        watch: is told of every job that has ended; a sweeper that sets it keeps its own record of what is done.
     """
 
     resume: bool
+    watch: Callable[[Job, Row], None] | None = None
     _jobs: "SweepJobs"
 
     @abstractmethod
@@ -40,7 +42,11 @@ class SweepLauncher(Launcher):
         self._jobs = SweepJobs(**state, resume=self.resume)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        todo = self._jobs.begin(job_overrides, initial_job_idx)
+        return self.launch_numbered([(initial_job_idx + i, overrides) for i, overrides in enumerate(job_overrides)])
+
+    def launch_numbered(self, numbered: Sequence[tuple[int, Sequence[str]]]) -> Sequence[JobReturn]:
+        """The same for jobs with any numbers."""
+        todo = self._jobs.begin(numbered, self.watch)
         try:
             self.run(todo, self._jobs)
         except BaseException:
@@ -62,21 +68,25 @@ class SweepJobs:
         self._sweep: Sweep | None = None
         self._earlier: Sweep | None = None
         self._batch: list[tuple[Job, DictConfig]] = []
+        self._watch: Callable[[Job, Row], None] | None = None
         self._lock = ExitStack()  # open as long as the process lives
 
-    def begin(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
+    def begin(
+        self, numbered: Sequence[tuple[int, Sequence[str]]], watch: Callable[[Job, Row], None] | None = None
+    ) -> list[Job]:
         """The jobs of a batch that are still to be done, their configs checked before any begins."""
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
-        self._batch = [self._job(first + i, list(overrides)) for i, overrides in enumerate(job_overrides)]
+        self._watch = watch
+        self._batch = [self._job(number, list(overrides)) for number, overrides in numbered]
         self._check()
         if self._sweep is None:
             self._open()
-        return [job for job, _ in self._batch if not self._done(job)]
+        return [job for job, _ in self._batch if watch is not None or not self._done(job)]
 
     def begun(self, job: Job) -> None:
         """Prepares a job's directory, right before it begins."""
-        prepared(job, self._earlier.rows.get(job.number))
+        prepared(job, self._earlier.rows.get(job.number) or left_behind(job))
         print(f"job {job.number} begins: {' '.join(job.overrides) or 'as it is'}", flush=True)
 
     def ended(self, job: Job, code: int | None, began: float, stopped: bool) -> None:
@@ -85,11 +95,16 @@ class SweepJobs:
         self._sweep.add(row)
         objective = "" if row.objective is None else f", objective {row.objective:.6g}"
         reason = "" if row.reason is None else f" ({row.reason})"
+        if self._watch is not None:
+            return self._watch(job, row)
         print(f"job {job.number} {row.status}{reason}: {row.steps} steps, {row.seconds:.0f} s{objective}", flush=True)
+        return None
 
     def interrupted(self) -> None:
         """The table so far, for a sweep that doesn't come to its end."""
         if self._sweep is not None and self._sweep.rows:
+            if self._watch is not None:
+                return print(f"go on with the same command and hydra.sweep.dir={self.directory}")
             self._sweep.show()
             print(f"go on with the same command and hydra.launcher.resume=true hydra.sweep.dir={self.directory}")
 
@@ -118,7 +133,8 @@ class SweepJobs:
         HydraConfig.instance().set_config(cfg)
         directory = self.directory / str(cfg.hydra.sweep.subdir)
         HydraConfig.instance().cfg = before
-        words = tuple(without_force(each for each in overrides if not each.startswith("hydra.")))
+        of_sweep = ("hydra.", "study=")
+        words = tuple(without_force(each for each in overrides if not each.startswith(of_sweep)))
         return Job(number, words, directory), cfg
 
     def _check(self) -> None:
@@ -144,13 +160,14 @@ class SweepJobs:
 
     def _open(self) -> None:
         earlier = Sweep.read(self.directory)
-        if earlier.rows and not self._resume:
+        if earlier.rows and not self._resume and self._watch is None:
             raise ValueError(
                 f"hydra.sweep.dir={self.directory} holds a sweep of {len(earlier.rows)} jobs; "
                 "go on with hydra.launcher.resume=true or choose another directory"
             )
         self._lock.enter_context(run_lock.held(self.directory))
-        self._earlier, self._sweep = earlier, Sweep(self.directory)
+        self._earlier = earlier
+        self._sweep = Sweep(self.directory, dict(earlier.rows) if self._watch is not None else {})
 
     def _done(self, job: Job) -> bool:
         row = self._earlier.rows.get(job.number)

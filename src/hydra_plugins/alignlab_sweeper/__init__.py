@@ -1,0 +1,1 @@
+"""Sweepers; Hydra finds the classes by itself."""
