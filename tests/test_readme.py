@@ -47,14 +47,14 @@ def filled(words: list[str]) -> list[str]:
 
 def check(composed: Callable[..., DictConfig], words: list[str], program: str) -> None:
     words = words[: words.index("--cfg")] if "--cfg" in words else words
-    kind, words = kinds.typed(program, words, REPOSITORY / "conf")
+    kind, words = kinds.typed(program, words)
     overrides = [word for word in words if not word.startswith("-")]
     if any(word in ("-m", "--multirun") for word in words):
         overrides = [word.split(",")[0] for word in overrides]  # the first of each list
     try:
         cfg = composed(*overrides, program=kind.name)
         if kind is kinds.CHAIN:
-            chain.checked(cfg, Path("outputs/x"), REPOSITORY / "conf")
+            chain.checked(cfg, Path("outputs/x"))
         else:
             config.check(cfg, root=kind.root)
     except config.ConfigError as error:

@@ -79,7 +79,7 @@ def test_what_hydra_refuses_is_explained_whole(composed: Compose) -> None:
     overrides = ["model=clipp", "data=null", "optim.lrr=3", "modle=clip", "model/nett=x", "trainer.max_steps=many"]
     with pytest.raises((HydraException, ValueError)) as caught:
         composed(*overrides)
-    found = explain(caught.value, overrides, REPOSITORY / "conf")
+    found = explain(caught.value, overrides)
     assert found[0].startswith("model=clipp: no such choice; did you mean clip? (choices: ")
     assert found[1].startswith("data=null: no such choice (choices: ")
     assert "model/nett: unknown group; did you mean model/net?" in found
@@ -197,7 +197,7 @@ def test_a_group_set_to_null_is_one_line(composed: Compose, word: str) -> None:
     words = ["model=sft", word] if "/" in word else [word]
     with pytest.raises((HydraException, ValueError)) as caught:
         composed(*words)
-    found = explain(caught.value, words, REPOSITORY / "conf")
+    found = explain(caught.value, words)
     assert len(found) == 1 and found[0].startswith(word) and "\n" not in found[0]
 
 

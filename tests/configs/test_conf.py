@@ -62,7 +62,7 @@ def test_it_composes_and_passes_for_inference(composed: Callable[..., DictConfig
 
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] == "chain"], ids=str)
 def test_all_stages_of_a_chain_compose_and_pass(composed: Callable[..., DictConfig], choice: Path) -> None:
-    chain.checked(composed(f"chain={choice.name}", program="chain"), Path("outputs/x"), CONF)
+    chain.checked(composed(f"chain={choice.name}", program="chain"), Path("outputs/x"))
 
 
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.parts[0] == "study"], ids=str)

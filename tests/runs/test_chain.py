@@ -53,9 +53,9 @@ program.main("train", Path({conf!r}))
 
 def checked(composed: Callable[..., DictConfig], *words: str) -> dict[str, tuple[str, ...]]:
     """The words of each stage of a command line of train.py."""
-    kind, words = kinds.typed("train", words, CONF)
+    kind, words = kinds.typed("train", words)
     assert kind is kinds.CHAIN
-    cfg = chain.checked(composed(*words, program="chain"), Path("outputs/x"), CONF)
+    cfg = chain.checked(composed(*words, program="chain"), Path("outputs/x"))
     return {stage.name: stage.words for stage in chain.stages(cfg, Path("outputs/x"))}
 
 
@@ -85,7 +85,7 @@ def test_all_problems_of_all_stages_at_once(composed: Callable[..., DictConfig])
 
 
 def test_a_sweep_over_what_stages_get() -> None:
-    _, words = kinds.typed("train", ["-m", "chain=rlhf_movies", "seed=0,1", "stages.ppo.trainer=cpu"], CONF)
+    _, words = kinds.typed("train", ["-m", "chain=rlhf_movies", "seed=0,1", "stages.ppo.trainer=cpu"])
     assert words == [
         *("-m", "chain=rlhf_movies"),
         "overrides=['seed=0','stages.ppo.trainer=cpu'],['seed=1','stages.ppo.trainer=cpu']",

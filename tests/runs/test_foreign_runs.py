@@ -103,7 +103,7 @@ def test_an_inference(name: str, place: Place, whole: dict[str, DictConfig], com
 def test_a_chain(name: str, place: Place, whole: dict[str, DictConfig], composed: Compose) -> None:
     hostile.write(place.run, plain(whole["chain"]), hostile.CHAIN[name], place.mark, place.evil)
     with pytest.raises(ConfigError) as refused:
-        chain.checked(composed(f"resume={place.run}", program="chain"), place.run, REPOSITORY / "conf")
+        chain.checked(composed(f"resume={place.run}", program="chain"), place.run)
     place.check(refused.value)
 
 
@@ -122,11 +122,11 @@ def test_what_the_user_of_this_command_names_is_trusted(
     own = hostile.at("model.net.text.own", {"_target_": "torch.nn.GELU"})
     hostile.write(place.run, plain(whole["train"]), own, place.mark, place.evil)
     with pytest.raises(
-        ValueError, match=r"model\.net\.text\.own\._target_ names torch\.nn\.GELU.*parts=\[torch\.nn\.GELU\]"
+        ValueError, match=r"model\.net\.text\.own\._target_ names torch\.nn\.GELU.*plugins=\[torch\.nn\.GELU\]"
     ):
         resuming.saved_config(place.run)
     for words in (
-        [f"resume={place.run}", "parts=[torch.nn.GELU]"],
+        [f"resume={place.run}", "plugins=[torch.nn.GELU]"],
         [f"resume={place.run}", "model.net.text.own._target_=torch.nn.GELU"],
     ):
         found = resuming.resumed(composed(*words), arguments(words))
@@ -135,7 +135,7 @@ def test_what_the_user_of_this_command_names_is_trusted(
     # what the directory says of whom it trusts isn't asked
     hostile.write(
         place.run,
-        plain(whole["train"]) | {"parts": ["os.system"]},
+        plain(whole["train"]) | {"plugins": ["os.system"]},
         hostile.TRAINING["os.system"],
         place.mark,
         place.evil,
@@ -146,6 +146,7 @@ def test_what_the_user_of_this_command_names_is_trusted(
 
 # Whoever turns a name or a file into code, and why that is no stranger's: a new one belongs in this list or is none.
 TURNS_INTO_CODE = {
+    "configs/plugins.py": "modules that the user of this command names",
     "configs/live_signatures.py": "names that the check has allowed",
     "data/image_text/modules.py": "`source`, among the names that are looked at (configs/parts.py)",
     "data/language/modules.py": "`rows`, likewise",
@@ -170,7 +171,7 @@ def test_who_turns_names_into_code() -> None:
         found |= {name} if _CODE.search(code) else set()
         for call in re.findall(r"Auto\w+\.from_pretrained\(.*", code):
             assert "trust_remote_code=False" in call, f"{name}: asks the terminal whether to run a model's own code"
-    assert found == set(TURNS_INTO_CODE) | {"configs/parts.py"}
+    assert found == set(TURNS_INTO_CODE) | {"configs/folders.py"}
 
 
 def _without_texts(tree: ast.AST) -> ast.AST:

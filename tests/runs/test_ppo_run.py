@@ -80,7 +80,7 @@ def test_ppo_with_lora_resumed_bit_for_bit(prepared: Prepare, base: Path, tmp_pa
     torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
     pairs = [json.loads(line) for line in (whole / "samples" / "responses.jsonl").read_text().splitlines()]
     assert len(pairs) == 2 and (whole / "samples" / "reward_against_kl.png").exists()
-    system, _ = load_system(whole, parts=["tiny_policy.count_letters"])
+    system, _ = load_system(whole, plugins=["tiny_policy.count_letters"])
     assert not system.net.training
 
 
@@ -123,7 +123,7 @@ def test_ppo_on_a_quantised_base_that_was_an_adapter_itself(
     merged = load_language_model(str(tmp_path / "ppo" / "export" / "merged"))
     assert all(parameter.is_floating_point() for parameter in merged.parameters())
     torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
-    system, _ = load_system(tmp_path / "ppo", parts=["tiny_policy.count_letters"])
+    system, _ = load_system(tmp_path / "ppo", plugins=["tiny_policy.count_letters"])
     with torch.no_grad():  # as trained: the same up to the rounding of the base
         rounding = 0.1 if quantization == "int8" else 1.0
         torch.testing.assert_close(system.net.model(ids).logits, merged(ids).logits, rtol=rounding, atol=rounding)

@@ -13,6 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alignlab.configs import plugins
 from alignlab.configs.filling import provided_at
 from alignlab.configs.roots import ALLOWED, PROVIDED, Root
 from alignlab.configs.signatures import NotFound, part_of, signature, signature_of
@@ -42,10 +43,14 @@ def check(cfg: DictConfig, provided: Mapping[str, Iterable[str]] = PROVIDED, roo
             targets.
     """
     problems = list(_root_problems(cfg, root))
+    try:
+        own = plugins.of(cfg)
+    except ValueError as error:
+        problems, own = [*problems, str(error)], plugins.Plugins()
     for name in (field.name for field in fields(root)):
         node = OmegaConf.to_container(cfg, resolve=False).get(name)
         if isinstance(node, dict):
-            problems += _Checker(provided, cfg.get("parts") or ()).node(
+            problems += _Checker(provided, own).node(
                 cfg, name, name, target_needed=name not in ("callbacks", "logger", "stages")
             )
     if problems:
@@ -69,8 +74,8 @@ def _root_problems(cfg: DictConfig, root: type) -> Iterator[str]:
 
 
 class _Checker:
-    def __init__(self, provided: Mapping[str, Iterable[str]], named: Iterable[str]) -> None:
-        self.provided, self.named = provided, frozenset(named)
+    def __init__(self, provided: Mapping[str, Iterable[str]], own: plugins.Plugins) -> None:
+        self.provided, self.plugins = provided, own
 
     def node(self, parent: DictConfig, key: str | int, path: str, target_needed: bool = False) -> Iterator[str]:
         """Problems of one value and everything below it."""
@@ -114,8 +119,10 @@ class _Checker:
 
     def found(self, target: str, path: str) -> tuple[inspect.Signature | None, str | None]:
         """The signature at a dotted path, or what is wrong with it."""
-        if target.split(".")[0] not in ALLOWED and target not in self.named:
-            return None, f"{path}: {target} is outside the allowed packages ({', '.join(ALLOWED)})"
+        first = target.split(".")[0]
+        if first not in ALLOWED and not self.plugins.allow(target):
+            own = f"; if it is yours, plugins=[{first}]" if first.isidentifier() else ""
+            return None, f"{path}: {target} is outside the allowed packages ({', '.join(ALLOWED)}){own}"
         try:
             return signature(target), None
         except NotFound as error:

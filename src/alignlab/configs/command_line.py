@@ -7,12 +7,13 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from alignlab.configs.folders import choices
 from alignlab.launch.sweep import quoted
 
 # Hydra takes `model` for a group in this folder of configs, so infer.py's key has another name there.
 _TYPED, _KEY = "model", "model_path"
 # Root keys of a chain; all others are the stages'.
-_OF_CHAINS = ("hydra", "chain", "overrides", "run_name", "resume", "objective", "parts")
+_OF_CHAINS = ("hydra", "chain", "overrides", "run_name", "resume", "objective", "plugins")
 
 
 def arguments(words: Sequence[str]) -> list[str]:
@@ -43,12 +44,12 @@ def as_typed(text: str) -> str:
     return text.replace(_KEY, _TYPED)
 
 
-def chosen_chain(words: Sequence[str], config_dir: Path) -> list[str] | None:
+def chosen_chain(words: Sequence[str]) -> list[str] | None:
     """The words of a command line of train.py that is about a chain; None for one that trains a single run.
 
     It is if it names a chain, be it as `experiment=`, or resumes a chain's directory.
     """
-    chains = {file.stem for file in (config_dir / "chain").glob("*.yaml")}
+    chains = choices("chain")
     named = [f"chain={word[11:]}" if word[:11] == "experiment=" and word[11:] in chains else word for word in words]
     if any(word.startswith("chain=") for word in named):
         return named

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -12,61 +11,63 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from alignlab.configs import folders
 from alignlab.configs.check import ConfigError, check, nearest
 from alignlab.configs.roots import Root
 
 
-def composed(words: Sequence[str], config_dir: Path, program: str = "train") -> DictConfig:
+def composed(words: Sequence[str], program: str = "train") -> DictConfig:
     """The config that a command line of another program than the running one would get.
 
     Raises:
         ConfigError: all that Hydra or the check would refuse.
     """
     try:
-        with _hydra(config_dir):
+        with _hydra():
             return compose(program, overrides=list(words))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(explain(error, words, config_dir, program)) from error
+        raise ConfigError(explain(error, words, program)) from error
 
 
 @contextmanager
-def _hydra(config_dir: Path) -> Iterator[None]:
+def _hydra() -> Iterator[None]:
     """Hydra's state, the running program's where there is one."""
     if GlobalHydra.instance().is_initialized():
         yield
     else:
-        with initialize_config_dir(str(config_dir), version_base="1.3"):
+        with initialize_config_dir(str(folders.main()), version_base="1.3"):
             yield
 
 
-def explain(
-    error: Exception, overrides: Sequence[str], config_dir: Path, program: str = "train", root: type = Root
-) -> list[str]:
+def explain(error: Exception, overrides: Sequence[str], program: str = "train", root: type = Root) -> list[str]:
     """What is wrong with a command line that Hydra refused to compose: all of it, not just the first thing."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as unreadable:
         where = getattr(unreadable, "override", None)
         return [f"{where}: {line}" if where else line for line in str(unreadable).splitlines()[:1]]
-    problems, kept = [], []
+    problems, kept, groups = [], [], folders.groups()
     for override in parsed:
-        if (config_dir / override.key_or_group).is_dir():
-            wrong = list(_wrong_choices(override, config_dir))
+        if override.key_or_group in groups:
+            wrong = list(_wrong_choices(override))
             problems += wrong
             kept += [] if wrong or override.is_sweep_override() else [override.input_line]
         elif "/" in override.key_or_group:
-            groups = [str(d.relative_to(config_dir)) for d in config_dir.rglob("*") if d.is_dir()]
             problems.append(f"{override.key_or_group}: unknown group{nearest(override.key_or_group, groups)}")
         elif not (override.is_delete() or override.key_or_group.startswith("hydra")):
             kept += [f"++{line.lstrip('+')}" for line in _first_of(override)]
     try:
         GlobalHydra.instance().clear()
-        with initialize_config_dir(str(config_dir), version_base="1.3"):
+        with initialize_config_dir(str(folders.main()), version_base="1.3"):
             check(compose(program, overrides=kept, return_hydra_config=False), root=root)
     except ConfigError as said:
-        groups = [d.name for d in config_dir.iterdir() if d.is_dir()]
         problems += [
-            p + (nearest(p.split(":")[0], groups) if "unknown key" in p and "mean" not in p else "")
+            p
+            + (
+                nearest(p.split(":")[0], [group for group in groups if "/" not in group])
+                if "unknown key" in p and "mean" not in p
+                else ""
+            )
             for p in said.problems
         ]
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as other:
@@ -84,9 +85,9 @@ def _first_of(override: Override) -> list[str]:
     return [f"{override.key_or_group}={next(iter(override.sweep_string_iterator()))}"]
 
 
-def _wrong_choices(override: Override, config_dir: Path) -> Iterator[str]:
+def _wrong_choices(override: Override) -> Iterator[str]:
     group = override.key_or_group
-    choices = sorted(file.stem for file in (config_dir / group).glob("*.yaml"))
+    choices = folders.choices(group)
     value = list(override.sweep_string_iterator()) if override.is_sweep_override() else override.value()
     for choice in value if isinstance(value, list) else [value]:
         if choice is None and group in ("experiment", "debug", "study"):

@@ -6,6 +6,7 @@ from inspect import Parameter
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from alignlab.configs.plugins import Plugins, of
 from alignlab.configs.roots import ALLOWED, PROVIDED, Root
 from alignlab.configs.signatures import signature_of
 
@@ -27,7 +28,7 @@ def filled(cfg: DictConfig, root: type = Root, provided: Mapping[str, Iterable[s
         for field in fields(root):
             if field.default is not MISSING and field.name not in whole:
                 whole[field.name] = field.default
-        _fill(whole, "", provided)
+        _fill(whole, "", provided, _plugins(cfg))
     return whole
 
 
@@ -36,22 +37,23 @@ def provided_at(path: str, provided: Mapping[str, Iterable[str]] = PROVIDED) -> 
     return frozenset(provided.get(path, ())) | frozenset(provided.get(f"{path.rpartition('.')[0]}.*", ()))
 
 
-def _fill(node: object, path: str, provided: Mapping[str, Iterable[str]]) -> None:
+def _fill(node: object, path: str, provided: Mapping[str, Iterable[str]], plugins: Plugins) -> None:
     if not isinstance(node, DictConfig | ListConfig):
         return
     for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
         if not (OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key)):
-            _fill(node[key], f"{path}.{key}" if path else str(key), provided)
+            _fill(node[key], f"{path}.{key}" if path else str(key), provided, plugins)
     if isinstance(node, DictConfig) and "_target_" in node and not OmegaConf.is_missing(node, "_target_"):
         given = provided_at(path, provided)
-        for name, value in list(_defaults(node)):
+        for name, value in list(_defaults(node, plugins)):
             if name not in node and name not in given:
                 node[name] = value
 
 
-def _defaults(node: DictConfig) -> Iterator[tuple[str, object]]:
+def _defaults(node: DictConfig, plugins: Plugins) -> Iterator[tuple[str, object]]:
     """Parameters of a node's target with a plain default; none where the target can't be read, which the check says."""
-    if str(node["_target_"]).split(".")[0] not in ALLOWED:
+    target = str(node["_target_"])
+    if target.split(".")[0] not in ALLOWED and not plugins.allow(target):
         return
     try:
         parameters = list(signature_of(node).parameters.values())[len(node.get("_args_") or ()) :]
@@ -62,6 +64,13 @@ def _defaults(node: DictConfig) -> Iterator[tuple[str, object]]:
         if named and _is_plain(parameter.default):
             value = parameter.default
             yield parameter.name, list(value) if isinstance(value, tuple) else value
+
+
+def _plugins(cfg: DictConfig) -> Plugins:
+    try:
+        return of(cfg)
+    except ValueError:  # which the check says
+        return Plugins()
 
 
 def _is_plain(value: object) -> bool:

@@ -2,21 +2,21 @@
 
 A part is what conf/ names, or a class of this package that derives from a kind of part (a net, a callback, a reward).
 That a name lies in this package or in torch doesn't make it one: `torch.hub.load` runs what it fetches. What is no part
-has to be named by the user of this command, with `parts=[package.module.Name]` or by typing the key again.
+has to be named by the user of this command, with `plugins=...` or by typing the key again.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache
+import sys
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from alignlab.configs.resolvers import config_dir, packaged
+from alignlab.configs import folders
+from alignlab.configs.plugins import listed
+from alignlab.configs.roots import ALLOWED
 from alignlab.configs.signatures import ancestors, part_of, signature
 from alignlab.files.kinds import few
 
@@ -24,27 +24,26 @@ from alignlab.files.kinds import few
 CALLED = ("reward", "judge")
 # Where a class lies, and what it derives from, if it is a part that conf/ needn't name.
 _ROOMS, _KINDS = ("callbacks", "losses", "methods", "models"), {"nn.Module", "Callback", "Reward"}
-_DOTTED = re.compile(r"alignlab(\.\w+)+")
 
 
-def named(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def named(content: Any, trusted: Container[str] = (), key: str = "") -> Iterator[tuple[str, str]]:
     """Dotted key and name of all that a config's container has called: targets, and texts that stand for code."""
     if isinstance(content, Mapping):
         called = [*CALLED]
         if "_target_" in content:
             yield _below(key, "_target_"), str(content["_target_"])
-            called += [_named_part(str(content["_target_"]))]
+            called += [_named_part(str(content["_target_"]), trusted)]
         for name, value in content.items():
             if name in called and isinstance(value, str) and not _is_path(name, value):
                 yield _below(key, name), value
             if name != "_target_":
-                yield from named(value, _below(key, name))
+                yield from named(value, trusted, _below(key, name))
     elif isinstance(content, list | tuple):
         for index, value in enumerate(content):
-            yield from named(value, f"{key}[{index}]")
+            yield from named(value, trusted, f"{key}[{index}]")
 
 
-def refused(saved: Mapping[str, Any], trusted: Collection[str] = ()) -> str | None:
+def refused(saved: Mapping[str, Any], trusted: Container[str] = ()) -> str | None:
     """Why a config out of a run directory can't be used, in one line; None if all that it names is a part.
 
     Args:
@@ -52,30 +51,30 @@ def refused(saved: Mapping[str, Any], trusted: Collection[str] = ()) -> str | No
         trusted: names that the user of this command has given.
     """
     problems = [*_open_values(saved), *_unlisted_settings(saved, trusted)]
-    names = [*named(saved)]
+    names = [*named(saved, trusted)]
     for key, word in _words(saved):
         try:
-            names += [(f"{key} ({word})", name) for _, name in named_by(word)]
+            names += [(f"{key} ({word})", name) for _, name in named_by(word, trusted)]
         except ValueError as error:
             problems.append(f"{key}: {error}")
-    if strange := _strange(names, trusted):
+    if strange := _strange(names, trusted, listed(saved.get("plugins"))):
         problems.append(strange)
     return "; ".join(problems[:2]) or None
 
 
-def strangers(content: Any, trusted: Collection[str] = ()) -> str | None:
+def strangers(content: Any, trusted: Container[str] = ()) -> str | None:
     """What a config names that is no part, in one line; None if there is nothing."""
-    return _strange(list(named(content)), trusted)
+    return _strange(list(named(content, trusted)), trusted, listed(content.get("plugins")))
 
 
 def is_part(name: str) -> bool:
     """Whether a dotted name is that of a part."""
-    if name in _of_conf(_configs()):
+    if name in folders.targets(folders.main()):
         return True
     return name.startswith(tuple(f"alignlab.{room}." for room in _ROOMS)) and not _KINDS.isdisjoint(ancestors(name))
 
 
-def named_by(word: str) -> list[tuple[str, str]]:
+def named_by(word: str, trusted: Container[str] = ()) -> list[tuple[str, str]]:
     """What one word of a command line, out of a run directory, has called.
 
     Raises:
@@ -93,18 +92,27 @@ def named_by(word: str) -> list[tuple[str, str]]:
         raise ValueError(f"{word!r} is no plain key=value, which alone may stand in a run directory")
     for name in reversed(re.split(r"[./]", key)):
         value = {name: value}
-    return list(named(value))
+    return list(named(value, trusted))
 
 
-def _strange(names: Sequence[tuple[str, str]], trusted: Collection[str]) -> str | None:
+def _strange(names: Sequence[tuple[str, str]], trusted: Container[str], given: Sequence[str] = ()) -> str | None:
     strange = {name: key for key, name in reversed(names) if name not in trusted and not is_part(name)}
     if not strange:
         return None
     said = few([f"{key} names {name}" for name, key in reversed(strange.items())])
     return (
         f"{said}, which is not among the parts that a run directory may name, and nothing of it is run; if you trust "
-        f"it, name it yourself: parts=[{','.join(reversed(strange))}]"
+        f"it, name it yourself: plugins=[{','.join(_asked(reversed(strange), given))}]"
     )
+
+
+def _asked(names: Iterable[str], given: Sequence[str]) -> list[str]:
+    """What to name for names that are no parts: the plugins that the run had, where they look like that, else each."""
+    plain = [each for each in given if re.fullmatch(r"[\w./-]+", each)]
+    of = {Path(each).stem.partition(".")[0]: each for each in reversed(plain)}
+    firsts = {name: name.partition(".")[0] for name in names}
+    taken = (*ALLOWED, *sys.stdlib_module_names)
+    return list(dict.fromkeys(name if first in taken else of.get(first, name) for name, first in firsts.items()))
 
 
 def _words(saved: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -131,12 +139,13 @@ def _open_values(content: Any, key: str = "") -> Iterator[str]:
         yield f"{key} is {content[:60]}: a run writes values, no interpolations"
 
 
-def _unlisted_settings(saved: Any, trusted: Collection[str], key: str = "") -> Iterator[str]:
+def _unlisted_settings(saved: Any, trusted: Container[str], key: str = "") -> Iterator[str]:
     """Keys that somebody else's class passes on to it doesn't say whom, unless conf/ has them too."""
     if isinstance(saved, Mapping):
         target = str(saved.get("_target_", "alignlab."))
         if not target.startswith("alignlab.") and target not in trusted and is_part(target):
-            known = {*signature(target).parameters, *_of_conf(_configs())[target], "_target_", "_partial_", "_convert_"}
+            ours = folders.targets(folders.main())[target]
+            known = {*signature(target).parameters, *ours, "_target_", "_partial_", "_convert_"}
             if unknown := [_below(key, name) for name in saved if name not in known]:
                 yield f"{few(unknown)}: {target} doesn't name it, so a run directory can't set it"
         for name, value in saved.items():
@@ -146,9 +155,9 @@ def _unlisted_settings(saved: Any, trusted: Collection[str], key: str = "") -> I
             yield from _unlisted_settings(value, trusted, f"{key}[{index}]")
 
 
-def _named_part(target: str) -> str | None:
+def _named_part(target: str, trusted: Container[str]) -> str | None:
     try:
-        return part_of(target) if is_part(target) else None
+        return part_of(target) if is_part(target) or target in trusted else None
     except Exception:  # not there, or not to be imported: the target itself is refused
         return None
 
@@ -156,32 +165,6 @@ def _named_part(target: str) -> str | None:
 def _is_path(parameter: str, value: str) -> bool:
     """Whether a reward is a run directory, as `as_reward` tells."""
     return parameter in CALLED and ("/" in value or Path(value).is_dir())
-
-
-def _configs() -> Path:
-    """conf/ of the running program, or the package's."""
-    return config_dir() if HydraConfig.initialized() else packaged()
-
-
-@cache
-def _of_conf(folder: Path) -> dict[str, set[str]]:
-    """Names that the files of conf/ give -> the keys that they set beside them."""
-    targets: dict[str, set[str]] = {}
-
-    def note(content: Any) -> None:
-        if isinstance(content, Mapping):
-            if isinstance(content.get("_target_"), str):
-                targets.setdefault(content["_target_"], set()).update(map(str, content))
-            for name, value in content.items():
-                if isinstance(value, str) and _DOTTED.fullmatch(value):  # a part's part: `source`, `rows`
-                    targets.setdefault(value, set())
-                if name != "hydra":
-                    note(value)
-
-    for file in folder.rglob("*.yaml"):
-        if file.relative_to(folder).parts[0] != "hydra":
-            note(yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    return targets
 
 
 def _below(key: str, name: object) -> str:

@@ -1,23 +1,11 @@
 """What `${...:...}` means in the files of conf/; importing this module tells Hydra."""
 
-from pathlib import Path
-
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-import alignlab
+from alignlab.configs.folders import choices
 from alignlab.configs.starting import start_lr
 from alignlab.launch.environment import agreed_name
-
-
-def packaged() -> Path:
-    """conf/ as the package carries it; in a checkout that is the checkout's."""
-    return (Path(alignlab.__file__).parent / "conf").resolve()
-
-
-def config_dir() -> Path:
-    """The folder of configs that the running program composes from."""
-    return Path(next(source.path for source in HydraConfig.get().runtime.config_sources if source.provider == "main"))
 
 
 def _run_dir(resume: str | None, run_name: str, output: str | None = None) -> str:
@@ -35,7 +23,7 @@ def _choice(group: str, otherwise: str | None = "run") -> str | None:
 
 def _choices(group: str) -> str:
     """What there is to choose from for a group, for --help."""
-    return ", ".join(sorted(file.stem for file in (config_dir() / group).glob("*.yaml")))
+    return ", ".join(choices(group))
 
 
 OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)  # cached: one time stamp a process

@@ -32,7 +32,7 @@ class Root:
     ckpt_path: str | None = None  # a checkpoint to start from, with its optimizer
     init_from: str | None = None  # a run directory or a file whose weights to start from, as far as they fit
     objective: str | None = None  # the metric that a sweep optimises
-    parts: list[str] | None = None  # what a run directory may name besides the parts of this package
+    plugins: list[str] | str | None = None  # code beside this package that configs may name
     layout: Literal[2] = LAYOUT  # written by the run
 
 
@@ -57,7 +57,7 @@ class InferenceRoot:
     seed: int = 0
     run_name: str | int = "infer"
     resume: str | None = None  # a run directory: what it has answered is not asked again
-    parts: list[str] | None = None  # what a run directory may name besides the parts of this package
+    plugins: list[str] | str | None = None  # code beside this package that configs may name
     layout: Literal[2] = LAYOUT  # written by the run
 
 
@@ -70,5 +70,5 @@ class ChainRoot:
     run_name: str | int = "chain"
     resume: str | None = None  # a chain's directory to go on with
     objective: str | None = None  # <stage>/<metric>
-    parts: list[str] | None = None  # what a run directory may name besides the parts of this package
+    plugins: list[str] | str | None = None  # code beside this package that configs may name
     layout: Literal[2] = LAYOUT  # written by the run

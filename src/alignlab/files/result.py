@@ -27,6 +27,7 @@ class Result:
     seed: int = 0
     git_revision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    plugins: dict[str, dict[str, str | None]] = field(default_factory=dict)  # name -> as given, version, sha256
     world_size: int = 1
 
     @classmethod

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from alignlab.configs.resolvers import packaged
+from alignlab.configs.folders import is_own, packaged
 
 
 def run(program: str) -> None:
@@ -17,5 +17,6 @@ def run(program: str) -> None:
 
     sys.argv[0] = str(Path(__file__).with_name(f"{program}.py"))
     sys.modules["__main__"].__spec__ = None  # of `python -m`, which would be started again without the program's name
-    sys.path.insert(0, os.getcwd())
+    if is_own():
+        sys.path.append(os.getcwd())  # at the end: no file of it is taken for a package's
     main(program, packaged())

@@ -1,6 +1,7 @@
 """From a config to the objects of a run, and from a run directory back to a trained system."""
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
@@ -14,6 +15,7 @@ from alignlab.callbacks.keeping.seeding import SeedPerRank
 from alignlab.callbacks.keeping.spike_guard import SpikeGuard
 from alignlab.configs.check import ConfigError, check
 from alignlab.configs.filling import filled
+from alignlab.configs.plugins import imported, listed, of
 from alignlab.files.checksums import write_sums
 from alignlab.files.kinds import few
 from alignlab.files.runs import newest_run
@@ -22,9 +24,12 @@ from alignlab.files.writing import write_folder
 from alignlab.launch.admission import refuse_ranks
 from alignlab.launch.environment import launch
 from alignlab.runs.fitting import check_kind
+from alignlab.runs.plugged import changed
 from alignlab.runs.resuming import saved_config
 from alignlab.strategies.srun import cluster_environment
 from alignlab.systems.choosing import system_of
+
+log = logging.getLogger(__name__)
 
 
 def build(
@@ -76,7 +81,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytor
 
 
 def load_system(
-    run_dir: str | Path, parts: Collection[str] = ()
+    run_dir: str | Path, plugins: str | Sequence[str] = ()
 ) -> tuple[lightning.LightningModule, lightning.LightningDataModule]:
     """The trained system of a run directory (of a folder of runs: the newest), in eval mode on the CPU, and its data
     module, set up.
@@ -85,7 +90,7 @@ def load_system(
 
     Args:
         run_dir: may be anybody's: its config is data.
-        parts: dotted names of classes and functions outside this package that it may name.
+        plugins: code beside this package that it may name: `"./my_loss.py"`, `["my_package", "package.module.Name"]`.
 
     Raises:
         ValueError: no run directory, one without a checkpoint, one that names what is no part, or one of an earlier
@@ -95,17 +100,21 @@ def load_system(
     file = trained(run_dir)
     if file is None or not (run_dir / "config.yaml").exists():
         raise ValueError(f"{run_dir} is no run directory with a checkpoint (config.yaml, checkpoints/last.ckpt)")
-    datamodule, system = build(_checked(run_dir, parts), run_dir)
+    datamodule, system = build(_checked(run_dir, listed(plugins)), run_dir)
     system.configure_model()
     weights = weights_of(read_file(file, "run directory"), file, "run directory")
     load_into(system, weights, file, "run directory")
     return system.eval(), datamodule
 
 
-def _checked(run_dir: Path, trusted: Collection[str]) -> DictConfig:
-    """A run directory's config, with nothing wrong with it."""
-    cfg = filled(saved_config(run_dir, trusted))
-    cfg.parts = list(trusted)
+def _checked(run_dir: Path, named: list[str]) -> DictConfig:
+    """A run directory's config, with nothing wrong with it, and the plugins that it needs."""
+    own = of({"plugins": named})
+    imported(own.plugins)
+    for note in changed(run_dir, own.plugins):
+        log.warning(note)
+    cfg = filled(saved_config(run_dir, own))
+    cfg.plugins = named
     try:
         check(cfg)
     except ConfigError as error:

@@ -7,7 +7,7 @@ at, resumed or repeated alone.
 import re
 import signal
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from alignlab.configs import plugins
 from alignlab.configs.check import ConfigError, check, nearest
 from alignlab.configs.command_line import arguments
 from alignlab.configs.explain import composed
@@ -72,7 +73,7 @@ class Stage:
         return [*words, f"resume={quoted(self.folder)}"] if goes_on and self.begun else words
 
 
-def checked(cfg: DictConfig, run_dir: Path, config_dir: Path) -> DictConfig:
+def checked(cfg: DictConfig, run_dir: Path) -> DictConfig:
     """The chain's config, that of the chain it resumes with this command line on top; all its stages composed and
     checked.
 
@@ -88,7 +89,7 @@ def checked(cfg: DictConfig, run_dir: Path, config_dir: Path) -> DictConfig:
     wrong: dict[str, list[str]] = {}
     todo = stages(cfg, run_dir)
     for stage in todo:
-        for problem in _problems(stage, cfg, run_dir, config_dir, trusted):
+        for problem in _problems(stage, cfg, run_dir, trusted):
             wrong.setdefault(problem, []).append(stage.name)
     for problem, names in wrong.items():  # what is wrong for all was typed for all
         problems += [problem] if len(names) == len(todo) > 1 else [f"stages.{name}.{problem}" for name in names]
@@ -97,12 +98,10 @@ def checked(cfg: DictConfig, run_dir: Path, config_dir: Path) -> DictConfig:
     return cfg
 
 
-def shown(cfg: DictConfig, config_dir: Path) -> DictConfig:
+def shown(cfg: DictConfig) -> DictConfig:
     """The stages' configs by name, every default written out; of a directory that doesn't exist yet."""
     run_dir = Path("{run}")
-    return OmegaConf.create(
-        {stage.name: filled(composed(arguments(stage.words), config_dir)) for stage in stages(cfg, run_dir)}
-    )
+    return OmegaConf.create({stage.name: filled(composed(arguments(stage.words))) for stage in stages(cfg, run_dir)})
 
 
 def stages(cfg: DictConfig, run_dir: Path) -> list[Stage]:
@@ -178,7 +177,7 @@ def _run(stage: Stage, result: Result, inbox: Inbox, goes_on: bool) -> None:
         )
 
 
-def _resumed(cfg: DictConfig, run_dir: Path, trusted: Collection[str]) -> DictConfig:
+def _resumed(cfg: DictConfig, run_dir: Path, trusted: Container[str]) -> DictConfig:
     if cfg.resume is None and launch().restarts and (run_dir / "config.yaml").exists():
         cfg.resume = str(run_dir)
     if cfg.resume is None:
@@ -190,18 +189,18 @@ def _resumed(cfg: DictConfig, run_dir: Path, trusted: Collection[str]) -> DictCo
     left_out = [name for name, words in cfg.stages.items() if words is None]
     saved.stages.update(dict.fromkeys(left_out))
     more = [word for word in cfg.overrides if word not in saved.overrides]
-    saved.overrides, saved.resume, saved.parts = [*saved.overrides, *more], cfg.resume, cfg.parts
+    saved.overrides, saved.resume, saved.plugins = [*saved.overrides, *more], cfg.resume, cfg.plugins
     saved.objective = cfg.objective or saved.objective
     return saved
 
 
-def _trusted(cfg: DictConfig) -> set[str]:
-    """What the command that resumes a chain has named: in `parts`, or by words for the stages."""
-    names = set(cfg.parts or ())
+def _trusted(cfg: DictConfig) -> plugins.Plugins:
+    """What the command that resumes a chain has named: in `plugins`, or by words for the stages."""
+    own, names = plugins.of(cfg), set()
     for word in cfg.overrides:
         with suppress(ValueError):  # a word that names nothing
-            names |= {name for _, name in named_by(word)}
-    return names
+            names |= {name for _, name in named_by(word, own)}
+    return plugins.Plugins(own.plugins, names)
 
 
 def _misdirected(cfg: DictConfig) -> Iterator[str]:
@@ -217,9 +216,7 @@ def _misdirected(cfg: DictConfig) -> Iterator[str]:
                 yield f"stages.{name}: {what} (stages: {', '.join(cfg.stages)})"
 
 
-def _problems(
-    stage: Stage, cfg: DictConfig, run_dir: Path, config_dir: Path, trusted: Collection[str]
-) -> Iterator[str]:
+def _problems(stage: Stage, cfg: DictConfig, run_dir: Path, trusted: Container[str]) -> Iterator[str]:
     """What is wrong with a stage's command line, before anything runs; what earlier stages leave is
     taken to be there.
     """
@@ -227,7 +224,7 @@ def _problems(
         return
     try:
         words = arguments(stage.arguments(goes_on=cfg.resume is not None))
-        own = resumed(composed(words, config_dir), words)
+        own = resumed(composed(words), words)
     except ConfigError as error:
         yield from error.problems
         return

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.configs.filling import filled
+from alignlab.configs.plugins import listed
 from alignlab.configs.roots import InferenceRoot
 from alignlab.cost.measured import Clock
 from alignlab.files.result import Result
@@ -154,7 +155,7 @@ def _subject(cfg: DictConfig, task: Task) -> Iterator[object]:
 
         if cfg.model_path is None:
             raise ValueError("model=null: name a run directory of clip, siglip or albef")
-        system, datamodule = load_system(cfg.model_path, cfg.parts or ())
+        system, datamodule = load_system(cfg.model_path, listed(cfg.plugins))
         if not hasattr(system, "encode_image"):
             raise ValueError(
                 f"model={cfg.model_path} is no vision-language run: task={cfg.run_name} needs pictures and texts"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from alignlab.configs.check import check
+import alignlab.configs.resolvers  # noqa: F401 - tells Hydra
+from alignlab.configs.check import ConfigError, check
 from alignlab.configs.command_line import arguments, chain_arguments, chosen_chain, inference_arguments
 from alignlab.configs.filling import filled
-from alignlab.configs.resolvers import config_dir
+from alignlab.configs.plugins import imported
 from alignlab.configs.roots import ChainRoot, InferenceRoot, Root
 from alignlab.files.result import Result
-from alignlab.runs import chain
+from alignlab.runs import chain, plugged
 from alignlab.runs.resuming import resumed
 
 
@@ -46,15 +47,27 @@ class Kind:
             ConfigError: all that is wrong.
         """
         if self.root is ChainRoot:
-            return chain.checked(cfg, run_dir, config_dir())
+            return chain.checked(cfg, run_dir)
         cfg = filled(resumed(cfg, overrides, run_dir, self.root), self.root)
         check(cfg, root=self.root)
+        cfg.plugins = [plugin.given for plugin in plugged.used(cfg)] or None
         return cfg
+
+    def imported(self, cfg: DictConfig) -> None:
+        """Imports the plugins of a run, whose stages' processes do so themselves where it is a chain.
+
+        Raises:
+            ConfigError: one can't be imported.
+        """
+        try:
+            imported(() if self.root is ChainRoot else plugged.used(cfg))
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
 
     def shown(self, cfg: DictConfig) -> DictConfig:
         """The composed config for `--cfg job`: every default written out, the stages of a chain as their configs."""
         if self.root is ChainRoot:
-            return chain.shown(cfg, config_dir())
+            return chain.shown(cfg)
         return filled(cfg, self.root)
 
     def run(self, cfg: DictConfig) -> Result:
@@ -66,15 +79,14 @@ INFER = Kind("infer", InferenceRoot, "alignlab.runs.infer:infer", log="infer.log
 CHAIN = Kind("chain", ChainRoot, "alignlab.runs.chain:chain")
 
 
-def typed(program: str, words: Sequence[str], configs: Path) -> tuple[Kind, list[str]]:
+def typed(program: str, words: Sequence[str]) -> tuple[Kind, list[str]]:
     """What kind of run a command line asks for, and the line for Hydra.
 
     Args:
         program: train or infer.
-        configs: the folder conf/.
     """
     kind = {"train": TRAIN, "infer": INFER}[program]
-    chains = chosen_chain(words, configs) if kind is TRAIN else None
+    chains = chosen_chain(words) if kind is TRAIN else None
     return (kind, kind.arguments(words)) if chains is None else (CHAIN, CHAIN.arguments(chains))
 
 

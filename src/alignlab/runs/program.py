@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from alignlab.configs import plugins
 from alignlab.configs.check import ConfigError
 from alignlab.configs.command_line import as_typed
 from alignlab.configs.explain import explain
@@ -39,7 +40,12 @@ def main(program: str, configs: Path) -> None:
     """
     streams.speak_utf8()
     streams.make_lasting()
-    kind, sys.argv[1:] = kinds.typed(program, sys.argv[1:], configs)
+    try:
+        plugins.activate(sys.argv[1:], configs)
+    except ValueError as error:
+        print("error:", error, file=sys.stderr)
+        sys.exit(2)
+    kind, sys.argv[1:] = kinds.typed(program, sys.argv[1:])
     # What is fetched is fetched by `alignlab fetch`, whole and checked: a run with missing weights ends at once.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting, whatever the environment says
@@ -62,7 +68,7 @@ def main(program: str, configs: Path) -> None:
         stop("\n  ".join(error.problems), code=2)
     except (HydraException, ValueError) as error:
         overrides = get_args_parser().parse_args().overrides
-        stop("\n  ".join(explain(error, overrides, configs, kind.name, kind.root)), code=2)
+        stop("\n  ".join(explain(error, overrides, kind.name, kind.root)), code=2)
     except OSError as error:  # before there is a run
         place = HydraConfig.get().run.dir if HydraConfig.initialized() else "."
         if (told := disk.explained(error, Path(place))) is error:
@@ -90,6 +96,7 @@ def _hydra_job(kind: kinds.Kind, configs: Path, stop: Callable[..., NoReturn]) -
         run_dir = Path(job.runtime.output_dir)
         try:
             cfg = kind.checked(cfg, job.overrides.task, run_dir)
+            kind.imported(cfg)
         except ConfigError as error:
             if not (run_dir / "result.json").exists():  # of the run that was to be resumed
                 Result(reason=str(error)).write(run_dir)

@@ -18,6 +18,7 @@ from alignlab.files.result import Result
 from alignlab.launch import disk
 from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.signals import Interrupted
+from alignlab.runs import plugged
 from alignlab.runs.errors import cause
 
 PACKAGES = ("alignlab", "torch", "torchvision", "lightning", "timm", "transformers", "tokenizers", "hydra-core")
@@ -70,6 +71,7 @@ def recorded(
     try:
         if rank() == 0:
             disk.keep_room(run_dir)
+            plugged.note(result, run_dir, cfg)
         yield
     except (KeyboardInterrupt, Interrupted) as stop:
         by = stop.name if isinstance(stop, Interrupted) else "Ctrl-C"

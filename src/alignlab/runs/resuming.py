@@ -4,14 +4,14 @@ A change either takes effect, and is noted in the log and in result.json, or is 
 """
 
 import fnmatch
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.configs import parts
+from alignlab.configs import parts, plugins
 from alignlab.configs.check import ConfigError
 from alignlab.configs.filling import filled
 from alignlab.configs.leaves import leaves
@@ -21,7 +21,7 @@ from alignlab.files.kinds import line_of
 from alignlab.files.runs import newest_run
 from alignlab.launch.environment import launch
 
-SILENT = ("resume", "run_name", "layout", "parts")
+SILENT = ("resume", "run_name", "layout", "plugins")
 # Patterns of dotted keys, for fnmatch: the first that fits decides.
 REFUSED: Mapping[type, Sequence[str]] = {
     Root: (
@@ -62,15 +62,15 @@ def resumed(cfg: DictConfig, overrides: Sequence[str], run_dir: Path | None = No
     except ValueError as error:
         raise ConfigError([f"resume: {error}"]) from error
     whole = _with_overrides(saved.copy(), filled(cfg, root), overrides)
-    for key in ("resume", "parts"):
+    for key in ("resume", "plugins"):
         OmegaConf.update(whole, key, cfg.get(key), merge=False, force_add=True)
     if problems := list(_refused(saved, whole, root, str(cfg.resume))):
         raise ConfigError(problems)
     return whole
 
 
-def saved_config(run_dir: str | Path, trusted: Collection[str] = ()) -> DictConfig:
-    """config.yaml of a run directory: data, which names parts only.
+def saved_config(run_dir: str | Path, trusted: Container[str] = ()) -> DictConfig:
+    """config.yaml of a run directory: data, which names parts only; the plugins that it says it had count for nothing.
 
     Args:
         run_dir: may be anybody's.
@@ -97,12 +97,19 @@ def saved_config(run_dir: str | Path, trusted: Collection[str] = ()) -> DictConf
         raise ValueError(problem)
     if problem := parts.refused(content, trusted):
         raise ValueError(f"{file}: {problem}")
+    saved.pop("parts", None)  # what plugins were called before
+    saved.plugins = None
     return saved
 
 
-def trusted_by(cfg: DictConfig) -> set[str]:
-    """What a command has named: by conf/, by its words, in `parts`."""
-    return {name for _, name in parts.named(_plain(cfg))} | set(cfg.get("parts") or ())
+def trusted_by(cfg: DictConfig) -> plugins.Plugins:
+    """What a command has named: by conf/, by its words, in `plugins`.
+
+    Raises:
+        ValueError: a plugin isn't there.
+    """
+    own = plugins.of(cfg)
+    return plugins.Plugins(own.plugins, {name for _, name in parts.named(_plain(cfg), own)})
 
 
 def earlier(saved: Mapping[str, Any], place: str | Path) -> str | None:
