@@ -91,7 +91,7 @@ def test_what_hydra_refuses_is_explained_whole(composed: Compose) -> None:
 def test_an_override_that_cannot_be_read(composed: Compose) -> None:
     with pytest.raises(HydraException) as caught:
         composed("optim.lr=[1")
-    assert len(explain(caught.value, ["optim.lr=[1"], REPOSITORY / "conf")) == 1
+    assert len(explain(caught.value, ["optim.lr=[1"])) == 1
 
 
 def test_resumed_takes_the_saved_config(composed: Compose, tmp_path) -> None:
@@ -184,7 +184,7 @@ def test_mistakes_on_a_command_line_of_inference(composed: Compose) -> None:
     words = ["backend=compild", "task=scor", "model_path=x", "smapling=greedy"]
     with pytest.raises(HydraException) as caught:
         composed(*words, program="infer")
-    found = explain(caught.value, words, REPOSITORY / "conf", program="infer", root=InferenceRoot)
+    found = explain(caught.value, words, program="infer", root=InferenceRoot)
     assert found[0].startswith("backend=compild: no such choice; did you mean compiled?")
     assert found[1].startswith("task=scor: no such choice; did you mean score?")
     assert found[2] == "smapling: unknown key; did you mean sampling?"
