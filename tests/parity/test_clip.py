@@ -1,7 +1,8 @@
 """Clip against transformers' CLIPModel and SiglipModel: embeddings, logits, loss and every gradient, with copied weights."""
 
 from alignlab.losses.contrastive import InfoNce, SigLip
-from alignlab.models.clip_checkpoint import clip_like, from_transformers, load_transformers
+from alignlab.models.released.sizes import untrained
+from alignlab.models.released.transformers_layout import from_transformers, load_transformers, sizes_of
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def pair(kind: str):
                 parameter.fill_(-3.0)
             elif name != "logit_scale":
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-    net = clip_like(reference.config, vocab_size=50)
+    net = untrained(sizes_of(reference.config), vocab_size=50)
     load_transformers(net, reference.state_dict())
     return reference.eval(), net.eval(), loss
 
@@ -78,4 +79,4 @@ def test_embeddings_logits_loss_and_gradients_equal_transformers(kind):
 
 def test_wrong_vocabulary_is_refused():
     with pytest.raises(ValueError, match="vocabulary has 51"):
-        clip_like(CLIPConfig(text_config=TEXT, vision_config=VISION), vocab_size=51)
+        untrained(sizes_of(CLIPConfig(text_config=TEXT, vision_config=VISION)), vocab_size=51)

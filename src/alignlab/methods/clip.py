@@ -3,6 +3,7 @@
 Legend: B pictures, N texts, T tokens, D joint embedding.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +19,8 @@ from alignlab.methods.parts.cached_gradient import cached_gradient_loss, check_r
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.clip import Clip, PairEmbeddings
 from alignlab.types.pairs import ImageEncoding, PairBatch, PairIds, TextEncoding
+
+log = logging.getLogger(__name__)
 
 
 class ClipMethod(PairMethod):
@@ -44,6 +47,8 @@ class ClipMethod(PairMethod):
             raise ValueError(f"micro_batch_size is {micro_batch_size}; it must be at least 1, or null")
         super().__init__(net, **settings)
         self.loss, self.micro_batch_size = loss, micro_batch_size
+        if isinstance(loss, SigLip) and getattr(self.net, "logit_bias", None) is None:
+            log.warning("the sigmoid loss begins without a bias: net.logit_bias=-10.0 is the paper's")
         self.backward_within = micro_batch_size is not None
         if self.backward_within:
             check_rows_are_independent(self.net)

@@ -31,7 +31,8 @@ class Clip(nn.Module):
     vision: builds a `VisionTower`; text: builds a `TextTower` from `vocab_size`. temperature: start of the learned
     temperature, kept as `logit_scale` = log(1 / temperature); logit_bias: start of SigLIP's learned bias, None = no
     bias. freeze: tower that doesn't learn and stays in eval mode (LiT, arXiv:2111.07991); its projection learns all
-    the same. max_scale: limit that `clamp_temperature` enforces.
+    the same. max_scale: limit that `clamp_temperature` enforces. project_image: False where the tower's own vector is
+    the picture's, as in the released SigLIP.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Clip(nn.Module):
         logit_bias: float | None = None,
         freeze: Literal["none", "image", "text"] = "none",
         projection_bias: bool = False,
+        project_image: bool = True,
     ) -> None:
         super().__init__()
         if not 1 / max_scale <= temperature:
@@ -54,9 +56,13 @@ class Clip(nn.Module):
             raise ValueError(f"freeze={freeze} is none of none, image, text")
         self.vision = vision()
         self.text = text(vocab_size=vocab_size)
-        self.image_projection = nn.Linear(self.vision.width, embed_dim, bias=projection_bias)
+        if not project_image and self.vision.width != embed_dim:
+            raise ValueError(f"project_image=false needs embed_dim={embed_dim} as wide as vision, {self.vision.width}")
+        self.image_projection: nn.Module = nn.Identity()
+        if project_image:
+            self.image_projection = nn.Linear(self.vision.width, embed_dim, bias=projection_bias)
         self.text_projection = nn.Linear(self.text.width, embed_dim, bias=projection_bias)
-        for projection in (self.image_projection, self.text_projection):
+        for projection in (self.image_projection, self.text_projection)[not project_image :]:
             nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
             if projection_bias:
                 nn.init.zeros_(projection.bias)

@@ -93,7 +93,7 @@ class Vocabulary(NamedTuple):
     pad_id: int
     cls_id: int
     sep_id: int
-    mask_id: int
+    mask_id: int | None  # None: no word can be hidden
 
 
 class ClassPrompts(NamedTuple):

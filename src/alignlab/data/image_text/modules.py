@@ -22,12 +22,14 @@ from alignlab.data.image_text.batches import (
     RetrievalPictures,
     TrainPairs,
 )
+from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.data.image_text.vocabulary import CaptionEncoder, load_tokenizer, train_tokenizer, vocabulary_of
 from alignlab.data.loaders import JointBatches, JointOrder, training_batches, whole_batches, workers_by_cores
+from alignlab.data.recipes.contradictions import refuse_contradictions
+from alignlab.data.recipes.pictures import WHOLE, shaped, squashed
+from alignlab.models.released.source import CLIP_MEAN, CLIP_STD, read_released
+from alignlab.models.released.words import words_of
 from alignlab.types.pairs import ClassPrompts, PairBatch, Vocabulary, ZeroShotSet
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class PairDataModule(LightningDataModule):
@@ -37,8 +39,8 @@ class PairDataModule(LightningDataModule):
         source: the data set: a class with the methods of `PairSource`, or its dotted path. It is made by `setup`, from
             `image_size` and `of_source`.
         batch_size: pairs in a batch of one process.
-        image_size: height and width in pixels.
-        context_length: largest number of ids of a caption.
+        image_size: height and width in pixels; None: 224.
+        context_length: largest number of ids of a caption; None: 32.
         num_workers: processes that make batches; 0: the training process itself; None: by the cores of this machine
             (`workers_by_cores`).
         prefetch_factor: batches that each of them makes ahead.
@@ -46,11 +48,14 @@ class PairDataModule(LightningDataModule):
         tokenizer_kind: of a tokenizer that is trained.
         vocab_size: its largest number of ids.
         append_sep: see `CaptionEncoder`, as `pad_to_multiple`.
-        mean: of the normalisation, for pixels in [0, 1]; CLIP's by default, as `std`.
+        mean: of the normalisation, for pixels in [0, 1]; None: CLIP's, as `std`.
+        like: a released CLIP or SigLIP, as `pretrained_clip` takes it: tokenizer, end token, padding, context length,
+            size, resizing and normalisation of pictures are its own, unless it is given another `image_size`, or a
+            CLIP a smaller `context_length`.
         of_source: what the data set's own constructor takes.
 
     Raises:
-        ValueError: a number below its least value.
+        ValueError: a number below its least value, or a setting that contradicts the net of `like`.
     """
 
     def __init__(
@@ -58,8 +63,8 @@ class PairDataModule(LightningDataModule):
         source: str | Callable[..., PairSource],
         *,
         batch_size: int = 128,
-        image_size: int = 224,
-        context_length: int = 32,
+        image_size: int | None = None,
+        context_length: int | None = None,
         num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
@@ -67,8 +72,9 @@ class PairDataModule(LightningDataModule):
         vocab_size: int = 4096,
         append_sep: bool = False,
         pad_to_multiple: int = 1,
-        mean: tuple[float, float, float] = CLIP_MEAN,
-        std: tuple[float, float, float] = CLIP_STD,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        like: str | None = None,
         **of_source: Any,
     ) -> None:
         super().__init__()
@@ -80,14 +86,21 @@ class PairDataModule(LightningDataModule):
         ):
             if value < least:
                 raise ValueError(f"{key} is {value}; it must be at least {least}")
-        self.batch_size, self.image_size, self.context_length = batch_size, image_size, context_length
+        self.batch_size = batch_size
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
         self._tokenizer_name, self._tokenizer_kind, self._vocab_size = tokenizer, tokenizer_kind, vocab_size
         self._append_sep, self._pad_to_multiple = append_sep, pad_to_multiple
-        mean, std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+        self._released = None if like is None else read_released(like, "like")
+        if self._released is not None:
+            refuse_contradictions(self._released, image_size, context_length, append_sep, mean, std)
+            sizes, own = self._released.sizes, self._released.picture
+            image_size, context_length = image_size or sizes.image_size, context_length or sizes.context_length
+            mean, std = own.mean, own.std
+        self.image_size, self.context_length = image_size or 224, context_length or 32
+        mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (mean or CLIP_MEAN, std or CLIP_STD))
         self._scale_and_shift = {torch.device("cpu"): (1 / (255 * std), mean / std)}  # by device
         make = pkgutil.resolve_name(source) if isinstance(source, str) else source
-        self._make_source = partial(make, image_size=image_size, **of_source)
+        self._make_source = partial(make, image_size=self.image_size, **of_source)
         self.source: PairSource | None = None
         self.vocabulary: Vocabulary | None = None
 
@@ -97,23 +110,29 @@ class PairDataModule(LightningDataModule):
         """Makes the source and the tokenizer, the same in every process."""
         if self.source is not None:
             return
-        source = self._make_source()
-        if self._tokenizer_name is None:
+        source, recipe = self._make_source(), None
+        if self._released is not None:
+            self.tokenizer, recipe = words_of(self._released, self._tokenizer_name)
+            if hasattr(source, "recipe"):  # makes its pictures from files
+                source.recipe = self._released.picture
+        elif self._tokenizer_name is None:
             self.tokenizer = train_tokenizer(
                 source.vocabulary_texts(), self._tokenizer_kind, self._vocab_size, source.held_out_texts()
             )
         else:
             self.tokenizer = load_tokenizer(self._tokenizer_name)
-        self._encode = CaptionEncoder(self.tokenizer, self.context_length, self._append_sep, self._pad_to_multiple)
+        self._encode = CaptionEncoder(
+            self.tokenizer, self.context_length, self._append_sep, self._pad_to_multiple, recipe
+        )
         self._encode.warn_of_losses(itertools.chain(source.vocabulary_texts(), source.held_out_texts()))
-        self.vocabulary = vocabulary_of(self.tokenizer)
+        self.vocabulary = vocabulary_of(self.tokenizer, recipe)
         self.source = source
 
     def reuse_tokenizer(self, folder: Path) -> None:
         """Takes a run's tokenizer, if it is there, instead of training one: its ids belong to the run's weights,
         whatever a new one would be.
         """
-        if self._tokenizer_name is None and folder.is_dir():
+        if self._tokenizer_name is None and self._released is None and folder.is_dir():
             self._tokenizer_name = str(folder)
 
     @property
@@ -170,6 +189,16 @@ class PairDataModule(LightningDataModule):
     def encode_texts(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Ids (N, T) int64 and mask (N, T) bool of any texts."""
         return self._encode(texts)
+
+    def pixels(self, path: Path) -> Tensor:
+        """(3, H, W) uint8 of a picture file, read and resized as those of a validation; ValueError names a broken
+        one.
+        """
+        if self._released is None:
+            pixels = squashed(read_picture(path, (4 * self.image_size) ** 2), self.image_size)
+        else:
+            pixels = shaped(read_picture(path, WHOLE), self.image_size, self._released.picture)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def picture(self, index: int, split: str = "val") -> Image.Image:
         """A picture as the models see it, not normalised."""

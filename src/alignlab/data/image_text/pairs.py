@@ -16,6 +16,8 @@ from alignlab.data.image_text.picture_cache import PictureCache, read_picture
 from alignlab.data.image_text.picture_files import check_files, say_shared
 from alignlab.data.image_text.picture_list import CaptionedPicture, Pictures
 from alignlab.data.image_text.vocabulary import clean_caption
+from alignlab.data.recipes.pictures import WHOLE, shaped, squashed
+from alignlab.types.recipes import PictureRecipe
 
 log = logging.getLogger(__name__)
 _CAPTIONED = 200_000  # pictures whose captions a vocabulary is made of and judged by, at most
@@ -27,7 +29,7 @@ class ImageTextPairs:
 
     Training: every picture once an epoch in a new order, under one of its captions; a random crop, mirrored only if
     `flip` (captions say left and right), and `augment_operations` of RandAugment. Elsewhere a picture is resized to
-    the square as a whole.
+    the square as a whole, or as `recipe` says.
 
     Args:
         annotations: a list of pictures and captions, or several: each a file, or a mapping with file, and perhaps
@@ -45,6 +47,8 @@ class ImageTextPairs:
         foil_annotations: a list of pictures, true captions and foils to be measured with, see `read_foils`; all of its
             pictures are decoded at the start.
     """
+
+    recipe: PictureRecipe | None = None  # of a released net, for pictures that aren't trained on
 
     def __init__(
         self,
@@ -120,8 +124,9 @@ class ImageTextPairs:
         return self._squared(self._decoded(self._split(split)[index]))
 
     def _squared(self, picture: Image.Image) -> np.ndarray:
-        size = (self.image_size, self.image_size)
-        return np.asarray(picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
+        if self.recipe is not None:
+            return shaped(picture, self.image_size, self.recipe)
+        return squashed(picture, self.image_size)
 
     def captions_of(self, index: int, split: str) -> list[str]:
         return [self._clean(caption) for caption in self._split(split)[index].captions]
@@ -166,7 +171,7 @@ class ImageTextPairs:
 
     def _decoded(self, entry: CaptionedPicture) -> Image.Image:
         try:
-            return read_picture(entry.path, (4 * self.image_size) ** 2)
+            return read_picture(entry.path, (4 * self.image_size) ** 2 if self.recipe is None else WHOLE)
         except ValueError as error:
             hint = " (on_error=skip leaves it out)" if self.on_error == "raise" else ""
             raise ValueError(f"{entry.where}: {error}{hint}") from None

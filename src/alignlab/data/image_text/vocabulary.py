@@ -13,9 +13,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from alignlab.data.recipes.cleaning import CLEANING
 from alignlab.files.checksums import check_sums, small
 from alignlab.hub.hint import fetch_hint
 from alignlab.types.pairs import Vocabulary
+from alignlab.types.recipes import TextRecipe
 
 log = logging.getLogger(__name__)
 SPECIAL_TOKENS = {
@@ -96,8 +98,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def vocabulary_of(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
-    """What nets and losses need to know about a tokenizer."""
+def vocabulary_of(tokenizer: PreTrainedTokenizerFast, recipe: TextRecipe | None = None) -> Vocabulary:
+    """What nets and losses need to know about a tokenizer; with a released net's recipe for texts."""
+    if recipe is not None:
+        first, last = (*recipe.begin, *recipe.end)[0], (*recipe.begin, *recipe.end)[-1]
+        return Vocabulary(len(tokenizer), recipe.pad_id, first, last, tokenizer.mask_token_id)
     return Vocabulary(
         len(tokenizer), tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id
     )
@@ -117,7 +122,8 @@ class CaptionEncoder:
     Strings of control tokens in a caption are text.
 
     The template without [SEP] is that of the ALBEF reference. `pad_to_multiple` rounds the length up, for hardware
-    that prefers it. Longer captions are cut to `context_length` ids.
+    that prefers it. Longer captions are cut to `context_length` ids. A `recipe` says instead what a released net's own
+    processor puts around a caption, and how it pads.
     """
 
     def __init__(
@@ -126,14 +132,19 @@ class CaptionEncoder:
         context_length: int,
         append_sep: bool = False,
         pad_to_multiple: int = 1,
+        recipe: TextRecipe | None = None,
     ) -> None:
         if context_length < 3:
             raise ValueError(f"context_length is {context_length}; it must be at least 3")
         if pad_to_multiple < 1:
             raise ValueError(f"pad_to_multiple is {pad_to_multiple}; it must be at least 1")
         self.tokenizer, self.context_length = tokenizer, context_length
-        self.append_sep, self.pad_to_multiple = append_sep, pad_to_multiple
-        self.vocabulary = vocabulary_of(tokenizer)
+        self.pad_to_multiple = pad_to_multiple
+        self.vocabulary = vocabulary_of(tokenizer, recipe)
+        if recipe is None:
+            end = (self.vocabulary.sep_id,) if append_sep else ()
+            recipe = TextRecipe(context_length, (self.vocabulary.cls_id,), end, self.vocabulary.pad_id)
+        self.recipe, self._clean = recipe, CLEANING[recipe.cleaning]
         self._rust = Tokenizer.from_str(
             tokenizer.backend_tokenizer.to_str()
         )  # a copy: its padding and truncation are ours to switch off
@@ -144,38 +155,51 @@ class CaptionEncoder:
     @property
     def _room(self) -> int:
         """Ids of a caption itself."""
-        return self.context_length - 1 - self.append_sep
+        return self.context_length - self._around
+
+    @property
+    def _around(self) -> int:
+        """Ids around it."""
+        return len(self.recipe.begin) + len(self.recipe.end)
 
     def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids (N, T) int64 and mask (N, T) bool, T <= context_length."""
-        return self._padded(
-            [encoding.ids for encoding in self._rust.encode_batch_fast(list(captions), add_special_tokens=False)]
-        )
+        return self._padded(self._own_ids(captions))
 
     def marked(self, captions: Sequence[str], spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Ids and mask, and (N, T) bool which tokens hold characters [start, end) of their caption; none where it was
         cut before.
         """
+        if self.recipe.left or self.recipe.cleaning != "none":
+            raise ValueError("a released net's tokenizer changes texts first: no word of a sentence can be found again")
         encodings = self._rust.encode_batch(list(captions), add_special_tokens=False)
         ids, mask = self._padded([encoding.ids for encoding in encodings])
         chosen = torch.zeros_like(mask)
+        before = len(self.recipe.begin)
         for row, (encoding, (start, end)) in enumerate(zip(encodings, spans, strict=True)):
-            for place, (first, last) in enumerate(encoding.offsets, start=1):  # the start token comes before
-                if first < end and last > start and place <= self._room:
-                    chosen[row, place] = True
+            for place, (first, last) in enumerate(encoding.offsets):
+                if first < end and last > start and place < self._room:
+                    chosen[row, before + place] = True
         return ids, mask, chosen
 
+    def _own_ids(self, captions: Iterable[str]) -> list[list[int]]:
+        """Ids of the captions' own words."""
+        cleaned = [self._clean(caption) for caption in captions]
+        return [encoding.ids for encoding in self._rust.encode_batch_fast(cleaned, add_special_tokens=False)]
+
     def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        room = self._room
-        end = [self.vocabulary.sep_id] if self.append_sep else []
-        rows = [[self.vocabulary.cls_id, *row[:room], *end] for row in rows]
+        room, recipe = self._room, self.recipe
+        rows = [[*recipe.begin, *row[:room], *recipe.end] for row in rows]
         longest = max(map(len, rows))
         length = min(-(-longest // self.pad_to_multiple) * self.pad_to_multiple, self.context_length)
-        ids = np.full((len(rows), length), self.vocabulary.pad_id, dtype=np.int64)
-        mask = np.zeros((len(rows), length), dtype=bool)
+        if recipe.whole:
+            length = self.context_length
+        ids = np.full((len(rows), length), recipe.pad_id, dtype=np.int64)
+        mask = np.full((len(rows), length), recipe.whole, dtype=bool)
         for number, row in enumerate(rows):
-            ids[number, : len(row)] = row
-            mask[number, : len(row)] = True
+            own = slice(length - len(row), length) if recipe.left else slice(len(row))
+            ids[number, own] = row
+            mask[number, own] = True
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def warn_of_losses(self, captions: Iterable[str], key: str = "context_length") -> Losses:
@@ -183,10 +207,10 @@ class CaptionEncoder:
         of each once.
         """
         captions, room = list(captions), self._room
-        rows = [encoding.ids for encoding in self._rust.encode_batch_fast(captions, add_special_tokens=False)]
+        rows = self._own_ids(captions)
         long = [len(row) for row in rows if len(row) > room]
         if long:
-            share, longest = 100 * len(long) / len(rows), max(long) + 1 + self.append_sep
+            share, longest = 100 * len(long) / len(rows), max(long) + self._around
             log.warning(
                 "%d of %d captions (%.1f %%) are longer than %s=%d and are cut; the longest has %d",
                 len(long),

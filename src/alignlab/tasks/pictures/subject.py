@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.evaluation.encoding import crop_padding
 from alignlab.types.pairs import ImageEncoding, TextEncoding
 
@@ -64,10 +61,7 @@ class VisionLanguage:
 
     def pixels(self, path: Path) -> Tensor:
         """(3, H, W) uint8 at the model's size."""
-        side = self.datamodule.image_size
-        picture = read_picture(path, (4 * side) ** 2)
-        picture = picture.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        return self.datamodule.pixels(path)
 
     def probabilities(self, similarity: Tensor) -> Tensor:
         """Softmax over the last dimension at the model's own temperature."""

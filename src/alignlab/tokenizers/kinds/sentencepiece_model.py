@@ -1,102 +1,34 @@
 """SentencePiece models: by the sentencepiece package where it is installed; BPE ones else by `tokenizers`."""
 
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
+from alignlab.files.sentence_pieces import (
+    ALGORITHMS,
+    BPE,
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    Model,
+    read_model,
+)
 from alignlab.tokenizers.kinds.alphabet import from_sentencepiece
 from alignlab.tokenizers.kinds.hugging_face import Fast
 
-# sentencepiece_model.proto of google/sentencepiece: numbers of fields and of the enums' values.
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
-BPE = 2
-ALGORITHMS = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
 
-
-class Piece(NamedTuple):
-    """A piece as it is spelled, its score and what it is."""
-
-    text: str
-    score: float
-    type: int
-
-
-class Model(NamedTuple):
-    """What of a SentencePiece model matters here."""
-
-    pieces: list[Piece]
-    algorithm: int
-    normalizes: bool  # a table of characters is applied first
-    prefix: bool  # a space is set in front
-    squeezes: bool  # several spaces become one
-
-    def ordinary(self) -> dict[int, bytes]:
-        """Bytes by id of what is neither special nor added."""
-        return {
-            index: from_sentencepiece(piece.text)
-            for index, piece in enumerate(self.pieces)
-            if piece.type not in (UNKNOWN, CONTROL, USER_DEFINED)
-        }
-
-    def unknown(self) -> int | None:
-        """The id that stands for what has none."""
-        return next((index for index, piece in enumerate(self.pieces) if piece.type == UNKNOWN), None)
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of a protocol buffer message."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
-    while at < len(data):
-        key = varint()
-        kind = key & 7
-        if kind == 0:
-            yield key >> 3, varint()
-            continue
-        size = {1: 8, 5: 4}.get(kind) or (varint() if kind == 2 else 0)
-        if (not size and kind != 2) or at + size > len(data):
-            raise ValueError("no protocol buffer")
-        yield key >> 3, data[at : at + size]
-        at += size
-
-
-def read_model(file: Path) -> Model:
-    """A model file, without the sentencepiece package."""
-    try:
-        pieces, trainer, normalizer = [], {}, {}
-        for number, value in _fields(file.read_bytes()):
-            if number == 1:
-                inner = dict(_fields(value))
-                score = struct.unpack("<f", inner.get(2, bytes(4)))[0]
-                pieces.append(Piece(inner[1].decode(), score, inner.get(3, NORMAL)))
-            elif number in (2, 3):
-                (trainer if number == 2 else normalizer).update(_fields(value))
-        assert pieces
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError, struct.error) as error:
-        raise ValueError(f"{file} is no SentencePiece model") from error
-    return Model(
-        pieces,
-        trainer.get(3, 1),
-        bool(normalizer.get(2)),
-        bool(normalizer.get(3, 1)),
-        bool(normalizer.get(4, 1)),
-    )
+def ordinary(model: Model) -> dict[int, bytes]:
+    """Bytes by id of what is neither special nor added."""
+    return {
+        index: from_sentencepiece(piece.text)
+        for index, piece in enumerate(model.pieces)
+        if piece.type not in (UNKNOWN, CONTROL, USER_DEFINED)
+    }
 
 
 class SentencePiece:
@@ -116,7 +48,7 @@ class SentencePiece:
 
     @cached_property
     def pieces(self) -> dict[int, bytes]:
-        return self._model.ordinary()
+        return ordinary(self._model)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return self.processor.encode(list(texts), num_threads=self.threads)
@@ -132,7 +64,7 @@ def converted(model: Model) -> Fast:
     Raises:
         ValueError: another kind of model.
     """
-    if model.algorithm != BPE or model.normalizes or model.squeezes:
+    if model.algorithm != BPE or model.table or model.squeezes:
         what = ALGORITHMS.get(model.algorithm, "this algorithm")
         raise ValueError(
             f"a SentencePiece model of kind {what} needs the sentencepiece package: pip install 'alignlab[tokenizers]'"
