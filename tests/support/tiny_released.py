@@ -150,7 +150,7 @@ def clip_folder(folder: Path) -> Path:
     """transformers' `CLIPModel`, with processor and tokenizer."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-    letters = CLIPTokenizer(*_vocabulary())
+    letters = CLIPTokenizer(*_vocabulary(), model_max_length=24)
     tower = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_attention_heads": 4}
     text = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 3, "max_position_embeddings": 24}
     ids = {"bos_token_id": letters.bos_token_id, "eos_token_id": letters.eos_token_id, "vocab_size": len(letters)}

@@ -24,6 +24,7 @@ from alignlab.files.writing import write_folder
 from alignlab.launch.admission import refuse_ranks
 from alignlab.launch.environment import launch
 from alignlab.runs.fitting import check_kind
+from alignlab.runs.own_source import FOLDER, from_own_source
 from alignlab.runs.plugged import changed
 from alignlab.runs.resuming import saved_config
 from alignlab.strategies.srun import cluster_environment
@@ -100,7 +101,7 @@ def load_system(
     file = trained(run_dir)
     if file is None or not (run_dir / "config.yaml").exists():
         raise ValueError(f"{run_dir} is no run directory with a checkpoint (config.yaml, checkpoints/last.ckpt)")
-    datamodule, system = build(_checked(run_dir, listed(plugins)), run_dir)
+    datamodule, system = build(from_own_source(_checked(run_dir, listed(plugins)), run_dir), run_dir)
     system.configure_model()
     weights = weights_of(read_file(file, "run directory"), file, "run directory")
     load_into(system, weights, file, "run directory")
@@ -133,3 +134,5 @@ def save_tokenizer(datamodule: lightning.LightningDataModule, folder: Path) -> N
                 write_sums(place)
 
             write_folder(folder, write)
+    if rank_zero_only.rank == 0 and hasattr(datamodule, "save_source"):
+        datamodule.save_source(folder.with_name(FOLDER))

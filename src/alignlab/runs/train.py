@@ -33,6 +33,7 @@ from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.signals import UNHEARD, Inbox, Interrupted
 from alignlab.runs import resuming
 from alignlab.runs.building import build, build_trainer, save_tokenizer
+from alignlab.runs.own_source import from_own_source, is_gone
 from alignlab.runs.record import git_revision, recorded, show, versions
 from alignlab.runs.starting_point import checkpoint
 from alignlab.systems.diverged import Diverged
@@ -68,6 +69,8 @@ def train(cfg: DictConfig) -> Result:
         open_files.provide(len(os.sched_getaffinity(0)) if workers is None else workers)
         changed = _changed(cfg, result)
         _prepare(cfg, run_dir)
+        if cfg.resume is not None and is_gone(cfg):
+            cfg = from_own_source(cfg, Path(cfg.resume))
         trained_in = cfg.resume or cfg.get("init_from")
         datamodule, system = build(cfg, None if trained_in is None else newest_run(trained_in, holding="checkpoints"))
         ranks = RankDeath(lambda cause: _last_words(cause, result, trainer.global_step, run_dir))

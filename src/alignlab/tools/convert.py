@@ -1,4 +1,6 @@
-"""Checkpoints in other forms: one file of a sharded folder, bare weights as safetensors, ALBEF's published layout."""
+"""Checkpoints in other forms: one file of a sharded folder, bare weights as safetensors, ALBEF's published layout,
+transformers' and open_clip's folders.
+"""
 
 import importlib.util
 from collections.abc import Callable
@@ -11,8 +13,11 @@ from lightning.fabric.utilities.load import _load_distributed_checkpoint
 from alignlab.files.checksums import write_beside
 from alignlab.files.shards import check_shards, check_zero
 from alignlab.files.weights import read_file, weights_of
-from alignlab.files.writing import replaced
+from alignlab.files.writing import replaced, write_folder
 from alignlab.models.albef_checkpoint import AlbefState, from_official, to_official
+from alignlab.models.clip import Clip
+from alignlab.models.released.writing import write_open_clip, write_transformers
+from alignlab.runs.building import load_system
 from alignlab.strategies.optimizer_state import numbered
 
 
@@ -89,6 +94,33 @@ def to_albef(source: Path, target: Path) -> int:
     state = to_official(AlbefState.from_system(read(checkpoint_of(source))["state_dict"]))
     _write(target, lambda file: torch.save({"model": state}, file))
     return len(state)
+
+
+def to_transformers(source: Path, target: Path) -> int:
+    """From a run of CLIP or SigLIP to a folder that transformers reads, processor included; returns the number of
+    tensors.
+    """
+    system, data = load_system(source)
+    return _told(write_transformers, system.net, target, data.tokenizer, *data.recipes, data.source_folder)
+
+
+def to_open_clip(source: Path, target: Path) -> int:
+    """From a run of CLIP to open_clip's folder; returns the number of tensors."""
+    system, data = load_system(source)
+    return _told(write_open_clip, system.net, target, data.tokenizer, *data.recipes)
+
+
+def _told(write: Callable[..., int], net: Any, target: Path, *more: Any) -> int:
+    if not isinstance(net, Clip):
+        raise ValueError(f"convert: this is a run of {type(net).__name__}; CLIP and SigLIP are written so")
+    if target.exists():
+        raise ValueError(f"convert: {target} is there already; name a new folder")
+    counts: list[int] = []
+    try:
+        write_folder(target, lambda place: counts.append(write(net, place, *more)))
+    except ValueError as error:
+        raise ValueError(f"convert: {error}") from error
+    return counts[0]
 
 
 def _write(target: Path, save: Callable[[Path], Any]) -> None:

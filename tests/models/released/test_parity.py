@@ -1,4 +1,5 @@
-"""Released nets through the data path, tokenizer included, against their own pipelines: transformers' here, open_clip's as written down by `open_clip_record.py`."""
+"""Released nets through the data path, tokenizer included, against their own pipelines: transformers' here, open_clip's as written
+down by `open_clip_record.py`."""
 
 import json
 from pathlib import Path

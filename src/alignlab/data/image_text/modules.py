@@ -27,9 +27,12 @@ from alignlab.data.image_text.vocabulary import CaptionEncoder, load_tokenizer, 
 from alignlab.data.loaders import JointBatches, JointOrder, training_batches, whole_batches, workers_by_cores
 from alignlab.data.recipes.contradictions import refuse_contradictions
 from alignlab.data.recipes.pictures import WHOLE, shaped, squashed
+from alignlab.files.writing import write_folder
 from alignlab.models.released.source import CLIP_MEAN, CLIP_STD, read_released
 from alignlab.models.released.words import words_of
+from alignlab.models.released.writing import copy_source
 from alignlab.types.pairs import ClassPrompts, PairBatch, Vocabulary, ZeroShotSet
+from alignlab.types.recipes import PictureRecipe, TextRecipe
 
 
 class PairDataModule(LightningDataModule):
@@ -128,6 +131,25 @@ class PairDataModule(LightningDataModule):
         self.vocabulary = vocabulary_of(self.tokenizer, recipe)
         self.source = source
 
+    @property
+    def recipes(self) -> tuple[TextRecipe, PictureRecipe]:
+        """What rows of ids and pictures are made by."""
+        if self._released is not None:
+            return self._encode.recipe, self._released.picture._replace(size=self.image_size)
+        scale, shift = (x.flatten() for x in self._scale_and_shift[torch.device("cpu")])
+        std = 1 / (255 * scale)
+        return self._encode.recipe, PictureRecipe(self.image_size, tuple((shift * std).tolist()), tuple(std.tolist()))
+
+    def save_source(self, folder: Path) -> None:
+        """Keeps what of the net of `like` isn't weights, so that nobody needs its folder any more."""
+        if self._released is not None and not folder.exists():
+            write_folder(folder, lambda place: copy_source(self._released, place, self.tokenizer))
+
+    @property
+    def source_folder(self) -> Path | None:
+        """Where the tokenizer of the net of `like` lies in transformers' format; None where it doesn't."""
+        return self._released.place if self._released and self._released.layout == "transformers" else None
+
     def reuse_tokenizer(self, folder: Path) -> None:
         """Takes a run's tokenizer, if it is there, instead of training one: its ids belong to the run's weights,
         whatever a new one would be.
@@ -190,14 +212,16 @@ class PairDataModule(LightningDataModule):
         """Ids (N, T) int64 and mask (N, T) bool of any texts."""
         return self._encode(texts)
 
-    def pixels(self, path: Path) -> Tensor:
-        """(3, H, W) uint8 of a picture file, read and resized as those of a validation; ValueError names a broken
-        one.
+    def pixels(self, picture: Path | Image.Image) -> Tensor:
+        """(3, H, W) uint8 of a file, or of a picture in RGB, read and resized as those of a validation; ValueError
+        names a broken file.
         """
+        if isinstance(picture, Path):
+            picture = read_picture(picture, WHOLE if self._released else (4 * self.image_size) ** 2)
         if self._released is None:
-            pixels = squashed(read_picture(path, (4 * self.image_size) ** 2), self.image_size)
+            pixels = squashed(picture, self.image_size)
         else:
-            pixels = shaped(read_picture(path, WHOLE), self.image_size, self._released.picture)
+            pixels = shaped(picture, self.image_size, self._released.picture)
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def picture(self, index: int, split: str = "val") -> Image.Image:

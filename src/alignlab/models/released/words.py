@@ -32,7 +32,7 @@ def words_of(released: Released, folder: str | None = None) -> tuple[PreTrainedT
     try:
         if released.layout == "open_clip":
             tokenizer = _of_merges(place if place.is_dir() else place.parent)
-            recipe = TextRecipe(sizes.context_length, *_around(tokenizer), 0, cleaning="lower")
+            recipe = TextRecipe(sizes.context_length, *around(tokenizer), 0, cleaning="lower")
         elif sizes.siglip and (place / "spiece.model").is_file():
             tokenizer = _of_sentence_pieces(place)
             end = tokenizer.eos_token_id
@@ -40,7 +40,7 @@ def words_of(released: Released, folder: str | None = None) -> tuple[PreTrainedT
         else:
             tokenizer = _of_transformers(place)
             left = sizes.siglip and tokenizer.padding_side == "left"
-            recipe = TextRecipe(sizes.context_length, *_around(tokenizer), tokenizer.pad_token_id, sizes.siglip, left)
+            recipe = TextRecipe(sizes.context_length, *around(tokenizer), tokenizer.pad_token_id, sizes.siglip, left)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
     if len(tokenizer) != sizes.vocab_size:
@@ -62,7 +62,7 @@ def _of_transformers(place: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _around(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def around(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids that it puts before and behind a text."""
     own, whole = (tokenizer("a", add_special_tokens=add).input_ids for add in (False, True))
     start = next((i for i in range(len(whole)) if whole[i : i + len(own)] == own), None)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignlab.tasks.pictures.subject import VisionLanguage
+from alignlab.types.pairs import ImageEncoding, TextEncoding
 
 
 class PairScore(NamedTuple):
@@ -22,11 +23,15 @@ class PairScore(NamedTuple):
 
 def score_texts(subject: VisionLanguage, picture: Path, texts: list[str]) -> list[PairScore]:
     """Scores of N texts with one picture."""
-    net = subject.system.net
     image = subject.encode_pictures([picture])
     text, _, mask = subject.encode_texts(texts)
+    return scores_of(subject.system.net, image, text, mask)
+
+
+def scores_of(net: nn.Module, image: ImageEncoding, text: TextEncoding, mask: Tensor) -> list[PairScore]:
+    """Scores of N encoded texts, mask (N, T), with one encoded picture."""
     similarity = text.features.float() @ image.features.float()[0]
-    if subject.matches:
+    if hasattr(net, "match"):
         with torch.no_grad():
             logits = net.match(net.image_states(image.tokens), text.tokens, mask).float()
         odds = logits[:, 1] - logits[:, 0]
