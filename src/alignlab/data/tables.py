@@ -11,14 +11,19 @@ SUFFIXES = tuple(_SEPARATORS)
 
 
 def read_table(
-    file: Path, key: str, understood: Callable[[list[str]], bool], wanted: str
+    file: Path,
+    key: str,
+    understood: Callable[[list[str]], bool],
+    wanted: str,
+    bad: Callable[[ValueError], None] | None = None,
 ) -> Iterator[tuple[int, str, dict[str, str]]]:
     """Line number, place for messages and fields by column of every row; names of columns in lower case, unnamed
     columns left out.
 
     The separator is the first of comma, semicolon and tab (a .tsv file: tab first) under which `understood` accepts
     the header; `wanted` says in messages what that is. Quotation marks are doubled inside quoted fields, and a field
-    lies on one line: an unclosed mark would swallow rows.
+    lies on one line: an unclosed mark would swallow rows. `bad` is told what is wrong with a row below the header,
+    which is then left out; None: it is raised.
 
     Raises:
         ValueError: the header isn't understood or names two columns alike; a row has more or fewer fields than it, or
@@ -32,15 +37,26 @@ def read_table(
         if header is None:
             header, separator = _header(line, _SEPARATORS[file.suffix.lower()], where, understood, wanted)
             continue
-        fields = _fields(line, separator, where)
-        if len(fields) != len(header):
-            remedy = (
-                f"a field that holds the separator {separator!r} stands in quotation marks"
-                if len(fields) > len(header)
-                else "an empty field keeps its separator"
-            )
-            raise ValueError(f"{where}: {len(fields)} fields, but the header has {len(header)}: {remedy}")
-        yield number, where, {name: field for name, field in zip(header, fields, strict=True) if name}
+        try:
+            fields = _row(line, separator, where, len(header))
+        except ValueError as error:
+            if bad is None:
+                raise
+            bad(error)
+        else:
+            yield number, where, {name: field for name, field in zip(header, fields, strict=True) if name}
+
+
+def _row(line: str, separator: str, where: str, columns: int) -> list[str]:
+    fields = _fields(line, separator, where)
+    if len(fields) != columns:
+        remedy = (
+            f"a field that holds the separator {separator!r} stands in quotation marks"
+            if len(fields) > columns
+            else "an empty field keeps its separator"
+        )
+        raise ValueError(f"{where}: {len(fields)} fields, but the header has {columns}: {remedy}")
+    return fields
 
 
 def _header(

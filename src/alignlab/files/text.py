@@ -8,7 +8,7 @@ import codecs
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -57,8 +57,13 @@ def lines_of(text: str) -> list[str]:
     return re.split(r"\r\n|\n|\r", text)
 
 
-def json_lines(file: str | Path, key: str | None = None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def json_lines(
+    file: str | Path, key: str | None = None, bad: Callable[[ValueError], None] | None = None
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Number from 1, place for messages and object of every line that isn't blank.
+
+    Args:
+        bad: is told what is wrong with a line, which is then left out; None: it is raised.
 
     Raises:
         ValueError: as in `read_lines`, or a line is no JSON object.
@@ -66,10 +71,16 @@ def json_lines(file: str | Path, key: str | None = None) -> Iterator[tuple[int, 
     for number, line in enumerate(read_lines(file, key), 1):
         if line.strip():
             where = f"{named(file, key)}, line {number}"
-            row = parse_json(line, where)
-            if not isinstance(row, dict):
-                raise ValueError(f"{where}: a row must be an object with keys, not {kind_of(row)}")
-            yield number, where, row
+            try:
+                row = parse_json(line, where)
+                if not isinstance(row, dict):
+                    raise ValueError(f"{where}: a row must be an object with keys, not {kind_of(row)}")
+            except ValueError as error:
+                if bad is None:
+                    raise
+                bad(error)
+            else:
+                yield number, where, row
 
 
 def json_items(file: str | Path, key: str | None = None) -> Iterator[tuple[int, str, Any]]:

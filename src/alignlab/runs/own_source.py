@@ -1,5 +1,5 @@
-"""A run that began from a released net keeps what of it isn't weights (`<run directory>/source`): it needs its folder no
-more.
+"""A run that began from a released net keeps what of it isn't weights (`<run directory>/source`), so that it needs the
+net's folder no more.
 """
 
 from pathlib import Path

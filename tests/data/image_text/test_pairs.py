@@ -98,7 +98,7 @@ def test_a_broken_picture_stops_or_is_skipped(listing, caplog):
     with caplog.at_level(logging.WARNING):
         found = [source.train_pair(i) for i in range(2 * source.num_train)]
     assert sum(pair is None for pair in found) == 2 and source.skipped == {4}
-    assert caplog.text.count("skipped, number") == 1 and "skipped, number 1" in caplog.text
+    assert caplog.text.count("left out, number") == 2  # held out, and trained on
 
 
 def test_broken_held_out_pictures_are_left_out_of_their_split(listing, caplog):
@@ -115,7 +115,7 @@ def test_broken_held_out_pictures_are_left_out_of_their_split(listing, caplog):
         cache_gb=0,
     )
     module.setup()
-    assert "held_out.csv, line 3: the picture" in caplog.text and "left out of the split val" in caplog.text
+    assert "held_out.csv, line 3: the picture" in caplog.text and "left out, number" in caplog.text
     assert [len(batch.image) for batch in module.val_dataloader()] == [1]
     assert [batch.image_index.tolist() for batch in module.retrieval_dataloader()] == [[0]]
     with pytest.raises(

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,18 @@ log = logging.getLogger(__name__)
 IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "path")
 CAPTION_KEYS = ("caption", "captions", "title", "text")
 _KEY = "annotations"
+Bad = Callable[[ValueError], None] | None
 
 
-def read_annotations(file: str | Path, image_dir: str | Path | None = None, key: str = _KEY) -> dict[str, Pictures]:
+def read_annotations(
+    file: str | Path, image_dir: str | Path | None = None, key: str = _KEY, bad: Bad = None
+) -> dict[str, Pictures]:
     """Pictures by split, in the file's order; rows of one picture are joined. Rows without a split are under "".
 
     Args:
         image_dir: where relative paths start; None: the folder of the file.
         key: what gave the file, for messages.
+        bad: is told what is wrong with a row, which is then left out; None: it is raised.
 
     Raises:
         ValueError: naming file, row and key: no such file, no text, no image or caption, a value of another kind.
@@ -33,7 +37,8 @@ def read_annotations(file: str | Path, image_dir: str | Path | None = None, key:
     file = Path(file).expanduser()
     folder = Path(image_dir).expanduser() if image_dir is not None else file.parent
     place = f"{key}={file}"
-    held = open_list(file, folder, place, (_row(entry, place) for entry in _entries(file, folder, key)))
+    rows = (_tried(bad, _row, entry, place) for entry in _entries(file, folder, key, bad) if entry is not None)
+    held = open_list(file, folder, place, (row for row in rows if row is not None), bad)
     splits = {name: Pictures([(held, numbers)]) for name, numbers in held.splits.items()}
     _say_unused(splits, place)
     return splits
@@ -51,6 +56,17 @@ def split_by_hash(pictures: Pictures, share: float, most: int | None = None) -> 
     return pictures.where(~held_out), pictures.where(held_out)
 
 
+def _tried(bad: Bad, make: Callable[..., Row], *of: Any) -> Row | None:
+    """A row; None where it is wrong and left out."""
+    try:
+        return make(*of)
+    except ValueError as error:
+        if bad is None:
+            raise
+        bad(error)
+        return None
+
+
 def _row(entry: Row, place: str) -> Row:
     captions = [caption.strip() for caption in entry.captions if caption.strip()]
     if not captions:
@@ -58,22 +74,20 @@ def _row(entry: Row, place: str) -> Row:
     return Row(entry.where.removeprefix(f"{place}, "), entry.split, entry.name, captions)
 
 
-def _entries(file: Path, folder: Path, key: str) -> Iterator[Row]:
+def _entries(file: Path, folder: Path, key: str, bad: Bad) -> Iterator[Row | None]:
     suffix, said = file.suffix.lower(), set()
     if suffix in SUFFIXES:
-        for _, where, entry in read_table(file, key, _understood, f"it must name {_wanted()}"):
-            yield _entry(entry, where, said)
+        for _, where, entry in read_table(file, key, _understood, f"it must name {_wanted()}", bad):
+            yield _tried(bad, _entry, entry, where, said)
     elif suffix == ".jsonl":
-        for _, where, entry in json_lines(file, key):
-            yield _entry(entry, where, said)
+        for _, where, entry in json_lines(file, key, bad):
+            yield _tried(bad, _entry, entry, where, said)
     elif suffix == ".json":
         for number, where, entry in json_items(file, key):
             if number == 0:
                 yield from published_lists.rows_of(entry, f"{key}={file}", folder)
-            elif not isinstance(entry, dict):
-                raise ValueError(f"{where}: a row must be an object with keys, not {kind_of(entry)}")
             else:
-                yield _entry(entry, where, said)
+                yield _tried(bad, _entry, entry, where, said)
     else:
         raise ValueError(f"{key}={file}: captions come as .jsonl, .json, .csv or .tsv")
 
@@ -91,6 +105,8 @@ def _entry(entry: dict[str, Any], where: str, said: set[str]) -> Row:
 
     `said`: keys that were met, of which those that look like one that is read are named once.
     """
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: a row must be an object with keys, not {kind_of(entry)}")
     if not said.issuperset(entry):
         for name, known in meant(entry, (*IMAGE_KEYS, *CAPTION_KEYS, "split")).items():
             if name not in said and known == "split":  # others are missed where they are needed

@@ -3,7 +3,7 @@ drawn from.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,9 +52,14 @@ class Mixture(NamedTuple):
 
 
 def read_mixture(
-    annotations: Lists, image_dir: str | None, val_annotations: Lists | None, val_share: float, max_val: int
+    annotations: Lists,
+    image_dir: str | None,
+    val_annotations: Lists | None,
+    val_share: float,
+    max_val: int,
+    bad: Callable[[ValueError], None] | None = None,
 ) -> Mixture:
-    """All lists of a data set.
+    """All lists of a data set; `bad` as in `read_annotations`.
 
     Held out are the pictures of `val_annotations`; or those that the lists call so; or of the others `val_share` by a
     hash, at most `max_val`.
@@ -64,14 +69,14 @@ def read_mixture(
     """
     splits, parts = {}, []  # of training: pictures and weight
     for one in _lists(annotations, image_dir, "annotations"):
-        lists_read = read_annotations(one.file, one.image_dir, one.key)
+        lists_read = read_annotations(one.file, one.image_dir, one.key, bad)
         parts += [(lists_read.pop(name), one.weight) for name in ("train", "") if name in lists_read]
         for name, pictures in lists_read.items():
             splits[name] = splits[name] + pictures if name in splits else pictures
     train = Pictures([part for pictures, _ in parts for part in pictures.parts])
     if val_annotations is not None:
         lists = _lists(val_annotations, image_dir, "val_annotations")
-        held = (p for one in lists for p in read_annotations(one.file, one.image_dir, one.key).values())
+        held = (p for one in lists for p in read_annotations(one.file, one.image_dir, one.key, bad).values())
         splits["val"] = Pictures([part for pictures in held for part in pictures.parts])
     elif "val" not in splits:
         if not 0 < val_share < 1:

@@ -17,6 +17,7 @@ from alignlab.data.image_text.picture_files import check_files, say_shared
 from alignlab.data.image_text.picture_list import CaptionedPicture, Pictures
 from alignlab.data.image_text.vocabulary import clean_caption
 from alignlab.data.recipes.pictures import WHOLE, shaped, squashed
+from alignlab.data.skipping import Skipped
 from alignlab.types.recipes import PictureRecipe
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,10 @@ class ImageTextPairs:
         val_share: share of the pictures that are held out where no list has a split for that.
         max_val: pictures that are held out so at most.
         clean_captions: cleans captions as the ALBEF reference does.
-        on_error: what a broken picture does: "raise", or "skip" with a warning: in training another pair of the batch
-            takes its place; pictures of other splits are all decoded at the start, so that every rank leaves the same
-            ones out.
+        on_error: what a wrong row, a missing file and a broken picture do: "raise", or "skip" with a line each. For a
+            training picture that is broken another pair of the batch is taken; pictures of other splits are all
+            decoded at the start, so that every rank leaves the same ones out.
+        max_skipped: so many may be left out by one process.
         cache_gb: gigabytes for decoded training pictures.
         foil_annotations: a list of pictures, true captions and foils to be measured with, see `read_foils`; all of its
             pictures are decoded at the start.
@@ -66,6 +68,7 @@ class ImageTextPairs:
         augment_magnitude: float = 7.0,
         clean_captions: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
+        max_skipped: int = 1000,
         cache_gb: float = 4.0,
         foil_annotations: str | None = None,
     ) -> None:
@@ -78,9 +81,13 @@ class ImageTextPairs:
         self.image_size, self.seed, self.crop_scale, self.flip = image_size, seed, crop_scale, flip
         self.augment_operations, self.augment_magnitude = augment_operations, augment_magnitude
         self.clean_captions, self.on_error = clean_captions, on_error
-        self._mixture = read_mixture(annotations, image_dir, val_annotations, val_share, max_val)
+        self.left_out = Skipped(max_skipped)
+        bad = self.left_out if on_error == "skip" else None
+        mixture = read_mixture(annotations, image_dir, val_annotations, val_share, max_val, bad)
+        sized = {split: check_files(pictures, bad) for split, pictures in mixture.splits.items()}
+        self._mixture = mixture._replace(splits={split: there.pictures for split, there in sized.items()})
         self.splits: dict[str, Sequence[CaptionedPicture]] = dict(self._mixture.splits)
-        say_shared({split: check_files(pictures) for split, pictures in self.splits.items()})
+        say_shared(sized)
         if on_error == "skip":
             self.splits |= {split: self._readable(split) for split in self.splits if split != "train"}
         foils = [] if foil_annotations is None else read_foils(foil_annotations, image_dir)
@@ -108,7 +115,7 @@ class ImageTextPairs:
             if self.on_error == "raise":
                 raise ValueError(f"{entry.where}: {error} (on_error=skip leaves it out)") from None
             self.skipped.add(index)
-            log.warning("%s: %s; skipped, number %d in this process", entry.where, error, len(self.skipped))
+            self.left_out(ValueError(f"{entry.where}: {error}"))
             return None
         picture = random_resized_crop(picture, self.image_size, self.crop_scale, rng)
         if self.flip and rng.random() < 0.5:
@@ -160,7 +167,7 @@ class ImageTextPairs:
         except ValueError as error:
             if self.on_error == "raise":
                 raise
-            log.warning("%s; left out of the foils", error)
+            self.left_out(error)
             return False
         return True
 
@@ -184,7 +191,7 @@ class ImageTextPairs:
                 self._decoded(entry)
                 readable.append(entry)
             except ValueError as error:
-                log.warning("%s; left out of the split %s", error, split)
+                self.left_out(error)
         if not readable:
             raise ValueError(f"every picture of the split {split!r} is broken; the first: {self.splits[split][0].path}")
         return readable

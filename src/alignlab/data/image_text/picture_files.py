@@ -4,16 +4,17 @@ same.
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple
 
 import numpy as np
 
-from alignlab.data.image_text.picture_list import CaptionedPicture
+from alignlab.data.image_text.picture_list import CaptionedPicture, Pictures
 
 log = logging.getLogger(__name__)
+_LACKING = -2  # in place of a size
 _BEGINNING = 4096  # bytes of a file's beginning that are compared before all of it is
 
 
@@ -24,16 +25,24 @@ class Sized(NamedTuple):
     sizes: np.ndarray  # int64; -1: not asked
 
 
-def check_files(pictures: Sequence[CaptionedPicture], most: int = 500_000) -> Sized:
+def check_files(pictures: Pictures, bad: Callable[[ValueError], None] | None = None, most: int = 500_000) -> Sized:
     """The pictures with the sizes of their files; of more than `most` pictures so many are looked at, evenly spread.
 
-    Raises a ValueError for the first whose file is missing, empty or no file.
+    Raises a ValueError for the first whose file is missing, empty or no file, or tells `bad` of all of them and leaves
+    them out.
     """
     number = len(pictures)
     sizes = np.full(number, -1, np.int64)
     for place in range(number) if number <= most else (i * number // most for i in range(most)):
-        sizes[place] = _size(pictures[place])
-    return Sized(pictures, sizes)
+        try:
+            sizes[place] = _size(pictures[place])
+        except ValueError as error:
+            if bad is None:
+                raise
+            bad(error)
+            sizes[place] = _LACKING
+    there = sizes != _LACKING
+    return Sized(pictures, sizes) if there.all() else Sized(pictures.where(there), sizes[there])
 
 
 def _size(picture: CaptionedPicture) -> int:

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -25,7 +25,7 @@ from alignlab.files.writing import write_text
 
 log = logging.getLogger(__name__)
 KEPT_FROM = 16_000_000  # bytes of a list's file: reading them takes some seconds
-_LAYOUT = 1
+_LAYOUT = 2
 _written_json = json.JSONEncoder(ensure_ascii=False).encode
 _ARRAYS = ("starts", "splits", "hashes")
 
@@ -88,12 +88,19 @@ class PictureList:
         return self.__dict__ | {"_opened": None}
 
 
-def open_list(file: Path, picture_dir: Path, place: str, rows: Iterable[Row]) -> PictureList:
-    """The list of a file, read from `rows` unless the cache has it.
+def open_list(
+    file: Path, picture_dir: Path, place: str, rows: Iterable[Row], bad: Callable[[ValueError], None] | None = None
+) -> PictureList:
+    """The list of a file, read from `rows` unless the cache has it. `bad` is told, by whoever makes them, of rows that
+    are left out: a list without these is another one in the cache, and says so again.
 
     Raises whatever `rows` raises, and ValueError where they hold nothing.
     """
-    kept = _kept(file, picture_dir) if file.is_file() and file.stat().st_size >= KEPT_FROM else None
+    kept = (
+        _kept(file, picture_dir, "" if bad is None else "skipping")
+        if file.is_file() and file.stat().st_size >= KEPT_FROM
+        else None
+    )
     if kept is None:
         folder = Path(tempfile.mkdtemp(prefix="pictures-"))
         opened = _written(folder, picture_dir, place, rows)
@@ -109,15 +116,20 @@ def open_list(file: Path, picture_dir: Path, place: str, rows: Iterable[Row]) ->
                     shutil.rmtree(old, ignore_errors=True)
             new = Path(tempfile.mkdtemp(prefix="new-", dir=kept.parent))
             try:
+                before = len(getattr(bad, "reasons", ()))
                 _written(new, picture_dir, place, rows)
+                write_text(new / "skipped.json", json.dumps(getattr(bad, "reasons", [])[before:]))
                 write_text(new / "digests.json", json.dumps(_digests(new)))
                 new.rename(kept)
             finally:
                 shutil.rmtree(new, ignore_errors=True)
+        elif bad is not None:
+            for reason in json.loads((kept / "skipped.json").read_text(encoding="utf-8")):
+                bad(ValueError(reason))
         return PictureList(place, picture_dir, kept)
 
 
-def _kept(file: Path, picture_dir: Path) -> Path | None:
+def _kept(file: Path, picture_dir: Path, kind: str) -> Path | None:
     """Where a large list is kept; None where the cache can't be written."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alignlab" / "lists"
     try:
@@ -128,7 +140,7 @@ def _kept(file: Path, picture_dir: Path) -> Path | None:
         log.warning("%s can't be written: the list %s is read anew by every run", cache, file)
         return None
     stat = file.stat()
-    states = (f"{file.resolve()}\0{picture_dir}", f"{stat.st_size} {stat.st_mtime_ns} {_LAYOUT}")
+    states = (f"{file.resolve()}\0{picture_dir}", f"{stat.st_size} {stat.st_mtime_ns} {_LAYOUT}{kind}")
     return cache / "-".join(hashlib.blake2b(state.encode(), digest_size=8).hexdigest() for state in states)
 
 

@@ -1,4 +1,4 @@
-"""A trained `Clip` as others read it: transformers' `CLIPModel` or `SiglipModel` with processor, or open_clip's folder."""
+"""A trained `Clip` as others read it: transformers' `CLIPModel` or `SiglipModel` with processor, open_clip's folder."""
 
 import copy
 import json
@@ -89,14 +89,27 @@ def write_transformers(
     Raises:
         ValueError: transformers has no such net, or reads the end of a text from a token that there is none of.
     """
-    from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
-
     sizes = sizes_of_net(net)
     if not text.end:
         raise ValueError(
             "captions end without an end token, from which transformers' CLIP takes a text's vector: train with "
             "append_sep=true, or with a released tokenizer"
         )
+    model = _empty_model(sizes, text)
+    state = to_transformers(plain_state(net), model.state_dict())
+    model.load_state_dict(state)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    _write_processor(folder, sizes, picture)
+    _write_tokenizer(folder, tokenizer, text, source)
+    write_sums(folder)
+    return len(state)
+
+
+def _empty_model(sizes: ClipSizes, text: TextRecipe) -> Any:
+    """transformers' model of these sizes, with random weights."""
+    from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+
     activation = {name: theirs for theirs, name in reversed(ACTIVATIONS.items())}
     parts = {
         part: {
@@ -118,17 +131,8 @@ def write_transformers(
     } | ({"projection_size": sizes.embed_dim} if sizes.siglip else {})
     parts["vision_config"] |= {"image_size": sizes.image_size, "patch_size": sizes.patch_size}
     if sizes.siglip:
-        model = SiglipModel(SiglipConfig(**parts))
-    else:
-        model = CLIPModel(CLIPConfig(**parts, projection_dim=sizes.embed_dim))
-    state = to_transformers(plain_state(net), model.state_dict())
-    model.load_state_dict(state)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    _write_processor(folder, sizes, picture)
-    _write_tokenizer(folder, tokenizer, text, source)
-    write_sums(folder)
-    return len(state)
+        return SiglipModel(SiglipConfig(**parts))
+    return CLIPModel(CLIPConfig(**parts, projection_dim=sizes.embed_dim))
 
 
 def write_open_clip(
