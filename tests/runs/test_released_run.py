@@ -1,10 +1,13 @@
 """A run from a released net: trained, resumed without its folder, written out for others, read in again."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from alignlab.evaluation.retrieval import recall_from_features
 from alignlab.runs import train as run
 from alignlab.runs.building import load_system
+from alignlab.tools.blend import blend
 from alignlab.tools.convert import to_open_clip, to_transformers
 from tiny_released import CAPTIONS, clip_folder, pictures
 
@@ -25,6 +28,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures(folder)
     clip_folder(folder / "clip")
     return folder
+
+
+def _classes(place: Path) -> Path:
+    for number, name in enumerate(("cat", "cat", "dog", "dog")):
+        (place / "classes" / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(place / "pictures" / f"{number}.png", place / "classes" / name)
+    return place / "classes"
 
 
 def test_in_trained_a_step_out_and_in_again(place: Path, prepared: Prepare) -> None:
@@ -58,6 +68,22 @@ def test_in_trained_a_step_out_and_in_again(place: Path, prepared: Prepare) -> N
     assert_close(ours.image, theirs.image_embeds, rtol=0, atol=1e-5)
     assert_close(ours.text, theirs.text_embeds, rtol=0, atol=1e-5)
     assert_close(ours.scale * ours.image @ ours.text.T, theirs.logits_per_image, rtol=0, atol=2e-5)
+
+    curve = blend(place / "run", (0.0, 0.5, 1.0), str(place / "moved"), classes=_classes(place))
+    assert [point.alpha for point in curve] == [0.0, 0.5, 1.0]
+    whole = recall_from_features(ours.text, ours.image, torch.arange(len(CAPTIONS)), ks=(1,))
+    assert curve[2].recall == pytest.approx(sum(whole.values()) / 2)
+    with torch.no_grad():
+        own = CLIPModel.from_pretrained(place / "moved")
+        texts = processor(text=["a photo of a cat", "a photo of a dog"], padding=True, return_tensors="pt")
+        texts |= {"pixel_values": inputs["pixel_values"][:4]}
+        best = own(**texts).logits_per_image.argmax(1)
+    assert curve[0].accuracy == (best == torch.tensor([0, 0, 1, 1])).float().mean().item()  # theirs of an export, ours
+    blend(place / "run", (0.5,), str(place / "moved"), target=place / "middle")
+    middle = load_file(place / "middle" / "model.safetensors")
+    assert_close(
+        middle["text_projection.weight"], (before["text_projection.weight"] + after["text_projection.weight"]) / 2
+    )
 
     again = prepared(place / "again", *words[:2], f"model.net.path={place}/out", *data, *rest)
     again.optim.lr = 1e-30  # moves nothing

@@ -24,6 +24,8 @@ def started_from(cfg: DictConfig) -> Start:
     if not isinstance(net, DictConfig):
         return "nothing"
     content = OmegaConf.to_container(net, resolve=False, throw_on_missing=False)
+    if content.get("lora_rank") is not None:  # of towers for pictures and texts
+        return "adapter"
     if str(content.get("_target_", "")).rpartition(".")[2].startswith("pretrained"):
         return "pretrained"
     return "towers" if any(node.get(name) for node in _nodes(content) for name in _WEIGHTS) else "nothing"

@@ -16,6 +16,7 @@ from alignlab.files.weights import read_file, weights_of
 from alignlab.files.writing import replaced, write_folder
 from alignlab.models.albef_checkpoint import AlbefState, from_official, to_official
 from alignlab.models.clip import Clip
+from alignlab.models.low_rank import merge_low_rank
 from alignlab.models.released.writing import write_open_clip, write_transformers
 from alignlab.runs.building import load_system
 from alignlab.strategies.optimizer_state import numbered
@@ -117,7 +118,7 @@ def _told(write: Callable[..., int], net: Any, target: Path, *more: Any) -> int:
         raise ValueError(f"convert: {target} is there already; name a new folder")
     counts: list[int] = []
     try:
-        write_folder(target, lambda place: counts.append(write(net, place, *more)))
+        write_folder(target, lambda place: counts.append(write(merge_low_rank(net), place, *more)))
     except ValueError as error:
         raise ValueError(f"convert: {error}") from error
     return counts[0]

@@ -1,9 +1,11 @@
 """A `Clip` with the weights of a released CLIP or SigLIP."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from alignlab.files.kinds import line_of
 from alignlab.models.clip import Clip
+from alignlab.models.low_rank import TARGETS, add_low_rank
 from alignlab.models.released.sizes import untrained
 from alignlab.models.released.source import read_released, weights_of_released
 
@@ -15,6 +17,9 @@ def pretrained_clip(
     image_size: int | None = None,
     freeze: Literal["none", "image", "text"] = "none",
     patch_dropout: float = 0.0,
+    lora_rank: int | None = None,
+    lora_alpha: float = 32.0,
+    lora_targets: Sequence[str] = TARGETS,
     weights: bool = True,
 ) -> Clip:
     """Load a released CLIP or SigLIP: hub id, folder in transformers' or open_clip's format, or file of OpenAI's.
@@ -25,6 +30,9 @@ def pretrained_clip(
         image_size: None: its own; another one resizes the position embedding.
         freeze: tower that doesn't learn, see `Clip`.
         patch_dropout: share of the patches left out in training (arXiv:2212.00794).
+        lora_rank: of trainable additions to the towers' layers, which are frozen otherwise; the projections learn.
+        lora_alpha: their weight is lora_alpha / lora_rank.
+        lora_targets: names of the layers.
         weights: False leaves them random, for whoever loads others.
 
     Raises:
@@ -42,4 +50,7 @@ def pretrained_clip(
             raise ValueError(
                 f"path={path}: its weights are of other sizes than its config ({line_of(error)})"
             ) from error
+    if lora_rank is not None:
+        towers = [tower for tower in (net.vision, net.text) if tower is not net.frozen]
+        add_low_rank(towers, lora_rank, lora_alpha, lora_targets)
     return net
