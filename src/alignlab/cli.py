@@ -1,6 +1,7 @@
 """The `alignlab` command."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -20,6 +21,21 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name, about in PROGRAMS.items():
         commands.add_parser(name, help=about, add_help=False)
+    new = commands.add_parser(
+        "new",
+        help="a project of one's own: a loss, a data source, a callback, an experiment, tests",
+        description="Writes a folder with parts of your own that train in under a minute, to change into what you need "
+        "(docs/own_parts.md).",
+    )
+    new.add_argument("folder", type=Path, metavar="NAME", help="of the folder and its package: my_project")
+    new.set_defaults(run=_new)
+    doctor = commands.add_parser(
+        "doctor",
+        help="what this machine and installation have, to paste into an issue",
+        description="Versions, devices, extras and the lines that install them, disk, locale, workers; no path of your home.",
+    )
+    doctor.add_argument("--json", action="store_true", help="rows with topic, value, problem")
+    doctor.set_defaults(run=_doctor)
     convert = commands.add_parser(
         "convert",
         help="checkpoints in other forms",
@@ -148,6 +164,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _new(options: argparse.Namespace) -> None:
+    from alignlab.tools.new import new  # after --help
+
+    for file in new(options.folder):
+        print(options.folder / file)
+    name = options.folder.name
+    print(f"\ncd {options.folder} && alignlab train plugins={name} experiment={name}")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from alignlab.tools import doctor  # after --help
+
+    found = doctor.findings()
+    print(json.dumps(doctor.as_rows(found), indent=2) if options.json else doctor.shown(found))
+
+
 def _convert(options: argparse.Namespace) -> None:
     from alignlab.tools import convert  # after --help
 
@@ -172,3 +204,7 @@ def _best(options: argparse.Namespace) -> None:
     print(folder / ranked[0].file)
     for entry in ranked:
         print(f"{entry.metrics[options.metric]:.6g}  {entry.file}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

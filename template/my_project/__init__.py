@@ -1,0 +1,3 @@
+"""Parts of one's own for alignlab."""
+
+__version__ = "0.1.0"
