@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor",
         help="what this machine and installation have, to paste into an issue",
-        description="Versions, devices, extras and the lines that install them, disk, locale, workers; no path of your home.",
+        description="Versions, devices, extras and how to install them, disk, locale, workers; no path of yours.",
     )
     doctor.add_argument("--json", action="store_true", help="rows with topic, value, problem")
     doctor.set_defaults(run=_doctor)

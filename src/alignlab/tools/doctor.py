@@ -1,6 +1,6 @@
 """`alignlab doctor`: what this machine and this installation have, to be read and to be pasted into an issue.
 
-Nothing heavy is imported: versions come from metadata, torch's CUDA from its `version.py`, the driver's from nvidia-smi.
+Nothing heavy is imported: versions come from metadata, torch's CUDA from its `version.py`, drivers from nvidia-smi.
 """
 
 import importlib.metadata
@@ -75,7 +75,8 @@ def fit(torch_cuda: str | None, torch_hip: str | None, gpus: list[tuple[str, str
     built = f"CUDA {torch_cuda}" if torch_cuda else f"ROCm {torch_hip}" if torch_hip else "the CPU"
     if not gpus:
         return Finding("GPU", f"none of NVIDIA's is seen; torch is built for {built}")
-    value = f"{', '.join(f'{name} ({memory})' for name, memory, _ in gpus)}; driver {gpus[0][2]}; torch is built for {built}"
+    names = ", ".join(f"{name} ({memory})" for name, memory, _ in gpus)
+    value = f"{names}; driver {gpus[0][2]}; torch is built for {built}"
     if torch_cuda is None:
         return Finding("GPU", value, "this torch can't use it: install a build for CUDA")
     least = LEAST_DRIVER.get(int(torch_cuda.split(".")[0]), 0)
