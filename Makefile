@@ -4,6 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 HERE := $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+RUFF := $(or $(wildcard $(BIN)/ruff),$(shell command -v ruff))
 BUDGET ?= 420
 DEVICE ?= cuda
 
@@ -17,7 +18,7 @@ help:
 	@echo "make train   the main job: ALBEF on scenes of emoji; more overrides: make train ARGS='seed=1 trainer.max_steps=100'"
 	@echo "make test    fast tests and tests of two processes; others: make test ARGS='-m slow'"
 	@echo "make fast    those that start no processes"
-	@echo "make check   ruff"
+	@echo "make check   ruff; installs nothing"
 	@echo "make bench   the benchmarks"
 	@echo "make kit     build/kit: what a machine without network lacks (docs/air_gapped.md); for another Python: make kit PYTHON=3.12"
 	@echo "make gpu     what a GPU is to prove, in BUDGET=420 seconds, to outputs/gpu; make gpu DEVICE=cpu tries the same code at tiny sizes"
@@ -32,9 +33,10 @@ test: $(READY)
 fast: $(READY)
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not deepspeed and not distributed' $(ARGS)
 
-check: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+check:
+	@test -n "$(RUFF)" || { echo "there is no ruff: make test sets .venv up, or pip install ruff" >&2; exit 2; }
+	$(RUFF) check .
+	$(RUFF) format --check .
 
 bench: $(READY) .venv/.bench
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
