@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alignlab.hub import command as fetch
 from alignlab.launch.streams import make_lasting, speak_utf8
+from alignlab.studies import command as studies
 from alignlab.tokenizers import command as tokenizers
 
 PROGRAMS = {
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     fetch.add(commands)
     tokenizers.add(commands)
+    studies.add(commands)
     return top
 
 

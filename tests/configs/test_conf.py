@@ -6,8 +6,8 @@ from pathlib import Path
 from alignlab.configs import check as config
 from alignlab.configs.roots import InferenceRoot, Root
 from alignlab.runs import chain
-from alignlab.studies import points
-from alignlab.studies.declaration import declared
+from alignlab.studies.design import points
+from alignlab.studies.design.declaration import declared
 from tiny_run import REPOSITORY
 
 import pytest

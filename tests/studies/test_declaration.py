@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from alignlab.studies.declaration import Study, declared
-from alignlab.studies.parameters import parameter, word
+from alignlab.studies.design.declaration import Study, declared
+from alignlab.studies.design.parameters import parameter, word
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser

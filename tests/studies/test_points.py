@@ -2,8 +2,8 @@
 
 import itertools
 
-from alignlab.studies.declaration import Study, declared
-from alignlab.studies.points import halton, point, sobol, total
+from alignlab.studies.design.declaration import Study, declared
+from alignlab.studies.design.points import halton, point, sobol, total
 
 import numpy as np
 import pytest

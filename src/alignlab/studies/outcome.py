@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignlab.studies.declaration import Metric, Study
-from alignlab.studies.tables import Logged
+from alignlab.studies.design.declaration import Metric, Study
+from alignlab.studies.reading.tables import Logged
 from alignlab.studies.trials import Trial
 
 # Words by which a reason tells its kind, for the report: what to do about each is something else.

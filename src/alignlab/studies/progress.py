@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from alignlab.studies.declaration import Study
+from alignlab.studies.design.declaration import Study
 from alignlab.studies.outcome import kind
 from alignlab.studies.trials import Trial
 

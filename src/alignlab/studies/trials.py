@@ -9,7 +9,7 @@ from typing import Any
 
 from alignlab.files.text import parse_json
 from alignlab.files.writing import sync, write_text
-from alignlab.studies.declaration import Study
+from alignlab.studies.design.declaration import Study
 
 FILE, STUDY = "trials.jsonl", "study.json"
 

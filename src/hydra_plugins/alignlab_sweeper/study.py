@@ -28,7 +28,7 @@ class StudySweeper(Sweeper):
 
     Args:
         retry: trials that crashed or were killed are done again.
-        declaration: what the study's file says; see `alignlab.studies.declaration`.
+        declaration: what the study's file says; see `alignlab.studies.design.declaration`.
     """
 
     def __init__(self, retry: bool = False, **declaration: Any) -> None:
@@ -51,8 +51,8 @@ class StudySweeper(Sweeper):
         Raises:
             ValueError: it can't be a study, or its directory holds another; the metric was never logged; all crash.
         """
-        from alignlab.studies import points
-        from alignlab.studies.declaration import declared
+        from alignlab.studies.design import points
+        from alignlab.studies.design.declaration import declared
         from alignlab.studies.progress import Progress
         from alignlab.studies.trials import Record
 
@@ -73,7 +73,7 @@ class StudySweeper(Sweeper):
                 print(f"all {there} trials are there; more with hydra.sweeper.trials={2 * there}")
 
     def _ask_and_tell(self) -> None:
-        from alignlab.studies.adaptive import proposed
+        from alignlab.studies.design.adaptive import proposed
 
         at_a_time = getattr(self.launcher, "n_jobs", 1)
         while (missing := self._unfinished(range(self.study.trials))) and (batch := missing[:at_a_time]):
@@ -132,7 +132,7 @@ class StudySweeper(Sweeper):
             ValueError: it ended well without the metric, or nothing but crashes so far.
         """
         from alignlab.studies.outcome import outcome, refuse_unlogged
-        from alignlab.studies.tables import logged
+        from alignlab.studies.reading.tables import logged
 
         told = logged(job.directory)
         if row.status == "ok":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alignlab.studies.declaration import Metric
+from alignlab.studies.design.declaration import Metric
 
 Curve = list[tuple[float, float]]  # step, value; steps ascend
 _STEPS = ("step", "global_step", "_step", "iteration", "iter", "epoch")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from alignlab.studies.declaration import Study
-from alignlab.studies.parameters import Parameter
+from alignlab.studies.design.declaration import Study
+from alignlab.studies.design.parameters import Parameter
 
 _BITS = 54  # of a place: as many digits as a double can tell apart
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from alignlab.studies.parameters import Parameter, flat, parameter, word
+from alignlab.studies.design.parameters import Parameter, flat, parameter, word
 
 Sampler = Literal["halton", "sobol", "random", "grid", "tpe"]
 SAMPLERS = ("halton", "sobol", "random", "grid", "tpe")

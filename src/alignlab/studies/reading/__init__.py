@@ -1,0 +1,1 @@
+"""Runs and sweeps, of this project and of others, as data."""
