@@ -182,7 +182,8 @@ def _failing(data: StudyData, each: Parameter, best: Any, others: list[Any]) -> 
         if pairs and fails_more(*zip(*pairs, strict=True)) * len(others) <= LEVEL:
             counts = [sum(np.isinf(pair[place]) for pair in pairs) for place in (0, 1)]
             worse, other = (best, value) if counts[0] > counts[1] else (value, best)
-            text = f"{each.key}={worse} fails at more points than {other} ({max(counts)} against {min(counts)} of {len(pairs)})."
+            much = f"{max(counts)} against {min(counts)} of {len(pairs)}"
+            text = f"{each.key}={worse} fails at more points than {other} ({much})."
             yield Finding("fails_more", text, each.key, {"value": worse, "failed": max(counts), "pairs": len(pairs)})
 
 
