@@ -8,6 +8,7 @@ from pathlib import Path
 from alignlab.hub import command as fetch
 from alignlab.launch.streams import make_lasting, speak_utf8
 from alignlab.studies import command as studies
+from alignlab.studies.probes import command as probes
 from alignlab.tokenizers import command as tokenizers
 
 PROGRAMS = {
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     fetch.add(commands)
     tokenizers.add(commands)
     studies.add(commands)
+    probes.add(commands)
     return top
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the `alignlab` program."""
-    study = commands.add_parser("study", help="what a tuning study, or any Hydra sweep, says: report")
+    study = commands.add_parser("study", help="what a tuning study, or any Hydra sweep, says: report, confirm")
     parts = study.add_subparsers(required=True, metavar="WHAT")
     report = parts.add_parser(
         "report",
@@ -20,6 +20,17 @@ def add(commands: argparse._SubParsersAction) -> None:
     report.add_argument("--output", type=Path, metavar="FOLDER", help="default: DIR/report")
     report.add_argument("--no-pictures", action="store_true", help="no PNG files beside the page")
     report.set_defaults(run=_report)
+    confirm = parts.add_parser(
+        "confirm",
+        help="the best trial and a baseline again with other seeds: adopt, don't, or not distinguishable",
+        description="Runs below DIR/confirm; the same command goes on. The baseline is the best trial with another "
+        "scientific setting, else the middling trial. Further words go to every run: hydra.launcher.n_jobs=2.",
+    )
+    confirm.add_argument("directory", type=Path, metavar="DIR")
+    confirm.add_argument("-n", type=int, default=5, help="seeds of each; default: 5")
+    confirm.add_argument("--baseline", type=int, metavar="TRIAL", help="number of the trial to compare with")
+    confirm.add_argument("words", nargs="*", metavar="WORD", help="for every run")
+    confirm.set_defaults(run=_confirm)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -33,3 +44,11 @@ def _report(options: argparse.Namespace) -> None:
         if each.code not in ("better", "not_distinguishable"):
             print(f"- {each.text}")
     print(page)
+
+
+def _confirm(options: argparse.Namespace) -> None:
+    from alignlab.studies.confirm import confirm  # after --help
+    from alignlab.studies.reading import directories
+
+    data = directories.read(options.directory)
+    print(confirm(data, options.n, options.baseline, options.words).text(data.metric))

@@ -21,12 +21,13 @@ class DataWait(Callback):
         share: of the time from which on it is worth a line.
         seconds: of training that are looked at; a run that ends before is looked at as far as it came, if it took 20
             steps.
+        log: `train/data_wait_share` too, the share of the time since the third step, where other metrics are logged.
     """
 
-    def __init__(self, share: float = 0.2, seconds: float = 30.0) -> None:
+    def __init__(self, share: float = 0.2, seconds: float = 30.0, log: bool = False) -> None:
         if not 0 < share < 1 or seconds <= 0:
             raise ValueError(f"share={share} lies in (0, 1), seconds={seconds} is positive")
-        self.share, self.seconds = share, seconds
+        self.share, self.seconds, self.log = share, seconds, log
         self._steps, self._elapsed, self._since = 0, 0.0, 0.0
         self._waited_before = 0.0
         self._done = False
@@ -39,6 +40,12 @@ class DataWait(Callback):
         if self._steps >= 3 and not self._done and self._now() > self.seconds:
             self._judge(trainer)
         self._steps += 1
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.log and self._steps > 3 and (elapsed := self._now()) > 0:
+            pl_module.log("train/data_wait_share", (_waited(trainer) - self._waited_before) / elapsed)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._elapsed = self._now()

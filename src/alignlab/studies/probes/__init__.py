@@ -1,0 +1,1 @@
+"""Short runs that say how large a batch may be and how high a rate."""
