@@ -41,6 +41,7 @@ def test_the_baseline_is_the_best_of_another_setting() -> None:
         baseline_of(data, 99)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_runs_with_other_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """A study of two trials by `tiny_study.py`, whose loss doesn't depend on the seed: the interval has no width."""

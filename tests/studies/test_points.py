@@ -1,9 +1,12 @@
 """Points of a study: even, a pure function of seed and number, in pairs over the scientific settings."""
 
+import importlib.util
 import itertools
 
+from alignlab.studies.design.adaptive import proposed
 from alignlab.studies.design.declaration import Study, declared
 from alignlab.studies.design.points import halton, point, sobol, total
+from alignlab.studies.trials import Trial
 
 import numpy as np
 import pytest
@@ -75,3 +78,19 @@ def test_coordinates_are_stratified() -> None:
         assert sorted(int(sobol(number, 3, seed=3)[column] * 16) for number in range(16)) == list(range(16))
     pairs = itertools.product(range(2), range(3))
     assert {(int(halton(n, 0, 5) * 2), int(halton(n, 1, 5) * 3)) for n in range(6)} == set(pairs)
+
+
+def test_tpe_finds_the_bowl_or_says_what_it_needs() -> None:
+    ranges = {"lr": {"low": 1e-4, "high": 1e-1, "scale": "log"}, "k": [1, 2, 3]}
+    this, trials = study(sampler="tpe", nuisance=ranges, trials=30), {}
+    if importlib.util.find_spec("optuna") is None:
+        with pytest.raises(ValueError, match="sampler=tpe needs Optuna"):
+            proposed(this, trials, [0])
+        pytest.skip("needs optuna")
+    for number in range(0, 30, 2):
+        for n, chosen in proposed(this, trials, [number, number + 1]).items():
+            loss = np.log10(chosen["lr"] / 3e-3) ** 2 + (chosen["k"] - 2) ** 2
+            bad = chosen["lr"] > 5e-2
+            trials[n] = Trial(n, chosen, "infeasible" if bad else "ok", value=None if bad else -loss)
+    values = [-trial.value for trial in trials.values() if trial.value is not None]
+    assert min(values) < 0.1 and np.mean(values[-10:]) < np.mean(values[:10])

@@ -33,7 +33,7 @@ def test_the_batch_is_one_that_was_measured(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.distributed
 def test_rates_break_where_they_break(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["probe", "stability", "--program", TINY_PROBE, "--output", str(tmp_path), "--steps", "200"]) == 0
+    assert main(["probe", "stability", "--program", TINY_PROBE, "--output", str(tmp_path), "--steps", "150"]) == 0
     told = json.loads((tmp_path / "report.json").read_text())
     assert [run["verdict"] for run in told["runs"]] == ["stable", "breaks later", "breaks early", "breaks early"]
     said = capsys.readouterr().out

@@ -46,7 +46,13 @@ def measure(
     """
     told: list[Measured] = []
     for size in sizes(smallest, largest):
-        more = [*_STEPS, *QUIET, f"trainer.max_steps={steps}", f"{SIZE}={size}", "callbacks.data_wait.log=true"]
+        more = [
+            *_STEPS,
+            *QUIET,
+            f"trainer.max_steps={steps}",
+            f"data.batch_size={size}",
+            "callbacks.data_wait.log=true",
+        ]
         done = measured(size, run(program, [*words, *more], folder / str(size)))
         told.append(done)
         print(line(done, told[-2] if len(told) > 1 else None), flush=True)

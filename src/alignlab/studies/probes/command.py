@@ -49,15 +49,12 @@ def _stability(options: argparse.Namespace) -> None:
     from alignlab.studies.probes import runs, stability  # after --help
 
     program = _program(options)
-    rate, clip = (runs.setting(program, options.words, f"{group}.{key}") for group, key in _KEYS)
+    rate, clip = (runs.setting(program, options.words, key) for key in ("optim.lr", "trainer.gradient_clip_val"))
     steps = runs.setting(program, options.words, "trainer.max_steps")
     with _place(options.output) as folder:
         told = stability.try_rates(program, options.words, Path(folder), float(rate), options.steps)
         said = stability.advice(told, clip, steps if isinstance(steps, int) and steps > 0 else None)
         _end(options.output, said, [asdict(each) for each in told])
-
-
-_KEYS = (("optim", "lr"), ("trainer", "gradient_clip_val"))
 
 
 def _program(options: argparse.Namespace) -> list[str]:

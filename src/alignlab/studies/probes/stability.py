@@ -42,7 +42,7 @@ def try_rates(program: Sequence[str], words: Sequence[str], folder: Path, rate: 
     told = []
     for multiple in MULTIPLES:
         value = float(f"{rate * multiple:.6g}")
-        more = [*_STEPS, *QUIET, _METER, f"trainer.max_steps={steps}", f"{_RATE}={value}"]
+        more = [*_STEPS, *QUIET, _METER, f"trainer.max_steps={steps}", f"optim.lr={value}"]
         done = judged(value, run(program, [*words, *more], folder / f"{multiple:g}"), steps)
         told.append(done)
         print(line(done, multiple), flush=True)
@@ -69,7 +69,7 @@ def judged(rate: float, done: Run, steps: int) -> Tried:
     broken = np.flatnonzero(smooth > allowed)
     last = float(smooth[-1])
     if len(broken) and smooth[-1] > allowed[-1]:  # a spike that it comes back from is none
-        at = int(broken[0]) + width
+        at = int(smooth[: broken[0] + 1].argmin()) + width // 2  # where it turned, not where it was noticed
         return Tried(rate, _when(at, steps), at, last, norms)
     return Tried(rate, "stable", None, last, norms)
 
