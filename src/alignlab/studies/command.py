@@ -24,7 +24,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "confirm",
         help="the best trial and a baseline again with other seeds: adopt, don't, or not distinguishable",
         description="Runs below DIR/confirm; the same command goes on. The baseline is the best trial with another "
-        "scientific setting, else the middling trial. Further words go to every run: hydra.launcher.n_jobs=2.",
+        "scientific setting, else the middling trial. WORDS behind DIR go to every run: hydra.launcher.n_jobs=2.",
     )
     confirm.add_argument("directory", type=Path, metavar="DIR")
     confirm.add_argument("-n", type=int, default=5, help="seeds of each; default: 5")

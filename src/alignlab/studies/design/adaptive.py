@@ -20,7 +20,7 @@ def proposed(study: Study, trials: Mapping[int, Trial], numbers: Sequence[int]) 
     try:
         import optuna
     except ImportError:
-        raise ValueError("study: sampler=tpe needs Optuna: pip install 'alignlab[studies]'; halton explores without") from None
+        raise ValueError("study: sampler=tpe needs Optuna: pip install 'alignlab[studies]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings, chosen = study.settings, {}
     there = [study.metric.loss(t.value) for t in trials.values() if t.status == "ok" and t.value is not None]
