@@ -258,3 +258,9 @@ def test_before_teaching_starts_there_is_neither_teacher_nor_queue_and_then_the_
             torch.testing.assert_close(moved, torch.full_like(moved, 0.9), atol=1e-5, rtol=0)
     assert torch.equal(losses[0], losses[1]) and torch.equal(losses[0], losses[2])
     assert Step(5).ramped(1.0, 4, 3) == 0.5 and Step(2).ramped(1.0, 0, 3) == 0.0 and Step(3).ramped(1.0, 0, 3) == 1.0
+
+
+def test_a_tokenizer_without_a_token_that_hides_words_is_refused() -> None:
+    system = make_system()
+    with pytest.raises(ValueError, match="no token that hides a word"):
+        type(system.method)(lambda vocab_size: system.net, vocabulary=WORDS._replace(mask_id=None), queue_size=12)

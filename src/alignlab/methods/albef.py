@@ -89,6 +89,8 @@ class AlbefMethod(PairMethod):
                 f"alpha={alpha} and momentum={momentum} lie in [0, 1], mask_probability={mask_probability} in (0, 1)"
             )
         super().__init__(net, **settings)
+        if self.vocabulary.mask_id is None:
+            raise ValueError("vocabulary has no token that hides a word: take a tokenizer in the manner of BERT")
         self.twin = MomentumTwin(self.net.encoder)
         self.queue = FeatureQueue(queue_size, self.net.encoder.image_projection.out_features)
         self.momentum, self.momentum_ramp_steps, self.teach_from_step = momentum, momentum_ramp_steps, teach_from_step

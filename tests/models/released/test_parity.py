@@ -8,8 +8,19 @@ from alignlab.data.image_text.modules import PairDataModule
 from alignlab.losses.contrastive import InfoNce, SigLip
 from alignlab.models.clip import Clip
 from alignlab.models.released.net import pretrained_clip
+from alignlab.models.released.open_clip_layout import from_open_clip, to_open_clip
+from alignlab.models.released.transformers_layout import from_transformers, to_transformers
 from alignlab.types.pairs import PairBatch
-from tiny_released import CAPTIONS, clip_folder, open_clip_folder, openai_file, pictures, siglip_folder
+from tiny_released import (
+    CAPTIONS,
+    SIZES,
+    clip_folder,
+    open_clip_folder,
+    open_clip_state,
+    openai_file,
+    pictures,
+    siglip_folder,
+)
 
 import pytest
 import torch
@@ -117,3 +128,13 @@ def test_a_training_batch_is_seen_as_their_own_pipeline_sees_its_pictures(folder
     image = getattr(image, "pooler_output", image)
     assert_close(pairs.image, torch.nn.functional.normalize(image, dim=-1), **CLOSE)
     (pairs.image.sum() + pairs.text.sum()).backward()
+
+
+def test_names_go_there_and_back_bit_for_bit(folder: Path) -> None:
+    for kind in ("clip", "siglip"):
+        state = AutoModel.from_pretrained(folder / kind).state_dict()
+        back = to_transformers(from_transformers(state), state)
+        assert set(back) == set(state) and all(back[name].equal(value) for name, value in state.items())
+    state = open_clip_state()
+    back = to_open_clip(from_open_clip(state, SIZES), SIZES)
+    assert set(back) == set(state) and all(back[name].equal(value) for name, value in state.items())
