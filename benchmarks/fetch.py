@@ -49,10 +49,12 @@ def run(side: str, repo: str, folder: Path, url: str, kill_after: int | None = N
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
     begin = time.perf_counter()
-    log = subprocess.DEVNULL
-    with subprocess.Popen(
-        [sys.executable, "-c", SIDES[side], repo, str(folder), url], env=environment, stdout=log, stderr=log
-    ) as process:
+    with (
+        (folder.parent / "log.txt").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", SIDES[side], repo, str(folder), url], env=environment, stdout=log, stderr=log
+        ) as process,
+    ):
         if kill_after is not None:
             while (
                 process.poll() is None and sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < kill_after
@@ -71,7 +73,7 @@ def speed(name: str, files: dict[str, bytes], repeats: int, scratch: Path) -> di
         for side in SIDES:
             shutil.rmtree(scratch / "speed", ignore_errors=True)
             code, wall, computing = run(side, "org/one", scratch / "speed", hub.url)
-            assert code == 0, (side, name)
+            assert code == 0, (side, name, (scratch / "log.txt").read_text())
             seconds[side].append((wall, computing))
     hub.close()
     size = sum(map(len, files.values()))

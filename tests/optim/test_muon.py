@@ -1,6 +1,6 @@
 """Muon with AdamW behind one interface."""
 
-from alignlab.optim.muon import muon
+from alignlab.optim.muon import muon, orthogonalised
 
 import pytest
 import torch
@@ -46,6 +46,35 @@ def test_a_step_of_muon_moves_weak_directions_almost_as_far_as_strong_ones():
     step(model, optimizer, scheduler, 0)
     moved, gradient = (torch.linalg.svdvals(x) for x in (model[3].weight.detach() - before, model[3].weight.grad))
     assert moved[3] / moved[0] > 3 * gradient[3] / gradient[0]
+
+
+def test_matrices_move_as_those_of_torchs_own_muon():
+    ours, theirs = net(), net()
+    optimizer, _ = build(ours)
+    peer = torch.optim.Muon(
+        [theirs[1].weight, theirs[3].weight], lr=optimizer.param_groups[0]["lr"], weight_decay=0.05, momentum=0.95,
+        adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        for index in (1, 3):
+            gradient = torch.randn(ours[index].weight.shape, generator=generator)
+            ours[index].weight.grad, theirs[index].weight.grad = gradient, gradient.clone()
+        optimizer.step()
+        peer.step()
+    for index in (1, 3):
+        moved = (theirs[index].weight - net()[index].weight).abs().max()
+        assert moved > 1e-3
+        # bfloat16 rounds otherwise where a product is one of several
+        assert (ours[index].weight - theirs[index].weight).abs().max() < 0.01 * moved
+
+
+def test_a_matrix_is_orthogonalised_the_same_alone_and_among_others():
+    matrices = torch.randn(5, 48, 96, generator=torch.Generator().manual_seed(0))
+    settings = {"ns_coefficients": (3.4445, -4.775, 2.0315), "ns_steps": 5, "eps": 1e-7}
+    together = orthogonalised(matrices, settings)
+    alone = torch.cat([orthogonalised(matrix[None], settings) for matrix in matrices])
+    assert torch.allclose(together, alone, atol=1e-2) and 0.6 < torch.linalg.svdvals(together).mean() < 1.2
 
 
 def test_the_schedule_reaches_both_parts():

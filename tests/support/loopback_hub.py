@@ -29,10 +29,29 @@ class LoopbackHub:
         self.elsewhere: str | None = None  # LFS files are redirected to this server
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.sent = 0  # bytes of files
+        self._hashes: dict[
+            int, tuple[str, str, bytes]
+        ] = {}  # by identity, which the bytes kept beside them make unique
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def entry(self, path: str, data: bytes) -> dict:
+        """What the tree says of a file."""
+        # hashed once: a second each time, and the client's time would be the server's
+        if id(data) not in self._hashes:
+            blob = hashlib.sha1(b"blob %d\0" % len(data))
+            blob.update(data)
+            self._hashes[id(data)] = (blob.hexdigest(), hashlib.sha256(data).hexdigest(), data)
+        plain, large, _ = self._hashes[id(data)]
+        entry = {"type": "file", "oid": plain, "size": len(data), "path": path}
+        return entry | ({"lfs": {"oid": large, "size": len(data), "pointerSize": 130}} if len(data) >= LARGE else {})
+
+    def digest(self, data: bytes) -> str:
+        """SHA-256 of a large file, git's SHA-1 of a small one."""
+        entry = self.entry("", data)
+        return entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
 
     def close(self) -> None:
         self._server.shutdown()
@@ -85,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
             about["siblings"] = [{"rfilename": path} for path, _ in files]
             return self._say(200, json.dumps(about).encode())
         start = int(re.search(r"cursor=(\d+)", self.path)[1]) if "cursor=" in self.path else 0
-        entries = [_entry(path, data) for path, data in files[start : start + self.hub.page]]
+        entries = [self.hub.entry(path, data) for path, data in files[start : start + self.hub.page]]
         more = {}
         if start + self.hub.page < len(files):
             place = urlsplit(self.path).path
@@ -98,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(403, b"", {"X-Error-Code": "GatedRepo"})
         if data is None or commit != self.hub.commit:
             return self._say(404, b"", {"X-Error-Code": "EntryNotFound" if data is None else "RevisionNotFound"})
-        own = {"X-Repo-Commit": commit, "X-Linked-Size": str(len(data)), "X-Linked-ETag": f'"{_digest(data)}"'}
+        own = {"X-Repo-Commit": commit, "X-Linked-Size": str(len(data)), "X-Linked-ETag": f'"{self.hub.digest(data)}"'}
         if self.hub.elsewhere and len(data) >= LARGE:
             return self._say(302, b"", own | {"Location": f"{self.hub.elsewhere}{self.path}"})
         fault = self.hub.fault(path) if self.command == "GET" else ("none",)
@@ -106,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(fault[1], b"", fault[2] if len(fault) > 2 else {})
         if fault[0] == "hang":
             time.sleep(fault[1])
-        etag = '"other"' if fault[0] == "etag" else f'"{_digest(data)}"'
+        etag = '"other"' if fault[0] == "etag" else f'"{self.hub.digest(data)}"'
         start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         first = int(start[1]) if start and self.headers.get("If-Range", etag) == etag and fault[0] != "whole" else None
         own |= {"ETag": etag, "Accept-Ranges": "bytes"}
@@ -135,19 +154,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.sent += len(block)
         if fault[0] == "drop":
             self.close_connection = True
-
-
-def _entry(path: str, data: bytes) -> dict:
-    blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-    entry = {"type": "file", "oid": blob, "size": len(data), "path": path}
-    if len(data) >= LARGE:
-        entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-    return entry
-
-
-def _digest(data: bytes) -> str:
-    entry = _entry("", data)
-    return entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
 
 
 def _spoilt(data: bytes, fault: tuple) -> bytes:

@@ -3,7 +3,7 @@
 import shutil
 import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -172,8 +172,10 @@ def _fetch(plans: Sequence[Plan], servers: Sequence[Endpoint], workers: int, pat
     with ThreadPoolExecutor(workers) as pool:
         pending = {pool.submit(one, *each) for each in todo}
         try:
-            while pending:  # with a time limit, else Ctrl-C waits too
-                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            while (
+                pending
+            ):  # with a time limit, else Ctrl-C waits too; not for each, since a wait looks at all that are left
+                done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
         except BaseException:

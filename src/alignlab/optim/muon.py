@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim._muon import _zeropower_via_newtonschulz
 from torch.optim.lr_scheduler import LambdaLR
 
 from alignlab.optim.adamw import Schedule, learning_rate
@@ -54,11 +53,38 @@ class MuonAdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._share()  # ZeRO steps one group at a time
-        for part in self.parts if self.assemble is None else self.parts[1:]:
-            part.step()
-        if self.assemble is not None:
+        self.parts[1].step()
+        if self.assemble is None:
+            self._step_whole()
+        else:
             self._step_pieces()
         return loss
+
+    @torch.no_grad()
+    def _step_whole(self) -> None:
+        """`torch.optim.Muon.step` with all matrices of a shape orthogonalised at once: a net has dozens of small ones."""
+        for group in self.parts[0].param_groups:
+            matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
+            if not matrices:
+                continue
+            gradients = [matrix.grad for matrix in matrices]
+            momenta = [self._momentum(matrix, matrix.grad) for matrix in matrices]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            updates = torch._foreach_lerp(gradients, momenta, group["momentum"]) if group["nesterov"] else momenta
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+            alike: dict[torch.Size, list[int]] = {}
+            for index, update in enumerate(updates):
+                alike.setdefault(update.shape, []).append(index)
+            for shape, indices in alike.items():
+                orthogonal = orthogonalised(torch.stack([updates[index] for index in indices]), group)
+                rate = group["lr"] * 0.2 * math.sqrt(max(shape))  # "match_rms_adamw"
+                torch._foreach_add_([matrices[index] for index in indices], orthogonal.unbind(), alpha=-rate)
+
+    def _momentum(self, matrix: Tensor, gradient: Tensor) -> Tensor:
+        state = self.state[matrix]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        return state["momentum_buffer"]
 
     @torch.no_grad()
     def _step_pieces(self) -> None:
@@ -69,17 +95,12 @@ class MuonAdamW(torch.optim.Optimizer):
             for piece in group["params"]:
                 if piece.grad is None:
                     continue
-                state = self.state[piece]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(piece.grad)
-                momentum = state["momentum_buffer"]
+                momentum = self._momentum(piece, piece.grad)
                 momentum.lerp_(piece.grad, 1 - group["momentum"])
                 update = piece.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum.clone()
                 for matrix, put in self.assemble(piece, update):
-                    orthogonal = _zeropower_via_newtonschulz(
-                        matrix, group["ns_coefficients"], group["ns_steps"], group["eps"]
-                    )
-                    put(orthogonal.to(matrix.dtype).mul_(0.2 * math.sqrt(max(matrix.shape))))  # "match_rms_adamw"
+                    orthogonal = orthogonalised(matrix[None], group)[0]
+                    put(orthogonal.mul_(0.2 * math.sqrt(max(matrix.shape))))  # "match_rms_adamw"
                 piece.mul_(1 - group["lr"] * group["weight_decay"])
                 piece.add_(update, alpha=-group["lr"])
 
@@ -87,6 +108,20 @@ class MuonAdamW(torch.optim.Optimizer):
         """Restore both parts."""
         super().load_state_dict(state_dict)
         self._share()
+
+
+def orthogonalised(matrices: Tensor, settings: Mapping[str, Any]) -> Tensor:
+    """Nearly the nearest orthogonal matrices, by Newton and Schulz's iteration in bfloat16, as `torch.optim.Muon` with
+    the same `ns_coefficients`, `ns_steps` and `eps`: (N, rows, columns) -> the same.
+    """
+    linear, cubic, quintic = settings["ns_coefficients"]
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=settings["eps"])
+    for _ in range(settings["ns_steps"]):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=cubic, alpha=quintic), x, beta=linear)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 def muon(
