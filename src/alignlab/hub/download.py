@@ -19,7 +19,6 @@ from alignlab.hub.errors import Damaged, DiskFull, HubError, Unreachable
 from alignlab.hub.remote_file import RemoteFile
 from alignlab.hub.state import state
 
-CHUNK = 2**20
 SMALL = 2**20  # below it a part isn't worth a note beside it: it is fetched again
 Count = Callable[[int], None]
 
@@ -129,7 +128,8 @@ def _write(file: RemoteFile, part: Path, have: int, response: Response, server: 
             write_text(_note(part), json.dumps({"digest": file.digest, "etag": _strong(response)}))
         tell(have)
         with part.open("ab" if have else "wb", buffering=0) as out:  # what has come outlives a kill -9
-            for block in response.iter_raw(CHUNK):
+            # as they come: gathering larger ones would copy everything once more
+            for block in response.iter_raw():
                 done += len(block)
                 if done > file.size:
                     break
