@@ -60,7 +60,8 @@ def sentencepiece_model(file: Path, pieces: list[tuple[str, float, int]], algori
         field(1, field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + b"\x18" + bytes([kind]))
         for text, score, kind in pieces
     )
-    body += field(2, b"\x18" + bytes([algorithm])) + field(3, field(1, b"identity") + b"\x18\x01\x20\x00")
+    falls_back = b"\x98\x02\x01" if any(kind == 6 for *_, kind in pieces) else b""  # field 35, byte_fallback
+    body += field(2, b"\x18" + bytes([algorithm]) + falls_back) + field(3, field(1, b"identity") + b"\x18\x01\x20\x00")
     file.write_bytes(body)
     return file
 

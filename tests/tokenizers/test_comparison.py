@@ -14,13 +14,15 @@ from alignlab.tokenizers.begin_tokens import wrapper
 from alignlab.tokenizers.comparison import Comparison
 from alignlab.tokenizers.corpus import Corpus
 from alignlab.tokenizers.fingerprint import fingerprint, known_vocabularies
-from alignlab.tokenizers.kinds.ranks import converted, read_ranks
+from alignlab.tokenizers.kinds.ranks import converted, open_ranks, read_ranks
+from alignlab.tokenizers.kinds.sentencepiece_model import open_sentencepiece
 from alignlab.tokenizers.measures import parity
 from alignlab.tokenizers.opening import named, open_tokenizer
 from tiny_tokenizers import CHINESE, ENGLISH, byte_bpe, ranks_of, sentencepiece_model
 
 import numpy as np
 import pytest
+import sentencepiece
 from tokenizers import Tokenizer
 from transformers import ByT5Tokenizer
 
@@ -159,18 +161,40 @@ def test_sentencepiece_models(tmp_path: Path) -> None:
     special = [("<unk>", 0, 2), ("<s>", 0, 3), ("</s>", 0, 3), *((f"<0x{n:02X}>", 0, 6) for n in range(256))]
     merged = [(text, -float(rank), 1) for rank, text in enumerate(["ab", "▁ab", "abc", "磁盘"])]
     letters = [(char, -100.0 - n, 1) for n, char in enumerate("▁abc磁盘")]
-    tokenizer, _ = open_tokenizer(str(sentencepiece_model(tmp_path / "m.model", [*special, *merged, *letters])))
+    file = sentencepiece_model(tmp_path / "m.model", [*special, *merged, *letters])
+    tokenizer = open_sentencepiece(file, package=False)
     ids = {piece: 259 + n for n, (piece, *_) in enumerate([*merged, *letters])}
     expected = [ids["▁ab"], ids["c"], ids["▁"], ids["磁盘"], *(3 + byte for byte in "满".encode())]
     assert tokenizer.encode(["abc 磁盘满"]) == [expected]
     assert tokenizer.decode([expected]) == ["abc 磁盘满"]
     assert tokenizer.pieces[ids["▁ab"]] == b" ab" and tokenizer.pieces[3 + 0x41] == b"A" and 1 not in tokenizer.pieces
     unigram = sentencepiece_model(tmp_path / "u.model", [*special, *letters], algorithm=1)
-    try:
-        import sentencepiece  # noqa: F401
-    except ImportError:
-        with pytest.raises(ValueError, match=r"pip install 'alignlab\[tokenizers\]'"):
-            open_tokenizer(str(unigram))
+    with pytest.raises(ValueError, match=r"pip install 'alignlab\[tokenizers\]'"):
+        open_sentencepiece(unigram, package=False)
+
+
+def test_packages_cut_as_the_same_file_without_them(folder: Path, tmp_path: Path) -> None:
+    texts = [*ENGLISH, *CHINESE, "  two  spaces\n and\tmore 123456", "héllo 🙂"]
+    package, alone = (open_ranks(folder / "ranks.json", package=package) for package in (True, False))
+    assert package.implementation.startswith("tiktoken") and package.encode(texts) == alone.encode(texts)
+    assert package.decode(package.encode(texts)) == texts and package.pieces == alone.pieces
+
+    for kind in ("bpe", "unigram"):
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([*ENGLISH, *CHINESE] * 4), model_prefix=str(tmp_path / kind), model_type=kind,
+            vocab_size=500, hard_vocab_limit=False, byte_fallback=True, normalization_rule_name="identity",
+            remove_extra_whitespaces=False, character_coverage=1.0, minloglevel=2,
+        )  # fmt: skip
+    package, alone = (open_sentencepiece(tmp_path / "bpe.model", package=package) for package in (True, False))
+    assert package.implementation.startswith("sentencepiece") and package.encode(texts) == alone.encode(texts)
+    assert package.decode(package.encode(texts)) == texts and package.pieces == alone.pieces
+    other = open_sentencepiece(tmp_path / "unigram.model")
+    assert other.kind.startswith("Unigram") and other.decode(other.encode(texts)) == texts
+    broken = bytearray((tmp_path / "bpe.model").read_bytes())
+    broken.extend(b"\x0a\x0a\x0a\x03abc\x15" + bytes(4) + b"\x0a\x0a\x0a\x03abc\x15" + bytes(4))  # a piece twice
+    (tmp_path / "broken.model").write_bytes(broken)
+    with pytest.raises(ValueError, match="sentencepiece refuses it: "):
+        open_tokenizer(str(tmp_path / "broken.model"))
 
 
 def test_lists_of_words(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def _texts(count: int) -> list[str]:
 def _falling_back(folder: Path) -> Fast:
     special = [("<unk>", 0, 2), ("<s>", 0, 3), *((f"<0x{n:02X}>", 0, 6) for n in range(256))]
     letters = [(char, -10.0 - n, 1) for n, char in enumerate("▁abcdeinst软件")]
-    return open_tokenizer(str(sentencepiece_model(folder / "m.model", [*special, ("▁a", -1.0, 1), *letters])))[0]
+    return open_tokenizer(
+        str(sentencepiece_model(folder / "m.model", [*special, ("▁a", -1.0, 1), *letters])), package=False
+    )[0]
 
 
 @pytest.fixture(params=["bytes", "characters with bytes to fall back on"])

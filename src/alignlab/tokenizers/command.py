@@ -115,9 +115,11 @@ def _extend(options: argparse.Namespace) -> int:
     from alignlab.tokenizers.kinds.hugging_face import Fast
     from alignlab.tokenizers.opening import file_of, open_tokenizer
 
-    base, _ = open_tokenizer(options.tokenizer)
+    base, _ = open_tokenizer(options.tokenizer, package=False)
     if not isinstance(base, Fast):
-        raise ValueError(f"{options.tokenizer} can't be extended: a tokenizer.json can")
+        raise ValueError(
+            f"{options.tokenizer} can't be extended: a tokenizer.json can, and a SentencePiece model of kind BPE"
+        )
     if options.output is not None and options.output.exists() and any(options.output.iterdir()):
         raise ValueError(f"output: {options.output} isn't empty")
     corpus = Corpus(options.corpus, options.names, options.limit)

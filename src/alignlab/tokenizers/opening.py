@@ -47,12 +47,14 @@ def _short(place: str) -> str:
     )
 
 
-def open_tokenizer(place: str, threads: int = 1) -> tuple[TextTokenizer, float]:
+def open_tokenizer(place: str, threads: int = 1, package: bool | None = None) -> tuple[TextTokenizer, float]:
     """The tokenizer at a place, and the seconds that reading it took (libraries are imported before).
 
     Args:
         place: `bytes`, `characters`; a file; a folder or run directory; `package:name/path/in/it`; `slow:folder` for
             the Python one of transformers; a repository in the hub's cache.
+        threads: of those that have their own.
+        package: rank files and SentencePiece models by tiktoken and sentencepiece; default: where they are installed.
 
     Raises:
         ValueError: nothing is there, or it can't be read.
@@ -71,7 +73,8 @@ def open_tokenizer(place: str, threads: int = 1) -> tuple[TextTokenizer, float]:
     if opener is open_slow:
         import transformers  # noqa: F401  its import isn't the tokenizer's load time
     start = time.perf_counter()
-    tokenizer = opener(path, threads) if opener in (open_ranks, open_sentencepiece) else opener(path)
+    with_package = opener in (open_ranks, open_sentencepiece)
+    tokenizer = opener(path, threads, package) if with_package else opener(path)
     return tokenizer, time.perf_counter() - start
 
 

@@ -39,7 +39,10 @@ class SentencePiece:
     def __init__(self, file: Path, model: Model, threads: int = 1) -> None:
         import sentencepiece
 
-        self.processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
+        try:
+            self.processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
+        except RuntimeError as error:
+            raise ValueError(f"{file}: sentencepiece refuses it: {error}") from None
         self.implementation = f"sentencepiece {sentencepiece.__version__} (C++)"
         self.kind, self.size = f"{ALGORITHMS.get(model.algorithm, '?')}, sentencepiece", len(model.pieces)
         self.unknown, self.threads = model.unknown(), threads
