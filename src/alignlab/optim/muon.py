@@ -62,7 +62,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _step_whole(self) -> None:
-        """`torch.optim.Muon.step` with all matrices of a shape orthogonalised at once: a net has dozens of small ones."""
+        """`torch.optim.Muon.step` with all matrices of a shape orthogonalised at once: nets have dozens of them."""
         for group in self.parts[0].param_groups:
             matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
             if not matrices:
