@@ -4,6 +4,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from alignlab.configs.folders import choices
+from alignlab.configs.picture_size import picture_size
 from alignlab.configs.starting import start_lr
 from alignlab.launch.environment import agreed_name
 
@@ -30,3 +31,4 @@ OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=Tru
 OmegaConf.register_new_resolver("choice", _choice, replace=True)
 OmegaConf.register_new_resolver("choices", _choices, replace=True)
 OmegaConf.register_new_resolver("start_lr", start_lr, replace=True)
+OmegaConf.register_new_resolver("picture_size", picture_size, replace=True)

@@ -60,6 +60,7 @@ class AlbefMethod(PairMethod):
     """
 
     within_batch = "ITM and MLM are those of the whole step; micro_batch_size is for CLIP and SigLIP only"
+    shown = ("train/itc_loss", "train/itm_loss", "train/mlm_loss")
     renames = {"net.vision.": "net.encoder.vision.", "net.": "net.encoder."}  # noqa: RUF012 - of CLIP, of CoCa
 
     def __init__(

@@ -38,6 +38,7 @@ class ClipMethod(PairMethod):
         "a batch_size k times as large with micro_batch_size is the exact way to the gradient of a larger batch"
     )
 
+    shown = ("train/loss", "train/temperature", "val/text_to_image_recall_at_1")
     renames = {"net.encoder.vision.": "net.vision."}  # noqa: RUF012 - of ALBEF
 
     def __init__(

@@ -48,6 +48,7 @@ class CocaMethod(PairMethod):
     """
 
     within_batch = "captions are those of the whole step; micro_batch_size is for CLIP and SigLIP only"
+    shown = ("train/contrastive_loss", "train/caption_loss", "val/text_to_image_recall_at_1")
     renames = {"net.encoder.": "net."}  # noqa: RUF012 - of ALBEF
 
     def __init__(self, net: Callable[..., Coca], *, caption_weight: float = 2.0, **settings) -> None:

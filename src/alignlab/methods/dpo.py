@@ -40,6 +40,8 @@ class DpoMethod(LanguageMethod):
         ValueError: a setting is out of its range or has no meaning for this kind.
     """
 
+    shown = ("train/loss", "train/accuracy", "train/reward_margin")
+
     def __init__(
         self,
         net: Callable[..., nn.Module],

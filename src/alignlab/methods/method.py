@@ -42,6 +42,7 @@ class Method(nn.Module):
         rolls_out: whether a batch is prompts, which the method answers itself before it learns (`OnPolicyMethod`).
         renames: how weights of other methods that may start this one (`init_from`) are called here: prefix there ->
             prefix here.
+        shown: what people watch of all that is logged, by its full name; a method of the house says three.
     """
 
     net: nn.Module
@@ -50,6 +51,7 @@ class Method(nn.Module):
     optimizer_settings: Mapping[str, Any] = {}
     rolls_out: bool = False
     renames: Mapping[str, str] = {}
+    shown: tuple[str, ...] = ("train/loss", "val/loss")
 
     def settle(self, loaded: Collection[str]) -> None:
         """Changes due when weights of these names were loaded to start from, and others weren't."""

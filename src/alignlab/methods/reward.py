@@ -37,6 +37,7 @@ class RewardMethod(LanguageMethod):
     """
 
     net: RewardModel
+    shown = ("train/loss", "train/accuracy", "val/accuracy")
 
     def __init__(
         self,

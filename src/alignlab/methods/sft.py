@@ -21,6 +21,8 @@ class SftMethod(LanguageMethod):
     See `LanguageMethod` for the arguments.
     """
 
+    shown = ("train/loss", "val/loss", "val/perplexity")
+
     def log_probs(self, batch: TokenBatch) -> Tensor:
         """(M,) log-probabilities of the predicted tokens; the head computes these positions alone."""
         packed = {"document": batch.document, "position": batch.position} if batch.packed else {}

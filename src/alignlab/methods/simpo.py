@@ -40,6 +40,8 @@ class SimpoMethod(LanguageMethod):
         ValueError: beta isn't positive, or the margin is negative.
     """
 
+    shown = ("train/loss", "train/accuracy", "train/reward_margin")
+
     def __init__(
         self, net: Callable[..., nn.Module], *, beta: float = 2.0, margin_ratio: float = 0.5, **settings: Any
     ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -71,6 +72,8 @@ def build_trainer(cfg: DictConfig, run_dir: Path, more: Sequence[lightning.pytor
             " take bf16-true, bf16-mixed or 16-mixed"
         )
     trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    if trainer.keywords.get("enable_progress_bar") is None:  # without ours there shall be none
+        trainer.keywords["enable_progress_bar"] = any(isinstance(c, ProgressBar) for c in callbacks)
     plugins = trainer.keywords.get("plugins") or []
     plugins = [*plugins] if isinstance(plugins, list) else [plugins]
     if (environment := cluster_environment()) is not None:

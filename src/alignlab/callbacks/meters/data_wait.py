@@ -8,6 +8,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from alignlab.callbacks.meters.throughput import num_samples
+
 log = logging.getLogger(__name__)
 
 
@@ -29,7 +31,7 @@ class DataWait(Callback):
             raise ValueError(f"share={share} lies in (0, 1), seconds={seconds} is positive")
         self.share, self.seconds, self.log = share, seconds, log
         self._steps, self._elapsed, self._since = 0, 0.0, 0.0
-        self._waited_before = 0.0
+        self._waited_before, self._samples = 0.0, 0
         self._done = False
 
     def on_train_batch_start(
@@ -40,6 +42,7 @@ class DataWait(Callback):
         if self._steps >= 3 and not self._done and self._now() > self.seconds:
             self._judge(trainer)
         self._steps += 1
+        self._samples = num_samples(batch)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -65,13 +68,14 @@ class DataWait(Callback):
         loader, elapsed, steps = trainer.train_dataloader, self._now(), self._steps - 3
         waited = _waited(trainer) - self._waited_before
         if trainer.is_global_zero and hasattr(loader, "seconds_waited") and waited > self.share * elapsed:
-            log.warning(line(waited / elapsed, 1000 * elapsed / steps, loader.num_workers, _cores()))
+            log.warning(line(waited / elapsed, 1000 * elapsed / steps, self._samples, loader.num_workers, _cores()))
 
 
-def line(share: float, step: float, workers: int, cores: int) -> str:
-    """What is said: `share` of the time waited, milliseconds of a step."""
+def line(share: float, step: float, samples: int, workers: int, cores: int) -> str:
+    """What is said: `share` of the time waited, milliseconds of a step, samples of a batch."""
     head = f"{share:.0%} of the time goes into waiting for data: steps of {step:.0f} ms would take "
-    head += f"{(1 - share) * step:.0f} ms;"
+    head += f"{(1 - share) * step:.0f} ms; the loader makes {1000 * samples / step:.3g} samples/s, the net could take "
+    head += f"{1000 * samples / ((1 - share) * step):.3g};"
     if workers == 0:
         return f"{head} the training process makes its batches itself, num_workers=1 makes them beside it"
     if workers + 1 < cores:

@@ -76,6 +76,7 @@ class OnPolicyMethod(Method):
     """
 
     rolls_out = True
+    shown = ("objective/score", "objective/kl", "val/score")
 
     def __init__(
         self,
