@@ -1,6 +1,6 @@
 """Sheets: any size and number of pictures, wrapped captions, frames and overlays where they belong."""
 
-from alignlab.evaluation.sheets import RIGHT, WRONG, SheetRow, Tile, draw_sheet, fit, font, overlay, wrap
+from alignlab.evaluation.sheets import RIGHT, WRONG, SheetRow, Tile, draw_sheet, fit, font, overlay, shortened, wrap
 
 import pytest
 import torch
@@ -24,6 +24,15 @@ def test_rows_are_high_enough_for_their_captions():
     tile = [Tile(Image.new("L", (9, 9)), RIGHT, "")]
     low, high = draw_sheet("t", "l", [SheetRow("word", "", tile)]), draw_sheet("t", "l", [SheetRow(LONG * 2, "", tile)])
     assert high.height > low.height + 100 and high.width == low.width
+
+
+def test_a_long_name_keeps_its_end_and_has_a_line_of_its_own():
+    name, tile = "photos/2026/" + "holiday" * 20 + "/dog.jpg", Tile(Image.new("L", (9, 9)), RIGHT, "0.31")
+    assert shortened("dog.jpg", 142) == "dog.jpg"
+    short = shortened(name, 142)
+    assert short.startswith("…") and short.endswith("holiday/dog.jpg") and font(11).getlength(short) <= 142
+    heights = [draw_sheet("t", "l", [SheetRow("w", "", [t])]).height for t in (tile, tile._replace(name=name))]
+    assert heights[1] == heights[0] + 21
 
 
 def test_wrap_keeps_every_character_and_the_width():

@@ -15,7 +15,9 @@ def methods() -> list[type[Method]]:
     for module in pkgutil.iter_modules(alignlab.methods.__path__, "alignlab.methods."):
         if not module.ispkg:
             content = vars(importlib.import_module(module.name)).values()
-            found += [x for x in content if isinstance(x, type) and issubclass(x, Method) and x.__module__ == module.name]
+            found += [
+                x for x in content if isinstance(x, type) and issubclass(x, Method) and x.__module__ == module.name
+            ]
     return [x for x in found if x.__name__.endswith("Method") and x.__name__ not in ("Method", "PairMethod")]
 
 

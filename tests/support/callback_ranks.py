@@ -24,6 +24,7 @@ class Alone(NamedTuple):
 
 CALLBACKS = {
     "progress": Alone("clip", group="default"),
+    "introduction": Alone("clip", group="default"),
     "checkpoint": Alone("clip", "checkpoints/last.ckpt", group="default"),
     "throughput": Alone("clip", group="default"),
     "final_validation": Alone("clip", metric="val/loss", group="default"),
@@ -44,6 +45,7 @@ CALLBACKS = {
     "grounding": Alone("albef", metric="val/pointing_game_accuracy"),
     "samples": Alone("albef", "samples/grad_cam.png"),
     "export": Alone("sft", "export/model.safetensors", group="language"),
+    "answers": Alone("sft", "samples/answers.jsonl"),
     "rating_ranking": Alone("reward", metric="val/all_pairs_accuracy", group="reward"),
 }
 # Of systems that fsdp refuses.

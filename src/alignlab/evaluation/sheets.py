@@ -20,11 +20,12 @@ TILE = 132  # pixels of a tile's longer side
 
 
 class Tile(NamedTuple):
-    """A picture, the colour of its frame, and a few words below it."""
+    """A picture, the colour of its frame, and a few words below it; below these the end of its file's name."""
 
     picture: Image.Image
     frame: Colour
     label: str
+    name: str = ""
 
 
 class SheetRow(NamedTuple):
@@ -93,8 +94,10 @@ def draw_sheet(title: str, legend: str, rows: Sequence[SheetRow], side: int = TI
     title_lines = wrap(title, width - 2 * _MARGIN, font(21, bold=True))
     captions = [wrap(row.caption, _CAPTION_WIDTH - _GAP, font(16)) for row in rows]
     notes = [wrap(row.note, _CAPTION_WIDTH - _GAP, font(14)) for row in rows]
+    names = [any(tile.name for tile in [*row.tiles, *([row.aside] if row.aside else [])]) for row in rows]
     heights = [
-        max(cell + _LINE + 4, (len(c) + len(n)) * _LINE + 10) + _GAP for c, n in zip(captions, notes, strict=True)
+        max(cell + _LINE * (1 + named) + 4, (len(c) + len(n)) * _LINE + 10) + _GAP
+        for c, n, named in zip(captions, notes, names, strict=True)
     ]
     top = _MARGIN + 30 * len(title_lines) + _LINE * len(legend_lines) + _GAP
     canvas = Image.new("RGB", (width, top + sum(heights) + _MARGIN), _PAPER)
@@ -128,3 +131,15 @@ def _paste(canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int
     middle = left + _FRAME + side / 2
     line = (wrap(tile.label, side + 2 * _FRAME, font(14)) or [""])[0]
     draw.text((middle, top + side + 2 * _FRAME + 3), line, fill=_INK, font=font(14), anchor="ma")
+    if tile.name:
+        place = (middle, top + side + 2 * _FRAME + 3 + _LINE)
+        draw.text(place, shortened(tile.name, side + 2 * _FRAME), fill=_PALE, font=font(11), anchor="ma")
+
+
+def shortened(name: str, width: int) -> str:
+    """The end of a name, as much of it as `width` pixels hold in small letters."""
+    face = font(11)
+    if face.getlength(name) <= width:
+        return name
+    start = next(n for n in range(1, len(name) + 1) if face.getlength("…" + name[n:]) <= width)
+    return "…" + name[start:]

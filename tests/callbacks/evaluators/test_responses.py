@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from alignlab.callbacks.evaluators.best_of_n import BestOfN
-from alignlab.callbacks.evaluators.responses import ResponseTable, page
+from alignlab.callbacks.evaluators.responses import ResponseTable, page, reward_against_kl
 from alignlab.callbacks.meters.metrics_csv import MetricsCsv
 from alignlab.methods.ppo import PpoMethod
 from alignlab.models.language.loading import pretrained
@@ -45,6 +45,18 @@ def test_a_run_leaves_table_picture_and_page(tmp_path: Path, capsys) -> None:
     again = [json.loads(line) for line in (run / "samples/responses.jsonl").read_text().splitlines()]
     assert [row["before"] for row in again] == [row["before"] for row in rows]
     assert [row["after"] for row in again] != [row["after"] for row in rows]
+
+
+def test_reward_against_kl_is_in_order_of_kl_with_start_and_end() -> None:
+    points = [(0.0, 1.0), (3.0, 2.0), (1.0, 1.5), (2.0, 1.8)]
+    figure = reward_against_kl(
+        [{"step": i, "objective/kl": x, "objective/score": y} for i, (x, y) in enumerate(points)], []
+    )
+    curve, start, end, *_ = figure.axes[0].lines
+    assert list(curve.get_xdata()) == [0.0, 1.0, 2.0, 3.0] and list(curve.get_ydata()) == [1.0, 1.5, 1.8, 2.0]
+    assert (start.get_xdata()[0], start.get_ydata()[0]) == points[0]
+    assert (end.get_xdata()[0], end.get_ydata()[0]) == points[-1]
+    assert {"start", "end"} <= {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
 
 
 def test_texts_are_escaped() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from alignlab.callbacks.meters.curves import draw, panels
+from alignlab.callbacks.meters.curves import draw, drawn, panels
 from alignlab.callbacks.meters.metrics_csv import MetricsCsv
 
 import pytest
@@ -47,6 +47,22 @@ def test_curves_of_what_was_logged(tmp_path: Path) -> None:
     }
     draw(rows, tmp_path / "samples" / "curves.png")
     assert (tmp_path / "samples" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    ppo = {
+        "objective/score": 1.0,
+        "val/score": 2.0,
+        "objective/kl": 0.5,
+        "val/kl": 0.6,
+        "objective/kl_coefficient": 1.0,
+    }
+    ppo |= {"objective/response_length": 9.0, "val/response_length": 8.0, "policy/entropy": 3.0}
+    figure = drawn([{"step": step} | ppo for step in range(3)])
+    figure.draw_without_rendering()
+    titles = ["score", "KL to the reference, nats a response", "response length, tokens"]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert len(legend.get_texts()) == 2 and legend.get_window_extent().y1 < axes.get_window_extent().y0
+        assert legend.get_window_extent().y0 >= 0
     draw([], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 

@@ -87,7 +87,9 @@ def test_a_pipe_gets_lines_at_an_interval_and_three_before_the_first_step(
     total = sum(p.numel() for p in system.net.parameters())
     assert told[0] == f"model   ClipMethod: {total:,} parameters, all trained"
     assert told[1] == "data    Pairs: 5 rows of 16 px, 5 steps an epoch (8 rows a batch); 5 steps are 1 epochs"
-    assert re.fullmatch(r"device  cpu, 1 threads, 32-true; about [\d.]+ GB of [\d.]+ expected", told[2]) and len(told) == 3
+    assert (
+        re.fullmatch(r"device  cpu, 1 threads, 32-true; about [\d.]+ GB of [\d.]+ expected", told[2]) and len(told) == 3
+    )
     assert torch.equal(states[0], states[1])  # counting activations draws nothing
 
 
@@ -114,7 +116,12 @@ def test_pace_leaves_out_validation_and_the_first_step(monkeypatch: pytest.Monke
             now[0] += 10.0
             pace.go_on()
     assert pace.rate == pytest.approx(2.0) and pace.left == pytest.approx(70 * 19.5 / 19)
-    assert (said_rate(2.0), said_rate(0.2), said_time(7), said_time(3 * 3600 + 61)) == ("2 steps/s", "5 s a step", "0:07", "3:01:01")
+    assert (said_rate(2.0), said_rate(0.2), said_time(7), said_time(3 * 3600 + 61)) == (
+        "2 steps/s",
+        "5 s a step",
+        "0:07",
+        "3:01:01",
+    )
 
 
 TERMINAL = """
@@ -159,7 +166,9 @@ def screen(written: str, columns: int = 60) -> list[str]:
 def in_a_terminal(command: list[str], columns: int = 60, **environment: str) -> str:
     """All that a command writes to a pseudo-terminal."""
     master, slave = pty.openpty()
-    settings = os.environ | {"COLUMNS": str(columns), "PYTHONPATH": str(REPOSITORY / "src"), "TERM": "xterm"} | environment
+    settings = (
+        os.environ | {"COLUMNS": str(columns), "PYTHONPATH": str(REPOSITORY / "src"), "TERM": "xterm"} | environment
+    )
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=settings, cwd=REPOSITORY)
     os.close(slave)
     written = io.BytesIO()

@@ -90,6 +90,9 @@ def test_a_data_module_offers_them(folder, caplog):
     )
     data.setup()
     assert "left out, number 1" in caplog.text
+    assert {data.name_of(i, "val") for i in range(data.source.num_pictures("val"))} <= {
+        f.name for f in folder.glob("*.png")
+    }
     sets = {name: next(iter(batches)) for name, batches in data.foil_sets().items()}
     assert sets["colours"].image.shape == (2, 2, 3, 16, 16) and sets["foils"].image.shape == (2, 1, 3, 16, 16)
     assert np.allclose(sets["colours"].image[0, 1], sets["colours"].image[1, 0])

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -12,7 +12,10 @@ from lightning.pytorch.callbacks import Callback
 from alignlab.callbacks.evaluators.evaluator import read_by, untouched
 from alignlab.callbacks.meters.metrics_csv import LoggedRow, MetricsCsv
 from alignlab.files.text import json_lines
-from alignlab.files.writing import write_text
+from alignlab.files.writing import replaced, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Answers = list[dict[str, Any]]
 
@@ -79,9 +82,19 @@ class ResponseTable(Callback):
 
 
 def draw_reward_against_kl(rows: Sequence[LoggedRow], best: Sequence[dict[str, Any]], file: Path) -> bool:
-    """Score and judge over the KL to the reference, training and validation, beside best-of-n.
+    """Writes `reward_against_kl` to a file. False: nothing to draw."""
+    if (figure := reward_against_kl(rows, best)) is None:
+        return False
+    with replaced(file) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    return True
 
-    False: nothing to draw.
+
+def reward_against_kl(rows: Sequence[LoggedRow], best: Sequence[dict[str, Any]]) -> "Figure | None":
+    """Score and judge over the KL to the reference, training and validation, beside best-of-n: points in order of KL,
+    the first step's and the last one's marked.
+
+    None: nothing to draw.
     """
     from matplotlib.figure import Figure  # half a second, and needed once
 
@@ -90,28 +103,30 @@ def draw_reward_against_kl(rows: Sequence[LoggedRow], best: Sequence[dict[str, A
         "validation": ("val/kl", "val/score"),
         "judge (never trained on)": ("val/kl", "val/judge"),
     }
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4.8), layout="constrained")
     axes = figure.subplots()
     drawn = False
     for label, (x, y) in curves.items():
         points = [(row[x], row[y]) for row in rows if x in row and y in row]
         if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1, label=label)
+            (line,) = axes.plot(
+                *zip(*sorted(points), strict=True), marker="o", markersize=3, linewidth=0.8, alpha=0.7, label=label
+            )
+            for (kl, score), mark in ((points[0], "s"), (points[-1], "*")):  # in order of steps
+                axes.plot(kl, score, mark, color=line.get_color(), markersize=9, markeredgecolor="black")
             drawn = True
     for name in ("score", "judge"):
         points = [(row["kl"], row[name]) for row in best if row[name] is not None]
         if points:
             axes.plot(*zip(*points, strict=True), "--", color="grey", marker="x", label=f"best of n, {name}")
     if not drawn:
-        return False
+        return None
+    for mark, label in (("s", "start"), ("*", "end")):
+        axes.plot([], [], mark, color="white", markeredgecolor="black", markersize=8, label=label)
     axes.set(xlabel="KL to the reference, nats a response", ylabel="score")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name("." + file.name)
-    figure.savefig(temporary, dpi=110, format="png")
-    temporary.replace(file)
-    return True
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, frameon=False)
+    return figure
 
 
 def page(pairs: Answers, with_picture: bool) -> str:

@@ -32,6 +32,8 @@ class Found(NamedTuple):
     place: int  # where the right one came, 1 = first
     pictures: list[int]  # the best, best first
     scores: list[float]
+    files: list[str] | None = None  # of these pictures, where they are files
+    file: str | None = None  # of the right one
 
 
 class SampleSheets(Callback):
@@ -97,6 +99,7 @@ class SampleSheets(Callback):
                     place=order.index(right) + 1,
                     pictures=[index[i] for i in order[:5]],
                     scores=[round(score, 4) for score in scores[:5]],
+                    **_files(datamodule, self.split, index[right], [index[i] for i in order[:5]]),
                 )
                 for right, (order, scores) in zip(chosen, answers, strict=True)
             ]
@@ -112,19 +115,22 @@ class SampleSheets(Callback):
         rows = []
         for answer in searched:
             tiles = [
-                Tile(datamodule.picture(i, self.split), RIGHT if i == answer.picture else WRONG, f"{score:.2f}")
-                for i, score in zip(answer.pictures, answer.scores, strict=True)
+                Tile(datamodule.picture(i, self.split), RIGHT if i == answer.picture else WRONG, f"{score:.2f}", name)
+                for i, score, name in zip(answer.pictures, answer.scores, answer.files or [""] * 5, strict=False)
             ]
             aside = None
             if answer.place > len(tiles):
-                aside = Tile(datamodule.picture(answer.picture, self.split), NEUTRAL, f"place {answer.place}")
+                aside = Tile(
+                    datamodule.picture(answer.picture, self.split), NEUTRAL, f"place {answer.place}", answer.file or ""
+                )
             note = "right picture first" if answer.place == 1 else f"right picture in place {answer.place}"
             rows.append(SheetRow(answer.caption, note, tiles, aside))
         kind = "log-odds of a match" if matches and self.rerank_top_k > 0 else "cosine similarity"
         legend = f"Green: the caption's own picture. Red: another one. Grey: its own, found later. Below: {kind}."
         best = max(len(answer.pictures) for answer in searched)
         _save(draw_sheet(f"Captions and the {best} best of {total} pictures", legend, rows), folder / "retrieval.png")
-        lines = [json.dumps(answer._asdict(), ensure_ascii=False) + "\n" for answer in searched]
+        named = [{key: value for key, value in each._asdict().items() if value is not None} for each in searched]
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in named]
         write_text(folder / "retrieval.jsonl", "".join(lines))
 
     def _look(self, net: torch.nn.Module, encoded: EncodedSet, datamodule: Any) -> list[SheetRow]:
@@ -144,6 +150,14 @@ class SampleSheets(Callback):
                     tiles.append(Tile(overlay(picture, word_heat), NEUTRAL, caption[span[0] : span[1]]))
             rows.append(SheetRow(caption, "", tiles))
         return rows
+
+
+def _files(datamodule: Any, split: str, right: int, pictures: list[int]) -> dict[str, Any]:
+    """The files of an answer; empty where pictures are none."""
+    name_of = getattr(datamodule, "name_of", lambda index, split: None)
+    if (file := name_of(right, split)) is None:
+        return {}
+    return {"file": file, "files": [name_of(i, split) for i in pictures]}
 
 
 def search(

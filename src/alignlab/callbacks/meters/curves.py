@@ -1,6 +1,7 @@
-"""samples/curves.png: losses and validation metrics over steps."""
+"""samples/curves.png: losses and validation metrics over steps; of reinforcement learning score, KL and length too."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -9,7 +10,19 @@ from lightning.pytorch.utilities import rank_zero_only
 from alignlab.callbacks.meters.metrics_csv import LoggedRow, MetricsCsv
 from alignlab.files.writing import replaced
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Curve = tuple[list[float], list[float]]  # steps, values
+# Title -> what names of its metrics hold; the first that fits counts.
+PANELS = {
+    "losses": ("loss",),
+    "retrieval": ("recall",),
+    "accuracy": ("accuracy",),
+    "score": ("objective/score", "val/score", "val/judge"),
+    "KL to the reference, nats a response": ("objective/kl", "val/kl"),
+    "response length, tokens": ("response_length",),
+}
 
 
 class Curves(Callback):
@@ -37,28 +50,41 @@ def panels(rows: list[LoggedRow]) -> dict[str, dict[str, Curve]]:
     sorted_in: dict[str, dict[str, Curve]] = {}
     for name, curve in sorted(curves.items()):
         sorted_in.setdefault(_panel(name), {})[name] = curve
-    return {title: sorted_in[title] for title in ("losses", "retrieval", "accuracy", "other") if title in sorted_in}
+    return {title: sorted_in[title] for title in (*PANELS, "other") if title in sorted_in}
 
 
 def _panel(name: str) -> str:
-    if "loss" in name:
-        return "losses"
-    return "retrieval" if "recall" in name else "accuracy" if "accuracy" in name else "other"
+    for title, words in PANELS.items():
+        if any(name == word if "/" in word else word in name for word in words):
+            return title
+    return "other"
 
 
 def draw(rows: list[LoggedRow], file: Path) -> None:
     """Writes the panels as one picture; nothing if nothing was logged."""
+    if (figure := drawn(rows)) is not None:
+        with replaced(file) as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
+
+
+def drawn(rows: list[LoggedRow]) -> "Figure | None":
+    """The panels side by side, their legends below them; None if nothing was logged."""
     from matplotlib.figure import Figure  # half a second, and needed once
 
     shown = {title: curves for title, curves in panels(rows).items() if title != "other"}
     if not shown:
-        return
-    figure = Figure(figsize=(6 * len(shown), 4), layout="constrained")
-    for axes, (title, curves) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        return None
+    columns = min(len(shown), 3)
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(6 * columns, 5 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes, (title, curves) in zip(grid, shown.items(), strict=False):
         for name, (steps, values) in curves.items():
             axes.plot(steps, values, label=name, marker="o" if name.startswith("val/") else None, markersize=3)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
-    with replaced(file) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}  # no curve is below the axes
+        axes.legend(fontsize=7, ncols=2 if len(curves) > 3 else 1, frameon=False, **place)
+    for axes in grid[len(shown) :]:
+        axes.remove()
+    return figure

@@ -130,9 +130,7 @@ def warning_of(trainer: lightning.Trainer, more: Memory, activations: int | None
     )
 
 
-def expected(
-    trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any
-) -> tuple[Memory, int | None]:
+def expected(trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any) -> tuple[Memory, int | None]:
     """What will be needed besides what is held now: gradients and optimizer states, and activations if they can be
     counted.
     """

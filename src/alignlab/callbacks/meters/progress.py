@@ -147,7 +147,9 @@ class Progress(ProgressBar):
         while not ended.wait(1.0 if self.line is not None else min(0.5, self.every_seconds / 2)):
             if self.line is not None:
                 self.line.show(self.text())
-            elif time.perf_counter() >= self._due + min(1.0, self.every_seconds / 2):  # the main thread hasn't come to it
+            elif time.perf_counter() >= self._due + min(
+                1.0, self.every_seconds / 2
+            ):  # the main thread hasn't come to it
                 self._print()
 
     def _print(self) -> None:

@@ -228,6 +228,10 @@ class PairDataModule(LightningDataModule):
         """A picture as the models see it, not normalised."""
         return Image.fromarray(self.source.picture(index, split))
 
+    def name_of(self, index: int, split: str = "val") -> str | None:
+        """A picture's file, as the list of pictures names it; None for pictures that are drawn."""
+        return self.source.name_of(index, split) if hasattr(self.source, "name_of") else None
+
     def caption(self, index: int, split: str = "val") -> str:
         """A picture's first caption."""
         return self.source.captions_of(index, split)[0]

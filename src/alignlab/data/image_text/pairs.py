@@ -130,6 +130,10 @@ class ImageTextPairs:
     def picture(self, index: int, split: str) -> np.ndarray:
         return self._squared(self._decoded(self._split(split)[index]))
 
+    def name_of(self, index: int, split: str) -> str:
+        """The path of a picture as its list has it."""
+        return self._split(split)[index].name
+
     def _squared(self, picture: Image.Image) -> np.ndarray:
         if self.recipe is not None:
             return shaped(picture, self.image_size, self.recipe)

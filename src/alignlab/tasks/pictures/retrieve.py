@@ -94,9 +94,16 @@ class Retrieve:
         drawn = []
         for row in rows[:_SHEET_ROWS]:
             best = zip(row["pictures"], row["scores"], strict=True)
-            tiles = [Tile(shown, NEUTRAL, f"{score:.3f}") for path, score in best if (shown := _picture(path))]
+            tiles = [
+                Tile(shown, NEUTRAL, f"{score:.3f}", _short(path, root))
+                for path, score in best
+                if (shown := _picture(path))
+            ]
             drawn.append(SheetRow(row["input"], row["score"].replace("_", " "), tiles))
-        save_picture(draw_sheet(f"Queries and the best pictures of {root}", "Below a picture: its score.", drawn), file)
+        save_picture(
+            draw_sheet(f"Queries and the best pictures of {root}", "Below a picture: its score and its file.", drawn),
+            file,
+        )
 
 
 def _reranked(subject: VisionLanguage, text: str, index: PictureIndex, candidates: Candidates) -> Candidates:
