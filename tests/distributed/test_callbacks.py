@@ -17,7 +17,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf" / "callbacks"
 
 
 # Those in which each rank keeps to itself, by their docstrings; fsdp was never what broke them.
-APART = ("progress", "throughput", "final_validation", "learning_rate", "curves", "data_wait", "flops")
+APART = ("progress", "introduction", "throughput", "final_validation", "learning_rate", "curves", "data_wait", "flops")
 
 
 @pytest.mark.distributed

@@ -9,7 +9,7 @@ SMALL_PATCH, SMALL_SIZE = 8, 48  # of the nets that are trained from nothing on 
 
 
 def picture_size(size: int, *, _root_: DictConfig) -> int:
-    """`${picture_size:224}`: 48 px for nets whose patches have 8 px, at 224 px 784 patches each, else the size given."""
+    """`${picture_size:224}`: 48 px for nets whose patches have 8 px (784 patches at 224 px), else the size given."""
     net = OmegaConf.select(_root_, "model.net")
     content = OmegaConf.to_container(net, resolve=False, throw_on_missing=False) if isinstance(net, DictConfig) else {}
     patches = [patch for patch in _patch_sizes(content) if isinstance(patch, int)]
