@@ -46,7 +46,34 @@ class Cut:
     kind: str = "cut"
 
 
-Block = Note | Grid | Figure | Cut
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures out of `lines` beside each other, as many as the screen has room for."""
+
+    pictures: Sequence[Markup]
+    kind: str = "pictures"
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture's file inside the page: `data:` and what it holds."""
+
+    source: str
+    caption: str
+    kind: str = "shot"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A text to be copied, folded up unless it is `opened`."""
+
+    title: str
+    text: str
+    opened: bool = False
+    kind: str = "listing"
+
+
+Block = Note | Grid | Figure | Cut | Pictures | Shot | Listing
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from alignlab.callbacks.meters.curves import draw, drawn, panels
+from alignlab.callbacks.meters.curves import draw, drawn
 from alignlab.callbacks.meters.metrics_csv import MetricsCsv
+from alignlab.reports.curves import panels
 
 import pytest
 

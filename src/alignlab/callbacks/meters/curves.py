@@ -9,20 +9,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from alignlab.callbacks.meters.metrics_csv import LoggedRow, MetricsCsv
 from alignlab.files.writing import replaced
+from alignlab.reports.curves import panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Curve = tuple[list[float], list[float]]  # steps, values
-# Title -> what names of its metrics hold; the first that fits counts.
-PANELS = {
-    "losses": ("loss",),
-    "retrieval": ("recall",),
-    "accuracy": ("accuracy",),
-    "score": ("objective/score", "val/score", "val/judge"),
-    "KL to the reference, nats a response": ("objective/kl", "val/kl"),
-    "response length, tokens": ("response_length",),
-}
 
 
 class Curves(Callback):
@@ -36,28 +26,6 @@ class Curves(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCsv):
                 draw(logger.rows, Path(trainer.default_root_dir) / "samples" / "curves.png")
-
-
-def panels(rows: list[LoggedRow]) -> dict[str, dict[str, Curve]]:
-    """Sorts the logged metrics into panels, title -> metric -> curve; panels without a curve are left out."""
-    curves: dict[str, Curve] = {}
-    for row in rows:
-        for name, value in row.items():
-            if "/" in name:
-                steps, values = curves.setdefault(name, ([], []))
-                steps.append(row["step"])
-                values.append(value)
-    sorted_in: dict[str, dict[str, Curve]] = {}
-    for name, curve in sorted(curves.items()):
-        sorted_in.setdefault(_panel(name), {})[name] = curve
-    return {title: sorted_in[title] for title in (*PANELS, "other") if title in sorted_in}
-
-
-def _panel(name: str) -> str:
-    for title, words in PANELS.items():
-        if any(name == word if "/" in word else word in name for word in words):
-            return title
-    return "other"
 
 
 def draw(rows: list[LoggedRow], file: Path) -> None:

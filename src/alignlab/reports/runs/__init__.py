@@ -1,0 +1,1 @@
+"""Reports of training runs: one of each, and one that compares several."""
