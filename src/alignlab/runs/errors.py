@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignlab.configs.leaves import leaves
 
-_EXTRAS = ("tensorboard", "wandb")  # of the loggers of that name
+_EXTRAS = ("tensorboard", "wandb", "mlflow", "trackio")  # of the loggers of that name
 
 
 # What torch says of a data worker that has gone.

@@ -19,9 +19,12 @@ from alignlab.callbacks.keeping.changed_settings import ChangedSettings
 from alignlab.callbacks.keeping.checkpoint import Checkpoints
 from alignlab.callbacks.keeping.interruption import Interruption
 from alignlab.callbacks.keeping.rank_death import RankDeath
-from alignlab.callbacks.meters.rate_warning import RateWarning
 from alignlab.callbacks.meters.throughput import Throughput
+from alignlab.callbacks.telling.publishing import Publishing
+from alignlab.callbacks.telling.rate_warning import RateWarning
+from alignlab.configs.command_line import without_force
 from alignlab.configs.filling import filled
+from alignlab.configs.leaves import leaves
 from alignlab.configs.starting import started_from
 from alignlab.files.aside import set_aside
 from alignlab.files.result import Result
@@ -75,7 +78,7 @@ def train(cfg: DictConfig) -> Result:
         datamodule, system = build(cfg, None if trained_in is None else newest_run(trained_in, holding="checkpoints"))
         ranks = RankDeath(lambda cause: _last_words(cause, result, trainer.global_step, run_dir))
         written.callback(ranks.leave)
-        trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks, RateWarning(started_from(cfg)), *changed])
+        trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks, *_telling(cfg, result), *changed])
         ranks.attach(trainer)
         start = checkpoint(cfg, system, trainer, result)
         save_tokenizer(datamodule, run_dir / "tokenizer")
@@ -119,6 +122,14 @@ def _changed(cfg: DictConfig, result: Result) -> list[lightning.pytorch.Callback
     for note in result.notes:
         log.info(note)
     return [ChangedSettings(list(resuming.changes(saved, cfg)), cfg.data.get("batch_size"))]
+
+
+def _telling(cfg: DictConfig, result: Result) -> list[lightning.pytorch.Callback]:
+    """What warns of a rate, and gives loggers config, revision and command."""
+    settings = dict(leaves(OmegaConf.to_container(cfg, resolve=True)))
+    command = " ".join(["python train.py", *without_force(HydraConfig.get().overrides.task)])
+    about = {"git_revision": str(result.git_revision), "command": command}
+    return [RateWarning(started_from(cfg)), Publishing(settings, about)]
 
 
 def _measure(result: Result, trainer: lightning.Trainer, objective: str | None) -> None:

@@ -30,6 +30,9 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed(("logging step",), "throughput.py", "the clock stands still, the device is idle, and its number is logged"),
     Allowed(("logging step",), "nan_report.py (_read)", "two numbers say whether a step so far went wrong"),
     Allowed(("logging step",), "callbacks/meters/progress.py", "one copy of what the line shows"),
+    Allowed(
+        ("warm step", "step"), "callbacks/meters/progress.py", "one copy of what the line shows, every 30 seconds at most"
+    ),
     Allowed(("validation",), "throughput.py (_pause)", "the clock stands still"),
     Allowed(("validation",), "logger_connector.py (log_metrics)", "a row of metrics is written"),
     Allowed(("validation",), "callbacks/meters/progress.py", "one copy of what the line shows"),

@@ -9,8 +9,8 @@ import lightning
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from alignlab.callbacks.keeping.host_copies import floats
-from alignlab.callbacks.meters.pace import Pace, last_step, said_rate, said_time
-from alignlab.callbacks.meters.status_line import StatusLine
+from alignlab.callbacks.telling.pace import Pace, last_step, said_rate, said_time
+from alignlab.callbacks.telling.status_line import StatusLine
 
 FIRST = 5.0  # seconds to the first line
 REDRAWN = 0.5  # seconds between two looks at the numbers where a terminal shows them

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-from alignlab.callbacks.meters import introduction
-from alignlab.callbacks.meters.introduction import Introduction, warning_of
-from alignlab.callbacks.meters.pace import Pace, said_rate, said_time
 from alignlab.callbacks.meters.progress import Progress, progress
+from alignlab.callbacks.telling import introduction
+from alignlab.callbacks.telling.introduction import Introduction, warning_of
+from alignlab.callbacks.telling.pace import Pace, said_rate, said_time
 from alignlab.cost.memory import Memory
 from alignlab.losses.contrastive import InfoNce
 from alignlab.models.clip import Clip
@@ -127,7 +127,7 @@ def test_pace_leaves_out_validation_and_the_first_step(monkeypatch: pytest.Monke
 TERMINAL = """
 import logging, sys, time
 logging.basicConfig(stream=sys.stdout, format="log %(message)s")
-from alignlab.callbacks.meters.status_line import StatusLine
+from alignlab.callbacks.telling.status_line import StatusLine
 line = StatusLine()
 line.start()
 line.show("step 1/9 " + "x" * 200)

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from alignlab.callbacks.keeping.random_states import preserved
-from alignlab.callbacks.meters.pace import Pace, last_step, said_rate, said_time
 from alignlab.callbacks.meters.throughput import num_samples
+from alignlab.callbacks.telling.pace import Pace, last_step, said_rate, said_time
 from alignlab.cost.available import free_bytes, held_bytes
 from alignlab.cost.measured import peak_memory_bytes
 from alignlab.cost.memory import ADAMW_STATES, Counts, Memory, training_memory
