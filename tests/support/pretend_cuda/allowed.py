@@ -31,7 +31,9 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed(("logging step",), "nan_report.py (_read)", "two numbers say whether a step so far went wrong"),
     Allowed(("logging step",), "callbacks/meters/progress.py", "one copy of what the line shows"),
     Allowed(
-        ("warm step", "step"), "callbacks/meters/progress.py", "one copy of what the line shows, every 30 seconds at most"
+        ("warm step", "step"),
+        "callbacks/meters/progress.py",
+        "one copy of what the line shows, every 30 seconds at most",
     ),
     Allowed(("validation",), "throughput.py (_pause)", "the clock stands still"),
     Allowed(("validation",), "logger_connector.py (log_metrics)", "a row of metrics is written"),
