@@ -4,8 +4,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from alignlab.configs.folders import choices
-from alignlab.configs.picture_size import picture_size
-from alignlab.configs.starting import start_lr
+from alignlab.configs.starting import picture_size, start_lr
 from alignlab.launch.environment import agreed_name
 
 

@@ -1,4 +1,6 @@
-"""What a config starts from: nothing, pretrained weights, or an adapter on frozen ones."""
+"""What follows from a config's net where nobody has chosen: the rate, by what the net starts from, and the size of
+pictures.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignlab.optim.rates import RATES, Start
 
+SMALL_PATCH, SMALL_SIZE = 8, 48  # pixels, of the nets that are trained from nothing on a CPU
 # Parameters of parts of nets that name weights to begin with.
 _WEIGHTS = ("pretrained", "text_weights")
 
@@ -41,6 +44,15 @@ def start_lr(from_nothing: float, adapter: float | None = None, *, _root_: DictC
     if start == "adapter" and adapter is not None:
         return float(adapter)
     return RATES[start]
+
+
+def picture_size(size: int, *, _root_: DictConfig) -> int:
+    """`${picture_size:224}`: 48 px for nets whose patches have 8 px (784 patches at 224 px), else the size given."""
+    net = OmegaConf.select(_root_, "model.net")
+    content = OmegaConf.to_container(net, resolve=False, throw_on_missing=False) if isinstance(net, DictConfig) else {}
+    sizes = (node.get("patch_size") for node in _nodes(content))
+    patches = [size for size in sizes if isinstance(size, int)]
+    return SMALL_SIZE if patches and min(patches) <= SMALL_PATCH else int(size)
 
 
 def _nodes(content: Any) -> Iterator[Mapping[str, Any]]:
