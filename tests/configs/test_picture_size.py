@@ -13,7 +13,6 @@ from omegaconf import DictConfig
         (("model=albef", "data=image_text"), 48),
         (("model=albef", "data=coco"), 48),
         (("model=clip", "data=image_text", "model/net=clip_vit_b32"), 224),
-        (("model=clip", "data=image_text", "model/net=clip_pretrained"), 224),
         (("model=albef", "model/net=albef_vit_b16", "data=flickr30k"), 256),
         (("model=clip", "data=image_text", "data.image_size=96"), 96),
     ],
