@@ -28,10 +28,10 @@ def new(target: Path) -> list[Path]:
     name = target.name
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ValueError(f"{name!r} can't be a package's name: small letters, digits and _ can")
-    if name in sys.stdlib_module_names or sources.spec_of(name) is not None:
-        raise ValueError(f"there is a package {name} already; take another name")
     if target.exists():
         raise ValueError(f"{target} is there already; take another name, or remove it")
+    if name in sys.stdlib_module_names or sources.spec_of(name) is not None:
+        raise ValueError(f"there is a package {name} already; take another name")
     write_folder(target, lambda folder: _fill(folder, name))
     return sorted(file.relative_to(target) for file in target.rglob("*") if file.is_file())
 
