@@ -152,6 +152,7 @@ TURNS_INTO_CODE = {
     "data/language/modules.py": "`rows`, likewise",
     "methods/rlhf/reward.py": "`reward` and `judge`, likewise",
     "files/shards.py": "an unpickler that makes nothing but what an index has",
+    "files/torchscript.py": "an unpickler that makes tensors and hollow objects",
     "runs/kinds.py": "names of this package's own",
     "runs/building.py": "Hydra on a config that has been looked at",
     "runs/infer.py": "likewise",

@@ -17,11 +17,13 @@ def steps(monkeypatch: pytest.MonkeyPatch, waits: float, count: int, seconds: fl
     loader = SimpleNamespace(seconds_waited=0.0, num_workers=1)
     trainer = SimpleNamespace(train_dataloader=loader, is_global_zero=True)
     callback = DataWait(seconds=seconds)
+    callback.log = print  # as Lightning does with every callback
     for step in range(count):
         loader.seconds_waited += 9.0 if step < 3 else waits
         now += 9.0 if step < 3 else waits
         callback.on_train_batch_start(trainer, None, (torch.zeros(64, 2),), step)
         now += 1 - waits
+        callback.on_train_batch_end(trainer, None, None, None, step)  # there is no module to log to
         if step == 5:
             callback.on_validation_start(trainer, None)
             now += 1000.0

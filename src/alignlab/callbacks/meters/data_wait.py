@@ -29,7 +29,8 @@ class DataWait(Callback):
     def __init__(self, share: float = 0.2, seconds: float = 30.0, log: bool = False) -> None:
         if not 0 < share < 1 or seconds <= 0:
             raise ValueError(f"share={share} lies in (0, 1), seconds={seconds} is positive")
-        self.share, self.seconds, self.log = share, seconds, log
+        self.share, self.seconds = share, seconds
+        self._logs = log  # not `log`: Lightning sets a callback's to the module's
         self._steps, self._elapsed, self._since = 0, 0.0, 0.0
         self._waited_before, self._samples = 0.0, 0
         self._done = False
@@ -47,7 +48,7 @@ class DataWait(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.log and self._steps > 3 and (elapsed := self._now()) > 0:
+        if self._logs and self._steps > 3 and (elapsed := self._now()) > 0:
             pl_module.log("train/data_wait_share", (_waited(trainer) - self._waited_before) / elapsed)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
