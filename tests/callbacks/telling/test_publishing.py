@@ -51,9 +51,9 @@ def fit(run: Path, loggers: list[Logger]) -> None:
     trainer.fit(Line(), DataLoader([torch.ones(1)] * 2, batch_size=None))
 
 
-def logger_of(name: str, run: Path, **changes: str) -> Logger:
+def logger_of(choice: str, run: Path, **changes: str) -> Logger:
     """The logger of conf/logger, as a run builds it."""
-    node = OmegaConf.load(REPOSITORY / "conf" / "logger" / f"{name}.yaml")[name]
+    node = OmegaConf.load(REPOSITORY / "conf" / "logger" / f"{choice}.yaml")[choice]
     return instantiate(OmegaConf.merge(node, changes), save_dir=str(run), _convert_="all")
 
 
@@ -97,9 +97,9 @@ def test_a_missing_extra_is_one_line(name: str) -> None:
 
 
 def test_several_at_once_take_pictures_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # before trackio is imported, which reads it
     for package in ("mlflow", "trackio", "tensorboard", "wandb", "sqlalchemy"):
         pytest.importorskip(package)
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.chdir(tmp_path)
     run, base = tmp_path / "run", tmp_path / "mlflow.db"
     loggers = [
@@ -124,5 +124,5 @@ def test_several_at_once_take_pictures_and_tables(tmp_path: Path, monkeypatch: p
     data = next((tmp_path / "trackio").glob("alignlab*.db"))
     config = sqlite3.connect(data).execute("select config from configs").fetchone()[0]
     logged = [row[0] for row in sqlite3.connect(data).execute("select metrics from metrics")]
-    assert json.loads(config)["optim.lr"] == 0.001 and any("samples/answers" in row for row in logged)
+    assert json.loads(config)["optim.lr"] == 0.001 and any(b"samples/answers" in row for row in logged)
     assert list((run / "wandb").rglob("*.png"))

@@ -46,6 +46,8 @@ class TrackioLogger(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The run's config; before the first metric."""
         self._settings |= {str(key).replace("_target_", "target"): _plain(value) for key, value in dict(params).items()}
+        if self._run is not None:  # Lightning has asked for it; trackio writes the config with the first metrics
+            self._run.config |= self._settings
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
