@@ -1,6 +1,6 @@
 """The card's matrix as a user types it: every model under every trainer, default callbacks and optimizer, through to export, resume and reload.
 
-A sixth of it belongs to the default run: fsdp, where most was wrong once, and ALBEF under ddp; one of these resumes there. The rest is slow, and so
+An eighth of it belongs to the default run: fsdp, where most was wrong once, and ALBEF under ddp; one of these resumes there. The rest is slow, and so
 are those again, resumed.
 """
 
@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 SHORT = ("trainer.max_steps=3", "trainer.val_check_interval=3", "data.batch_size=8")
 VISION, LANGUAGE = ("clip", "siglip", "albef"), ("sft", "reward", "dpo")
 TRAINERS = ("cpu", "ddp", "fsdp", "deepspeed")
-USUAL = {("albef", "ddp"), ("albef", "fsdp"), ("sft", "fsdp"), ("reward", "fsdp")}
+USUAL = {("albef", "ddp"), ("albef", "fsdp"), ("sft", "fsdp")}
 RESUMED = {("sft", "fsdp")}
 SECONDS = 180  # no run takes longer on two cores that have nothing else to do
 

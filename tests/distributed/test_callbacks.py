@@ -20,6 +20,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf" / "callbacks"
 APART = ("progress", "introduction", "throughput", "final_validation", "learning_rate", "curves", "data_wait", "flops")
 
 
+@pytest.mark.slow  # two minutes; the default callbacks together are those of test_as_typed
 @pytest.mark.distributed
 def test_each_callback_with_an_exchange_alone_under_fsdp(tmp_path: Path) -> None:
     start(

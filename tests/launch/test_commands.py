@@ -101,6 +101,7 @@ def test_a_killed_rank_ends_the_run_with_the_cause(tmp_path: Path) -> None:
     assert f"error: {cause}" in (tmp_path / "console.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_of_two_times_two_jobs_of_two_ranks(tmp_path: Path) -> None:
     values = ("data.batch_size=8,0", "optim.lr=1e-3,2e-3", "objective=val/loss", "trainer.max_steps=2")
     sweep_dir = tmp_path / "sweep"
