@@ -32,7 +32,7 @@ def draw(rows: list[LoggedRow], file: Path) -> None:
     """Writes the panels as one picture; nothing if nothing was logged."""
     if (figure := drawn(rows)) is not None:
         with replaced(file) as temporary:
-            figure.savefig(temporary, dpi=110, format="png")
+            figure.savefig(temporary, dpi=110, format="png", bbox_inches="tight")  # legends may be wider
 
 
 def drawn(rows: list[LoggedRow]) -> "Figure | None":
@@ -51,7 +51,7 @@ def drawn(rows: list[LoggedRow]) -> "Figure | None":
             axes.plot(steps, values, label=name, marker="o" if name.startswith("val/") else None, markersize=3)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}  # no curve is below the axes
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}  # no curve is below the axes
         axes.legend(fontsize=7, ncols=2 if len(curves) > 3 else 1, frameon=False, **place)
     for axes in grid[len(shown) :]:
         axes.remove()
