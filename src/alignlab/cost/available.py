@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from alignlab.distributed.machine import memory
+
 _GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
 
 
@@ -15,8 +17,7 @@ def free_bytes(device: torch.device) -> int | None:
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type != "cpu" or sys.platform != "linux":
         return None
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
-    free = int(lines["MemAvailable"].split()[0]) * 1024
+    free = memory()["MemAvailable"]
     try:
         most, taken = (Path(file).read_text().strip() for file in _GROUPS)
         return free if most == "max" else min(free, max(int(most) - int(taken), 0))

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from alignlab.distributed.machine import cores
+
 
 class JointOrder(Sampler[int]):
     """Serial numbers of one epoch: `epoch * length + 0..length-1`. What lies at a serial number is the source's
@@ -191,9 +193,8 @@ def workers_by_cores(processes: int) -> int:
     """Worker processes of each of so many training processes: one core is left to training itself, and more than 8
     help nobody.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or min(processes, max(1, torch.cuda.device_count()))
-    return max(1, min(8, cores // here - 1))
+    return max(1, min(8, cores() // here - 1))
 
 
 def whole_batches(

@@ -172,9 +172,8 @@ def _fetch(plans: Sequence[Plan], servers: Sequence[Endpoint], workers: int, pat
     with ThreadPoolExecutor(workers) as pool:
         pending = {pool.submit(one, *each) for each in todo}
         try:
-            while (
-                pending
-            ):  # with a time limit, else Ctrl-C waits too; not for each, since a wait looks at all that are left
+            while pending:
+                # with a time limit, else Ctrl-C waits too; not for each, since a wait looks at all that are left
                 done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()

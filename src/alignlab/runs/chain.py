@@ -20,9 +20,9 @@ from alignlab.configs.check import ConfigError, check, nearest
 from alignlab.configs.command_line import arguments
 from alignlab.configs.explain import composed
 from alignlab.configs.filling import filled
-from alignlab.configs.leaves import leaves
 from alignlab.configs.parts import named_by, strangers
 from alignlab.configs.roots import ChainRoot
+from alignlab.files.leaves import leaves
 from alignlab.files.result import Result, Status
 from alignlab.files.writing import write_text
 from alignlab.launch import run_lock

@@ -8,7 +8,7 @@ import traceback
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.configs.leaves import leaves
+from alignlab.files.leaves import leaves
 
 _EXTRAS = ("tensorboard", "wandb", "mlflow", "trackio")  # of the loggers of that name
 

@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from alignlab.configs import parts, plugins
 from alignlab.configs.check import ConfigError
 from alignlab.configs.filling import filled
-from alignlab.configs.leaves import leaves
 from alignlab.configs.roots import LAYOUT, InferenceRoot, Root
 from alignlab.files.foreign_yaml import yaml_text
 from alignlab.files.kinds import line_of
+from alignlab.files.leaves import leaves
 from alignlab.files.runs import newest_run
 from alignlab.launch.environment import launch
 

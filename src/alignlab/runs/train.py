@@ -24,9 +24,10 @@ from alignlab.callbacks.telling.publishing import Publishing
 from alignlab.callbacks.telling.rate_warning import RateWarning
 from alignlab.configs.command_line import without_force
 from alignlab.configs.filling import filled
-from alignlab.configs.leaves import leaves
 from alignlab.configs.starting import started_from
+from alignlab.distributed.machine import cores
 from alignlab.files.aside import set_aside
+from alignlab.files.leaves import leaves
 from alignlab.files.result import Result
 from alignlab.files.runs import newest_run
 from alignlab.files.writing import write_text
@@ -69,7 +70,7 @@ def train(cfg: DictConfig) -> Result:
     record = recorded(result, run_dir, cfg, rank=lambda: rank_zero_only.rank)
     with _alone(run_dir, cfg.resume), Inbox(_say, unheard) as inbox, ExitStack() as written, record:
         workers = cfg.data.get("num_workers")
-        open_files.provide(len(os.sched_getaffinity(0)) if workers is None else workers)
+        open_files.provide(cores() if workers is None else workers)
         changed = _changed(cfg, result)
         _prepare(cfg, run_dir)
         if cfg.resume is not None and is_gone(cfg):

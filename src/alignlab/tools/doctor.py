@@ -19,6 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from alignlab.configs import sources
+from alignlab.distributed import machine
 
 PACKAGES = (
     "alignlab torch torchvision lightning timm transformers tokenizers hydra-core omegaconf numpy pillow"
@@ -104,16 +105,14 @@ def _versions() -> list[Finding]:
 
 
 def _devices() -> list[Finding]:
-    memory = {}
-    if (file := Path("/proc/meminfo")).exists():
-        memory = dict(re.findall(r"^(MemTotal|MemAvailable):\s+(\d+)", file.read_text(), re.MULTILINE))
-    total, free = (int(memory.get(name, 0)) * 1024 / 1e9 for name in ("MemTotal", "MemAvailable"))
+    memory = machine.memory()
+    total, free = (memory.get(name, 0) / 1e9 for name in ("MemTotal", "MemAvailable"))
     said = f", {total:.1f} GB of memory, {free:.1f} GB free" if memory else ""
     spec = sources.spec_of("torch")
     version = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else None
     text = version.read_text(encoding="utf-8") if version is not None and version.exists() else ""
     built = {name: found for name, found in re.findall(r"^(cuda|hip)\b[^=\n]*= *'([^']+)'", text, re.MULTILINE)}
-    return [Finding("CPU", f"{_cores()} cores{said}"), fit(built.get("cuda"), built.get("hip"), _gpus())]
+    return [Finding("CPU", f"{machine.cores()} cores{said}"), fit(built.get("cuda"), built.get("hip"), _gpus())]
 
 
 def _gpus() -> list[tuple[str, str, str]]:
@@ -175,16 +174,12 @@ def _processes() -> list[Finding]:
     slow = "each process compiles all packages anew: unset PYTHONDONTWRITEBYTECODE"
     entries = [entry.name for entry in importlib.metadata.entry_points(group="alignlab.plugins")]
     return [
-        Finding("data workers", f"by default one a core, {_cores()}; open files {files[0]} of {files[1]}",
+        Finding("data workers", f"by default one a core, {machine.cores()}; open files {files[0]} of {files[1]}",
                 f"ulimit -n {LEAST_FILES}" if 0 <= files[1] < LEAST_FILES else None),
         Finding("environment", ", ".join(f"{name}={value}" for name, value in set_.items()) or "nothing of note",
                 slow if "PYTHONDONTWRITEBYTECODE" in set_ else None),
         Finding("plugins", ", ".join(entries) or "none is installed"),
     ]  # fmt: skip
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(name: str) -> str | None:

@@ -1,7 +1,6 @@
 """Says once, in one line, that a run waits for its data: how long, which side is slow, what would help."""
 
 import logging
-import os
 import time
 from typing import Any
 
@@ -9,6 +8,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from alignlab.callbacks.meters.throughput import num_samples
+from alignlab.distributed.machine import cores
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class DataWait(Callback):
         loader, elapsed, steps = trainer.train_dataloader, self._now(), self._steps - 3
         waited = _waited(trainer) - self._waited_before
         if trainer.is_global_zero and hasattr(loader, "seconds_waited") and waited > self.share * elapsed:
-            log.warning(line(waited / elapsed, 1000 * elapsed / steps, self._samples, loader.num_workers, _cores()))
+            log.warning(line(waited / elapsed, 1000 * elapsed / steps, self._samples, loader.num_workers, cores()))
 
 
 def line(share: float, step: float, samples: int, workers: int, cores: int) -> str:
@@ -89,7 +89,3 @@ def line(share: float, step: float, samples: int, workers: int, cores: int) -> s
 
 def _waited(trainer: lightning.Trainer) -> float:
     return getattr(trainer.train_dataloader, "seconds_waited", 0.0)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from alignlab.files.foreign_yaml import yaml_text
+from alignlab.files.leaves import leaves
 from alignlab.files.result import Result
 
 MOST_ROWS = 200_000  # of metrics.csv
@@ -32,7 +33,7 @@ class RunRecord:
     @property
     def settings(self) -> dict[str, Any]:
         """The config by dotted keys."""
-        return dict(leaves(self.config))
+        return {key: value for key, value in leaves(self.config) if key}
 
     @property
     def name(self) -> str:
@@ -91,15 +92,6 @@ def table_of(file: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             rows += [row] if isinstance(row, dict) else []
     return rows
-
-
-def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of all that isn't a mapping."""
-    if isinstance(node, dict) and node:
-        for name, value in node.items():
-            yield from leaves(value, f"{key}.{name}" if key else str(name))
-    elif key:
-        yield key, node
 
 
 def _rows(file: Path) -> Iterator[dict[str, float]]:

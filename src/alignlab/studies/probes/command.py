@@ -3,7 +3,7 @@
 import argparse
 import json
 import tempfile
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,21 +66,10 @@ def _program(options: argparse.Namespace) -> list[str]:
 
 
 def _place(output: Path | None) -> AbstractContextManager[str]:
-    return tempfile.TemporaryDirectory(prefix="probe_") if output is None else _Kept(output)
-
-
-class _Kept:
-    """A folder that stays."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> str:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return str(self._folder)
-
-    def __exit__(self, *_: object) -> None:
-        """Leaves it."""
+    if output is None:
+        return tempfile.TemporaryDirectory(prefix="probe_")
+    output.mkdir(parents=True, exist_ok=True)
+    return nullcontext(str(output))
 
 
 def _end(output: Path | None, said: list[str], rows: list[dict], **more: object) -> None:
