@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from unittest import mock
 
@@ -27,6 +28,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from albef_pair import TINY, make_system, random_batch
 from albef_reference import AlbefReference, adamw
 from albef_reference_encoders import Sizes
+from alignlab.methods.step import Step
 from alignlab.optim.adamw import adamw as our_adamw
 from alignlab.types.pairs import PairBatch
 
@@ -93,15 +95,15 @@ SIZES = {
 
 WARM_UP = TINY, 4, 9
 
-Step = Callable[[], Tensor]
+Turn = Callable[[], Tensor]
 
 
-def build(peer: str, case: tuple[Sizes, int, int], precision: str, device: str) -> tuple[Step, int]:
+def build(peer: str, case: tuple[Sizes, int, int], precision: str, device: str) -> tuple[Turn, int]:
     """A whole training step, and the number of trainable parameters."""
-    sizes, count, tokens = case
+    sizes, pairs, tokens = case
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    batch = PairBatch(*(x.to(device) for x in random_batch(sizes, count, tokens, generator)))
+    batch = random_batch(sizes, pairs, tokens, generator).moved(torch.device(device))
 
     def autocast():
         return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
@@ -122,17 +124,18 @@ def build(peer: str, case: tuple[Sizes, int, int], precision: str, device: str) 
 
     system = make_system(sizes).to(device)
     optimizer = our_adamw(system.net, lr=1e-4, total_steps=1000)["optimizer"]
+    method, numbers = system.method, count()
 
     def step() -> Tensor:
-        system.net.clamp_temperature()
-        system.twin.update(system.net.encoder, sizes.momentum)
+        now = Step(next(numbers))
+        method.before_step(now)
         with autocast():
-            output = system.forward_losses(batch, 0.4)
+            output = method(batch, now)
         optimizer.zero_grad()
-        output.losses["loss"].backward()
-        system.queue.push(*output.keys)
+        output.loss.backward()
+        method.after_backward(output.kept)
         optimizer.step()
-        return output.losses["loss"].detach()
+        return output.loss.detach()
 
     return step, sum(p.numel() for p in system.net.parameters())
 
@@ -188,9 +191,9 @@ def gflops_per_sample(peer: str, count: int = 64, where: str = "meta", case: str
             with counter:
                 sum(model(image, ids, mask, 0.4, **chances)).backward()
         else:
-            system = make_system(sizes)
+            method = make_system(sizes).method
             with counter:
-                system.forward_losses(PairBatch(image, ids, mask, ids[:, 0], ids[:, 0]), 0.4).losses["loss"].backward()
+                method.losses(PairBatch(image, ids, mask, ids[:, 0], ids[:, 0]), 0.4).losses["loss"].backward()
     return counter.get_total_flops() / count / 1e9
 
 

@@ -256,7 +256,8 @@ def work_alignlab(turns: Turns, job: Job) -> None:
 
 def work(job: Job) -> None:
     """A worker process: builds one side after the imports, says what it held before."""
-    import lightning  # noqa: F401
+    import alignlab  # noqa: F401  before whatever imports torchvision
+    import lightning  # noqa: F401  # isort: skip
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
