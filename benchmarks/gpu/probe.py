@@ -6,10 +6,8 @@ python benchmarks/gpu/probe.py FILE model=clip trainer=gpu ...
 
 import collections
 import json
-import os
 import runpy
 import sys
-import traceback
 import warnings
 from pathlib import Path
 
@@ -17,10 +15,11 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(sys.argv.pop(1)).resolve()
 FIRST = 3  # steps that build things up
 sys.argv[0] = "train.py"
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 
 import alignlab  # noqa: F401  before lightning
+from pretend_cuda.log import where
 
 import torch
 from lightning.pytorch.loops import training_epoch_loop
@@ -30,21 +29,9 @@ LOOP = training_epoch_loop._TrainingEpochLoop
 PLAIN_ADVANCE = LOOP.advance
 
 
-def place() -> str:
-    """The innermost line of the project and, if deeper, of a library, as the pretend device writes them."""
-    frames = [
-        f for f in traceback.extract_stack() if __file__ not in f.filename and not f.filename.endswith("warnings.py")
-    ]
-    source = str(ROOT / "src" / "alignlab") + os.sep
-    own = [f for f in frames if f.filename.startswith(source)]
-    last = own[-1] if own else frames[-1]
-    name = last.filename.removeprefix(source).rpartition("site-packages/")[2] or last.filename
-    return f"{name}:{last.lineno} ({last.name})"
-
-
 def noted(message: object, *_: object, **__: object) -> None:
     if "synchroniz" in str(message):
-        FOUND[place()] += 1
+        FOUND[where()] += 1
 
 
 class Steps:

@@ -45,12 +45,14 @@ def test_tags_of_another_python() -> None:
     assert ("--platform", "manylinux_2_28_x86_64") in pairs and ("--platform", "manylinux2014_x86_64") in pairs
 
 
-def wheel(folder: Path, name: str) -> Path:
+def wheel(folder: Path, name: str, needs: str = "") -> Path:
     """A wheel of one module."""
     file = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(f"{name}.py", "VALUE = 7\n")
-        archive.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        needed = f"Requires-Dist: {needs}\nRequires-Dist: absent; extra == 'more'\n" if needs else ""
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needed}"
+        archive.writestr(f"{name}-1.0.dist-info/METADATA", about)
         archive.writestr(
             f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -98,6 +100,10 @@ def test_it_installs_and_what_is_wrong_is_named(kit: Path, tmp_path: Path) -> No
         import install as installer
 
         assert installer.missing(target) == ["nobody-has-this"]
+        needy = wheel(tmp_path, "needy_for_a_test", needs="nor-this>=2")
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target"]
+        subprocess.run([*command, str(target / "site"), str(needy)], check=True)
+        assert installer.missing(target) == ["nobody-has-this", "nor-this (for needy_for_a_test)"]
     finally:
         sys.path.remove(str(kit))
 

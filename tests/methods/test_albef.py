@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from alignlab.methods.parts.chances import Chances, Draws, joint_draws
 from alignlab.methods.step import Step
 from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
@@ -264,3 +265,24 @@ def test_a_tokenizer_without_a_token_that_hides_words_is_refused() -> None:
     system = make_system()
     with pytest.raises(ValueError, match="no token that hides a word"):
         type(system.method)(lambda vocab_size: system.net, vocabulary=WORDS._replace(mask_id=None), queue_size=12)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [{}, SMALL], ids=["published", "small"])
+def test_losses_and_gradients_on_a_gpu_are_the_cpu_s(options: dict) -> None:
+    batch, results = make_batch(8), []
+    for device in map(torch.device, ("cpu", "cuda")):
+        method = make_system(**options).method.to(device)
+        width = method.net.encoder.embeddings.position.num_embeddings
+        # on the CPU for both: a generator's numbers are its device's own
+        draws = joint_draws(0, 5, 8, width=width, pool=8, vocab_size=WORDS.size, device=torch.device("cpu"))
+        chances = Chances(draws=Draws(*(x.to(device) for x in draws)))
+        losses = method.losses(batch.moved(device), 0.4, chances).losses
+        losses["loss"].backward()
+        gradients = {name: p.grad.cpu() for name, p in method.named_parameters() if p.grad is not None}
+        results.append(({name: x.item() for name, x in losses.items()}, gradients))
+    (wanted, slopes), (found, other) = results
+    assert found == pytest.approx(wanted, rel=1e-4) and set(slopes) == set(other)
+    scale = max(x.abs().max() for x in slopes.values())
+    for name, slope in slopes.items():
+        torch.testing.assert_close(other[name], slope, rtol=1e-3, atol=1e-4 * float(scale), msg=name)

@@ -13,6 +13,7 @@ REFUSED = (MIXED, DTYPES, ADDRESS, COLLECTIVE, EARLY)  # a real device raises, o
 
 ROOT = os.getcwd() + os.sep
 HERE = os.path.join("tests", "support", "pretend_cuda")
+AROUND = ("runs/train.py", "train.py", "benchmarks/gpu/probe.py")  # lines around everything
 PHASE = ["start"]
 LOG: collections.Counter = collections.Counter()  # (phase, kind, what, where)
 
@@ -45,5 +46,5 @@ def where() -> str:
         elif name.startswith(ROOT) and HERE not in name:
             own.append(name.removeprefix(ROOT).removeprefix("src/alignlab/") + at)
         frame = frame.f_back
-    near = [line for line in own if not line.startswith(("run.py", "train.py"))]  # those are around everything
+    near = [line for line in own if not line.startswith(AROUND)]
     return " < ".join([*libraries[:3], *near[:2]]) or "?"
