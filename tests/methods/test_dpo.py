@@ -2,12 +2,14 @@
 
 from functools import partial
 
+from alignlab.losses.preference import DpoTerms
 from alignlab.methods.dpo import DpoMethod
 from alignlab.methods.language_models.responses import response_log_probs
 from alignlab.models.language.lora import add_lora
 from alignlab.models.language.trunk import hidden_states
 from alignlab.systems.choosing import system_of
 from alignlab.systems.method_system import MethodSystem
+from alignlab.types.language import PreferenceBatch
 from tiny_language import NET, OPTIM, WORDS, fit, preference_batch, validated
 
 import pytest
@@ -22,18 +24,22 @@ def make(**settings) -> MethodSystem:
     return system_of(partial(DpoMethod, NET, **settings), vocabulary=WORDS, optim=OPTIM)
 
 
+def terms(system: MethodSystem, batch: PreferenceBatch) -> DpoTerms:
+    return system._terms(batch, "train", response_log_probs(system.net, batch))
+
+
 @pytest.mark.parametrize("peft", [None, LORA])
 @pytest.mark.parametrize("kind", ["dpo", "ipo", "cdpo", "robust"])
 def test_every_kind_starts_at_zero_rewards_and_learns(kind, peft):
     smoothing = 0.1 if kind in ("cdpo", "robust") else 0.0
     system, batch = make(kind=kind, peft=peft, label_smoothing=smoothing), preference_batch(LENGTHS)
     system.configure_model()
-    loss, first, second = system._terms(batch, "train")
+    loss, first, second = terms(system, batch)
     assert first.abs().max() < 1e-6 and second.abs().max() < 1e-6
     assert loss.mean().item() == pytest.approx(25.0 if kind == "ipo" else 0.6931, rel=1e-3)
     losses = fit(system, 30, [batch])
     assert losses[-1] < 0.9 * losses[0]
-    _, first, second = system._terms(batch, "train")
+    _, first, second = terms(system, batch)
     assert (first > second).all()
 
 
@@ -86,10 +92,26 @@ def test_validation_logs_means_and_changes_nothing():
     assert all(torch.equal(before[name], value) for name, value in system.state_dict().items())
 
 
+def test_the_sft_term_keeps_what_is_preferred_likely():
+    batch, likelihood = preference_batch(LENGTHS), {}
+    for weight in (0.0, 1.0):
+        system = make(beta=1.0, sft_weight=weight)
+        fit(system, 40, [batch])
+        likelihood[weight] = response_log_probs(system.net, batch)[batch.first].mean().item()
+        measured = validated(system, [batch])
+        assert ("val/sft_loss" in measured) == bool(weight)
+        if weight:  # one mean over the tokens of preferred responses, a text of two pairs counted twice
+            nats, tokens = system._of_preferred(response_log_probs(system.net, batch), batch)
+            assert measured["val/sft_loss"] == pytest.approx((nats.sum() / tokens.sum()).item(), rel=1e-4)
+            assert measured["val/loss"] > measured["val/sft_loss"]
+    assert likelihood[1.0] > likelihood[0.0] + 1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"beta": 0.0}, r"beta is 0\.0"),
+        ({"sft_weight": -1.0}, r"sft_weight is -1\.0"),
         ({"label_smoothing": 0.5}, r"label_smoothing is 0\.5"),
         ({"kind": "cdpo"}, "cdpo and robust need it above 0"),
         ({"label_smoothing": 0.1}, "dpo and ipo don't take it"),

@@ -60,20 +60,29 @@ def test_sft_loss(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "theirs", "smoothing"),
-    [("dpo", "sigmoid", 0.0), ("ipo", "ipo", 0.0), ("robust", "robust", 0.2)],
+    ("kind", "theirs", "smoothing", "sft_weight"),
+    [
+        ("dpo", "sigmoid", 0.0, 0.0),
+        ("ipo", "ipo", 0.0, 0.0),
+        ("robust", "robust", 0.2, 0.0),
+        ("dpo", "sigmoid", 0.0, 0.5),
+    ],
 )
-def test_dpo_losses(tmp_path, kind, theirs, smoothing):
+def test_dpo_losses(tmp_path, kind, theirs, smoothing, sft_weight):
     torch.manual_seed(0)
     policy, before = NET().double(), NET().double()
-    args = arguments(trl.DPOConfig, tmp_path, loss_type=[theirs], label_smoothing=smoothing, beta=0.3)
+    losses = (
+        {"loss_type": [theirs, "sft"], "loss_weights": [1.0, sft_weight]} if sft_weight else {"loss_type": [theirs]}
+    )
+    args = arguments(trl.DPOConfig, tmp_path, **losses, label_smoothing=smoothing, beta=0.3)
     trainer = trl.DPOTrainer(
         policy, before, args=args, train_dataset=datasets.Dataset.from_list(PAIRS), processing_class=TOKENIZER
     )
     inputs = first_batch(trainer)
     trainer.model.train()
     wanted = trainer._compute_loss(trainer.model, dict(inputs), False)
-    method = DpoMethod(lambda vocabulary: policy, kind=kind, beta=0.3, label_smoothing=smoothing, vocabulary=WORDS)
+    settings = {"kind": kind, "beta": 0.3, "label_smoothing": smoothing, "sft_weight": sft_weight}
+    method = DpoMethod(lambda vocabulary: policy, vocabulary=WORDS, **settings)
     method._frozen = [before]
     target = inputs["completion_mask"].bool().flatten().nonzero().squeeze(1)
     first = torch.arange(3)
@@ -87,10 +96,11 @@ def test_dpo_losses(tmp_path, kind, theirs, smoothing):
         torch.zeros(3),
         torch.arange(6),
     )
-    loss, chosen, _ = method._terms(batch, "train")
-    torch.testing.assert_close(loss.mean(), wanted, rtol=1e-6, atol=1e-6)
-    assert trainer._metrics["train"]["rewards/chosen"][-1] == pytest.approx(chosen.mean().item(), abs=1e-6)
-    mine, other = (torch.autograd.grad(x, policy.lm_head.weight)[0] for x in (loss.mean(), wanted))
+    output = method(batch)
+    torch.testing.assert_close(output.loss, wanted, rtol=1e-6, atol=1e-6)
+    chosen = output.metrics["chosen_reward"].item()
+    assert trainer._metrics["train"]["rewards/chosen"][-1] == pytest.approx(chosen, abs=1e-6)
+    mine, other = (torch.autograd.grad(x, policy.lm_head.weight)[0] for x in (output.loss, wanted))
     torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-9)
 
 

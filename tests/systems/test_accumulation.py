@@ -132,6 +132,10 @@ LANGUAGE_SYSTEMS = {
     ),
     "simpo": (lambda: system_of(partial(SimpoMethod, NET), vocabulary=LANGUAGE, optim=sgd), comparisons),
     "dpo": (lambda: system_of(partial(DpoMethod, NET, beta=1.0), vocabulary=LANGUAGE, optim=sgd), comparisons),
+    "dpo_sft": (
+        lambda: system_of(partial(DpoMethod, NET, beta=1.0, sft_weight=1.0), vocabulary=LANGUAGE, optim=sgd),
+        comparisons,
+    ),
     "ipo": (
         lambda: system_of(partial(DpoMethod, NET, kind="ipo", beta=1.0), vocabulary=LANGUAGE, optim=sgd),
         comparisons,
@@ -188,7 +192,7 @@ def compare(name: str, small: tuple, large: tuple) -> None:
 def test_no_system_is_forgotten() -> None:
     """CLIP's and SigLIP's loss is nothing but a contrast; PPO and GRPO make their own steps and refuse to accumulate."""
     models = {file.stem for file in (REPOSITORY / "conf" / "model").glob("*.yaml")}
-    assert models == {*SYSTEMS, "clip", "siglip", "ppo", "grpo"} - {"ipo"}
+    assert models == {*SYSTEMS, "clip", "siglip", "ppo", "grpo"} - {"ipo", "dpo_sft"}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -33,6 +33,8 @@ class DpoMethod(LanguageMethod):
         beta: of the KL penalty; for ipo its tau.
         label_smoothing: of cdpo and robust, the share of pairs that are the wrong way round.
         soft_labels: dpo and cdpo learn the raters' shares instead of certain preferences.
+        sft_weight: of a further term, the cross-entropy of the preferred responses as in SFT, a mean over their
+            tokens: it keeps their own likelihood from falling, which the margin alone allows (arXiv:2404.19733).
         cache_reference: keeps the reference's log-probability of each text once it was computed; pairs from then on
             cost no reference forward.
 
@@ -50,6 +52,7 @@ class DpoMethod(LanguageMethod):
         beta: float = 0.1,
         label_smoothing: float = 0.0,
         soft_labels: bool = False,
+        sft_weight: float = 0.0,
         cache_reference: bool = True,
         **settings: Any,
     ) -> None:
@@ -64,9 +67,11 @@ class DpoMethod(LanguageMethod):
             )
         if soft_labels and kind not in ("dpo", "cdpo"):
             raise ValueError(f"soft_labels=true has no meaning for kind={kind}; use dpo or cdpo")
+        if sft_weight < 0:
+            raise ValueError(f"sft_weight is {sft_weight}; it must be at least 0")
         super().__init__(net, **settings)
         self.kind, self.beta, self.label_smoothing, self.soft_labels = kind, beta, label_smoothing, soft_labels
-        self.cache_reference = cache_reference
+        self.sft_weight, self.cache_reference = sft_weight, cache_reference
         # in a list: no part of the method, its checkpoint or its optimizer
         self._frozen = [] if has_adapters(self.net) else [copy.deepcopy(self.net).requires_grad_(False).eval()]
         self._known: dict[tuple[str, int], float] = {}
@@ -122,8 +127,9 @@ class DpoMethod(LanguageMethod):
         self._coming: set[tuple[str, int]] = set()  # the same keys
 
     def forward(self, batch: PreferenceBatch, step: Step = WHOLE) -> StepOutput:
-        """Mean over the pairs of the whole step, on all ranks."""
-        loss, first, second = self._terms(batch, "train")
+        """Mean over the pairs, and over the preferred responses' tokens, of the whole step, on all ranks."""
+        policy = response_log_probs(self.net, batch)
+        loss, first, second = self._terms(batch, "train", policy)
         share = step.share(batch, lambda each: len(each.first), equal_on_ranks=True)
         metrics = {
             "accuracy": (first > second).float().mean(),
@@ -131,19 +137,34 @@ class DpoMethod(LanguageMethod):
             "chosen_reward": first.mean(),
             "rejected_reward": second.mean(),
         }
-        return StepOutput(loss.mean() * share, {name: value * share for name, value in metrics.items()})
+        metrics, loss = {name: value * share for name, value in metrics.items()}, loss.mean() * share
+        if self.sft_weight:
+            # A mean over tokens: huggingface/trl v1.12.0 trl/trainer/dpo_trainer.py:1572-1576, loss_type "sft".
+            nats, tokens = self._of_preferred(policy, batch)
+            sft = nats.sum() / tokens.sum() * step.share(batch, _preferred_tokens)
+            metrics["sft_loss"], loss = sft.detach(), loss + self.sft_weight * sft
+        return StepOutput(loss, metrics)
 
     def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
-        """Keeps loss and rewards of all pairs."""
-        self._validated.append(torch.stack(self._terms(batch, "val"), 1))
+        """Keeps loss and rewards of all pairs, and what the preferred responses cost."""
+        policy = response_log_probs(self.net, batch)
+        terms = self._terms(batch, "val", policy)
+        self._validated.append(torch.stack([*terms, *self._of_preferred(policy, batch)], 1))
         return {}
 
     def summarise(self) -> dict[str, Tensor]:
         """Means over all pairs of all ranks."""
-        loss, first, second = all_gather(torch.cat(self._validated)).unbind(1)
+        loss, first, second, nats, tokens = all_gather(torch.cat(self._validated)).unbind(1)
         self._validated.clear()
-        accuracy = (first > second).float().mean()
-        return {"loss": loss.mean(), "accuracy": accuracy, "reward_margin": (first - second).mean()}
+        means = {"accuracy": (first > second).float().mean(), "reward_margin": (first - second).mean()}
+        if not self.sft_weight:
+            return {"loss": loss.mean(), **means}
+        sft = nats.sum() / tokens.sum()
+        return {"loss": loss.mean() + self.sft_weight * sft, "sft_loss": sft, **means}
+
+    def _of_preferred(self, policy: Tensor, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
+        """-log pi and the number of tokens of each pair's preferred response, (P,) each."""
+        return -policy[batch.first], response_lengths(batch, like=policy)[batch.first]
 
     def saved(self) -> dict[str, Any]:
         """What the reference said: computed again in other batches it could differ in the last digit."""
@@ -154,8 +175,9 @@ class DpoMethod(LanguageMethod):
         self._known = checkpoint.get("reference_log_probs", {})
         self._forget_new()
 
-    def _terms(self, batch: PreferenceBatch, split: Split) -> DpoTerms:
-        policy, before = response_log_probs(self.net, batch), self.reference_log_probs(batch, split)
+    def _terms(self, batch: PreferenceBatch, split: Split, policy: Tensor) -> DpoTerms:
+        """Loss and rewards from the policy's log-probabilities of all texts, (B,)."""
+        before = self.reference_log_probs(batch, split)
         lengths = response_lengths(batch, like=policy)
         first, second = batch.first, batch.second
         return dpo(
@@ -170,3 +192,8 @@ class DpoMethod(LanguageMethod):
             first_length=lengths[first],
             second_length=lengths[second],
         )
+
+
+def _preferred_tokens(batch: PreferenceBatch) -> Tensor:
+    """How many tokens the preferred responses of all pairs have; on the device, where the batch is."""
+    return response_lengths(batch, like=batch.share)[batch.first].sum()
