@@ -12,6 +12,8 @@ from alignlab.launch.sweep import quoted
 
 # Hydra takes `model` for a group in this folder of configs, so infer.py's key has another name there.
 _TYPED, _KEY = "model", "model_path"
+# Words of infer.py that say what is to be done.
+_ASKING = ("task", "prompt_text", "input", "resume", "-m", "--multirun")
 # Root keys of a chain; all others are the stages'.
 _OF_CHAINS = ("hydra", "chain", "overrides", "run_name", "resume", "objective", "plugins")
 
@@ -34,9 +36,15 @@ def _is_value(word: str) -> bool:
     return bool(equals) and "." in key and not {"/", "@"} & set(key) and not key.startswith(("~", "-", "hydra."))
 
 
-def inference_arguments(words: Sequence[str]) -> list[str]:
-    """A command line of infer.py with its `model=x` under the name that its config has for it."""
-    return [f"{_KEY}={word[len(_TYPED) + 1 :]}" if word.startswith(f"{_TYPED}=") else word for word in words]
+def inference_arguments(words: Sequence[str], terminal: bool = False) -> list[str]:
+    """A command line of infer.py with its `model=x` under the name that its config has for it.
+
+    Args:
+        terminal: whether somebody sits at it: where nothing is asked then, a chat begins.
+    """
+    named = [f"{_KEY}={word[len(_TYPED) + 1 :]}" if word.startswith(f"{_TYPED}=") else word for word in words]
+    asks = any(word.lstrip("+").partition("=")[0] in _ASKING for word in named)
+    return named if asks or not terminal else [*named, "task=chat"]
 
 
 def as_typed(text: str) -> str:

@@ -1,6 +1,7 @@
 """The kinds of runs: what each composes from, what its config may hold, what does it."""
 
 import pkgutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from alignlab.configs.plugins import imported
 from alignlab.configs.roots import ChainRoot, InferenceRoot, Root
 from alignlab.files.result import Result
 from alignlab.runs import chain, plugged
+from alignlab.runs.earlier.needs import completed, promised
 from alignlab.runs.resuming import resumed
 
 
@@ -36,7 +38,7 @@ class Kind:
 
     def arguments(self, words: Sequence[str]) -> list[str]:
         """A command line as typed, for Hydra."""
-        words = inference_arguments(words) if self.root is InferenceRoot else words
+        words = inference_arguments(words, terminal()) if self.root is InferenceRoot else words
         return arguments(chain_arguments(words) if self.root is ChainRoot else words)
 
     def checked(self, cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> DictConfig:
@@ -49,9 +51,13 @@ class Kind:
         if self.root is ChainRoot:
             return chain.checked(cfg, run_dir)
         cfg = filled(resumed(cfg, overrides, run_dir, self.root), self.root)
-        check(cfg, root=self.root)
+        check(promised(cfg), root=self.root)
         cfg.plugins = [plugin.given for plugin in plugged.used(cfg)] or None
         return cfg
+
+    def completed(self, cfg: DictConfig, run_dir: Path) -> DictConfig:
+        """The checked config with what earlier runs give filled in (`runs.earlier.needs`)."""
+        return cfg if self.root is ChainRoot else completed(cfg, run_dir)
 
     def imported(self, cfg: DictConfig) -> None:
         """Imports the plugins of a run, whose stages' processes do so themselves where it is a chain.
@@ -88,6 +94,11 @@ def typed(program: str, words: Sequence[str]) -> tuple[Kind, list[str]]:
     kind = {"train": TRAIN, "infer": INFER}[program]
     chains = chosen_chain(words) if kind is TRAIN else None
     return (kind, kind.arguments(words)) if chains is None else (CHAIN, CHAIN.arguments(chains))
+
+
+def terminal() -> bool:
+    """Whether somebody sits at the standard input."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def of(cfg: DictConfig) -> Kind:

@@ -101,6 +101,7 @@ def _hydra_job(kind: kinds.Kind, configs: Path, stop: Callable[..., NoReturn]) -
             if not (run_dir / "result.json").exists():  # of the run that was to be resumed
                 Result(reason=str(error)).write(run_dir)
             stop(f"{error}\nFix these and run again; add `--cfg job` to see the whole config.", code=2)
+        cfg = _completed(kind, cfg, run_dir, stop)
         try:
             result = kind.run(cfg)
         except (Busy, Taken) as error:
@@ -116,6 +117,18 @@ def _hydra_job(kind: kinds.Kind, configs: Path, stop: Callable[..., NoReturn]) -
         return result.objective
 
     return hydra.main(version_base="1.3", config_path=str(configs), config_name=kind.name)(run)
+
+
+def _completed(kind: kinds.Kind, cfg: DictConfig, run_dir: Path, stop: Callable[..., NoReturn]) -> DictConfig:
+    """The config with what earlier runs give; where there is nothing to begin from, result.json says so to further
+    ranks too.
+    """
+    try:
+        return kind.completed(cfg, run_dir)
+    except (ValueError, StageFailed) as error:
+        if environment.launch().rank == 0:
+            Result(reason=str(error)).write(run_dir)
+        stop(str(error), code=getattr(error, "exit_code", 2))
 
 
 def _shown(kind: kinds.Kind, configs: Path) -> bool:
