@@ -26,7 +26,8 @@ def filled(cfg: DictConfig, root: type = Root, provided: Mapping[str, Iterable[s
     whole = cfg.copy()
     with open_dict(whole):
         for field in fields(root):
-            if field.default is not MISSING and field.name not in whole:
+            given = field.name in whole or OmegaConf.is_missing(whole, field.name)
+            if field.default is not MISSING and not given:
                 whole[field.name] = field.default
         _fill(whole, "", provided, _plugins(cfg))
     return whole

@@ -55,6 +55,8 @@ def infer(cfg: DictConfig) -> Result:
     cfg, run_dir = filled(cfg, InferenceRoot), Path(HydraConfig.get().runtime.output_dir)
     result = Result(seed=cfg.seed, git_revision=git_revision(), versions=versions())
     torch.manual_seed(cfg.seed)
+    if OmegaConf.is_missing(cfg, "model_path"):  # of a program that doesn't come through the door
+        cfg.model_path = None
     if cfg.model_path is not None and (run := newest_run(cfg.model_path)) != Path(cfg.model_path).expanduser():
         cfg.model_path = str(run)  # as the record has it, so that a resumed run asks the same model
     with run_lock.held(run_dir), ExitStack() as recording:

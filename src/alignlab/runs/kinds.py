@@ -16,7 +16,7 @@ from alignlab.configs.plugins import imported
 from alignlab.configs.roots import ChainRoot, InferenceRoot, Root
 from alignlab.files.result import Result
 from alignlab.runs import chain, plugged
-from alignlab.runs.earlier.needs import completed, promised
+from alignlab.runs.earlier.needs import completed, needs_model, promised
 from alignlab.runs.resuming import resumed
 
 
@@ -51,6 +51,8 @@ class Kind:
         if self.root is ChainRoot:
             return chain.checked(cfg, run_dir)
         cfg = filled(resumed(cfg, overrides, run_dir, self.root), self.root)
+        if not needs_model(cfg):
+            cfg.model_path = None
         check(promised(cfg), root=self.root)
         cfg.plugins = [plugin.given for plugin in plugged.used(cfg)] or None
         return cfg

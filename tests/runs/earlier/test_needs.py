@@ -11,7 +11,6 @@ from pathlib import Path
 from alignlab.configs.check import check
 from alignlab.configs.command_line import arguments, inference_arguments
 from alignlab.configs.explain import composed
-from alignlab.configs.roots import InferenceRoot
 from alignlab.files.result import Result
 from alignlab.launch.processes import this_program
 from alignlab.runs.chain import StageFailed
@@ -19,6 +18,7 @@ from alignlab.runs.earlier import needs as of_needs
 from alignlab.runs.earlier.candidates import OUTPUTS, Wanted, answers, newest, trained_by
 from alignlab.runs.earlier.making import make, training_program
 from alignlab.runs.earlier.needs import FILE, REWARD, SFT, Need, agreed, completed, needs, promised
+from alignlab.runs.kinds import INFER
 
 import pytest
 import yaml
@@ -143,12 +143,23 @@ def test_processes_that_share_outputs_train_one_model(
     assert agreed(tmp_path / "0" / FILE, [need], tmp_path / "outputs") == taken[0]  # jobs of a sweep
 
 
+@pytest.mark.parametrize("backend", ["transformers", "deepspeed", "int8", "tensor_parallel"])
+def test_a_bare_infer_takes_the_newest_language_model(ended: Callable[..., Path], tmp_path: Path, backend: str) -> None:
+    ended("sft/1")
+    newest_one = ended("ppo/1", "alignlab.methods.ppo.PpoMethod")
+    ended("reward/1", REWARD)
+    cfg = INFER.checked(composed(inference_arguments([f"backend={backend}"]), "infer"), [], tmp_path / "run")
+    assert completed(cfg, tmp_path / "run", tmp_path / "outputs").model_path == str(newest_one)
+    for words in (["backend=scripted"], ["model=null"]):
+        cfg = INFER.checked(composed(inference_arguments(words), "infer"), [], tmp_path / "run")
+        assert completed(cfg, tmp_path / "run", tmp_path / "none").model_path is None
+
+
 def test_nothing_to_begin_from(tmp_path: Path) -> None:
     cfg = composed(inference_arguments(["task=classify"]), "infer")
     with pytest.raises(ValueError, match="model_path: there is no run of a model of pictures and texts under"):
         completed(cfg, tmp_path / "run", tmp_path / "outputs")
     cfg = composed(inference_arguments(["backend=vllm"]), "infer")
-    check(promised(cfg), root=InferenceRoot)
     with pytest.raises(ValueError, match="backend=vllm can't run here"):  # before anything is trained for it
         completed(cfg, tmp_path / "run", tmp_path / "outputs")
 

