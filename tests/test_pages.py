@@ -31,7 +31,7 @@ RUNS = {
 # Needs more than this machine has: Slurm, several GPUs, a download, hours.
 ELSEWHERE = re.compile(
     r"srun|launcher|trainer=gpu|SMOLLM2|kills\.py|^make|^git|^cd|^pip|^source|pre-commit|tensorboard|pytest|kit/|albef_published"
-    r"|alignlab train|alignlab new|fetch|^python infer\.py$|search=faiss|rlhf_smollm2|stages|chain=|experiment=rlhf_movies$|mode: max-autotune|quantization int8"
+    r"|alignlab train|alignlab new|fetch|^python infer.py$|search=faiss|rlhf_smollm2|stages|chain=|experiment=rlhf_movies$|mode: max-autotune|quantization int8"
 )
 TRAINED = [
     pytest.param(words, id=f"{page}: {' '.join(words)[:90]}")

@@ -109,7 +109,7 @@ def completed(cfg: DictConfig, run_dir: Path, outputs: Path = OUTPUTS) -> DictCo
 def agreed(file: Path, lacking: list[Need], outputs: Path = OUTPUTS) -> dict[str, str]:
     """What is taken for each need, by key: what stands in the file, else found now and written there."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
+    with FileLock(file.with_name(".taken.lock")):
         taken = read_taken(file)
         for need in lacking:
             if need.key not in taken or not _is_there(taken[need.key]):
