@@ -111,6 +111,13 @@ def to_open_clip(source: Path, target: Path) -> int:
     return _told(write_open_clip, system.net, target, data.tokenizer, *data.recipes)
 
 
+def merge(source: Path, target: Path) -> int:
+    """From a run that trained an adapter to one language model; see `tools/merge.py`."""
+    from alignlab.tools.merge import merge as merged  # after what the others need: transformers
+
+    return merged(source, target)
+
+
 def _told(write: Callable[..., int], net: Any, target: Path, *more: Any) -> int:
     if not isinstance(net, Clip):
         raise ValueError(f"convert: this is a run of {type(net).__name__}; CLIP and SigLIP are written so")
