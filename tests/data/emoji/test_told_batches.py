@@ -78,6 +78,10 @@ def test_near_misses_are_neighbours(told):
         missed += same
         assert same == (other != source.scenes.scene(serial + 1)) and one.caption != other.caption
     assert 25 < missed < 55
+    later = EmojiScenePairs(24, near_misses=0.5, near_misses_from=101)
+    always = EmojiScenePairs(24, near_misses=0.5)
+    scenes = [(later.train_scene(n), always.train_scene(n), later.scenes.scene(n)) for n in range(160)]
+    assert all(one == plain for one, _, plain in scenes[:101]) and all(one == other for one, other, _ in scenes[101:])
 
 
 def test_noise_gives_a_share_of_the_pictures_another_scenes_text():
@@ -112,7 +116,15 @@ def test_ranks_workers_and_validations_have_the_same(told):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"near_misses": 1.5}, {"noise": -0.1}, {"sentences": -1}, {"foils": -2}, {"facts": ["colour"]}]
+    "settings",
+    [
+        {"near_misses": 1.5},
+        {"near_misses_from": -1},
+        {"noise": -0.1},
+        {"sentences": -1},
+        {"foils": -2},
+        {"facts": ["colour"]},
+    ],
 )
 def test_impossible_settings(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -34,6 +34,8 @@ class EmojiScenePairs:
         num_val_foils: rows of each held-out set of near misses; None: as many as there are held-out scenes.
         near_misses: share of the training pairs 2k + 1 that are a near miss of pair 2k, so that a batch holds both:
             the same things with one of the facts changed.
+        near_misses_from: the pair of the whole training (batch size x step) from which they come: towers that can't
+            tell them apart learn names faster without.
         sentences: short sentences a picture, each with its telling word marked (`short_sentences`).
         foils: captions a picture that are false of it by one of the facts.
         noise: share of the training pairs whose text, sentences and foils included, is another scene's.
@@ -53,6 +55,7 @@ class EmojiScenePairs:
         num_val: int = 500,
         num_val_foils: int | None = None,
         near_misses: float = 0.0,
+        near_misses_from: int = 0,
         sentences: int = 0,
         foils: int = 0,
         noise: float = 0.0,
@@ -69,6 +72,7 @@ class EmojiScenePairs:
             if not 0 <= share <= 1:
                 raise ValueError(f"{key} is {share}; it must lie in [0, 1]")
         for key, value, least in (
+            ("near_misses_from", near_misses_from, 0),
             ("sentences", sentences, 0),
             ("foils", foils, 0),
             ("num_val_foils", 1 if num_val_foils is None else num_val_foils, 1),
@@ -76,7 +80,8 @@ class EmojiScenePairs:
             if value < least:
                 raise ValueError(f"{key} is {value}; it must be at least {least}")
         self.num_train, self.num_val, self.num_val_foils = num_train, num_val, num_val_foils or num_val
-        self.near_misses, self.sentences, self.foils, self.noise = near_misses, sentences, foils, noise
+        self.near_misses, self.near_misses_from = near_misses, near_misses_from
+        self.sentences, self.foils, self.noise = sentences, foils, noise
         self.families = NearMisses(self.scenes, facts)
 
     def train_pair(self, serial: int) -> Pair:
@@ -95,7 +100,7 @@ class EmojiScenePairs:
     def train_scene(self, serial: int) -> Scene:
         """A training scene of its own, or the near miss of the one before."""
         chance = self.scenes.draws(serial, purpose=_NEAR_MISS)
-        if serial % 2 and chance() < self.near_misses:
+        if serial % 2 and serial >= self.near_misses_from and chance() < self.near_misses:
             return self.families.near_miss(self.train_scene(serial - 1), chance)
         return self.families.detailed(self.scenes.scene(serial), chance)
 
