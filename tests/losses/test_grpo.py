@@ -61,3 +61,16 @@ def test_ratio_of_whole_responses(mean: bool) -> None:
     assert found.tolist() == ([1.5, 1.5, 5.0] if mean else [3.0, 3.0, 5.0])
     found[0].backward()
     assert log_ratio.grad.tolist() == ([0.5, 0.5, 0.0] if mean else [1.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_what_is_not_kept_counts_for_nothing(scale: str) -> None:
+    score = torch.tensor([0.1, 5.0, 0.4, 0.7, 2.0, 2.0, 9.0, 1.0])
+    kept = torch.tensor([True, False, True, True, True, True, False, True])
+    whole = group_advantages(score, 4, scale, kept)
+    assert torch.equal(whole[~kept], torch.zeros(2))
+    assert_close(whole[kept], group_advantages(score[kept], 3, scale))
+    others = leave_one_out(score, 4, kept)
+    assert_close(others[kept], leave_one_out(score[kept], 3))
+    alone = torch.tensor([True, False, False, False] * 2)
+    assert not group_advantages(score, 4, "group", alone).any() and not leave_one_out(score, 4, alone).any()

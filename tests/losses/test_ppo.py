@@ -159,3 +159,12 @@ def test_explained_variance() -> None:
     returns, mask = torch.randn(3, 4, generator=g), length_mask(torch.tensor([4, 2, 3]), 4)
     assert explained_variance(returns, returns, mask) == pytest.approx(1.0)
     assert explained_variance(torch.zeros(3, 4), returns, mask) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_k3_stays_finite_where_the_policy_has_left_the_reference() -> None:
+    d = torch.tensor([-200.0, -89.0, -20.0, -1.0, 0.0, 200.0], requires_grad=True)
+    kl = token_kl(d, torch.zeros(6), "k3")
+    assert kl.isfinite().all()
+    (gradient,) = torch.autograd.grad(kl.sum(), d)
+    assert gradient.isfinite().all() and gradient[:2].tolist() == [0.0, 0.0]
+    assert_close(kl[3:].detach(), torch.tensor([math.e - 2, 0.0, 199.0]))

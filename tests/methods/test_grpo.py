@@ -4,13 +4,15 @@ from functools import partial
 from pathlib import Path
 
 from alignlab.methods.grpo import GrpoMethod
+from alignlab.methods.rewards.scoring import Scoring
 from alignlab.methods.rlhf.objective import Objective
 from alignlab.methods.rlhf.update import Update
 from alignlab.models.language.loading import pretrained
 from alignlab.systems.choosing import system_of
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
+from alignlab.types.language import PromptBatch
 from recorder import Recorder
-from tiny_policy import VOCABULARY, Prompts, constant_rate, count_good, save_model, sgd, trainer
+from tiny_policy import VOCABULARY, WORDS, Prompts, constant_rate, count_good, save_model, sgd, trainer
 
 import pytest
 import torch
@@ -84,6 +86,41 @@ def test_equal_groups_teach_nothing(path: str, tmp_path: Path) -> None:
     rows = fit(found, tmp_path, 1)
     assert rows[0]["objective/equal_groups"] == 1.0
     assert all(torch.equal(p, before[name]) for name, p in found.named_parameters())
+
+
+class RowPrompts(Prompts):
+    """Prompts whose rows have a column."""
+
+    def batch(self, number: int, ranks: int = 1, rank: int = 0) -> PromptBatch:
+        batch = super().batch(number, ranks, rank)
+        return batch._replace(rows=[{"word": WORDS[3 + i % 5]} for i in batch.index.tolist()])
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo", "reinforce++"])
+def test_rewards_see_rows_and_what_they_cannot_score_teaches_nothing(path: str, tmp_path: Path, kind: str) -> None:
+    """A response that is left out changes no weight, whatever it says."""
+    seen = []
+
+    def holds(prompts: list[str], responses: list[str], word: list[str]) -> list[float | None]:
+        seen.append(word)
+        return [
+            None if i == 5 else float(w in r) - 0.01 * len(r)
+            for i, (w, r) in enumerate(zip(word, responses, strict=True))
+        ]
+
+    reward = {"holds": holds, "good": lambda p, r: [None if i == 5 else x for i, x in enumerate(count_good(p, r))]}
+    scoring = Scoring(weights={"good": 0.5}, on_error="leave_out")
+    found = system(path, reward=reward, scoring=scoring, kind=kind, objective=Objective(kl_coefficient=0.1))
+    recorder = Recorder()
+    trainer(tmp_path, 1, callbacks=[recorder]).fit(found, datamodule=RowPrompts(4))
+    row = recorder.rows[0]
+    assert row["objective/left_out"] == 1 / 16
+    assert row["objective/score"] == pytest.approx(row["reward/holds"] + 0.5 * row["reward/good"], rel=1e-5)
+    assert seen[0] == [WORDS[3 + i % 5] for i in range(4) for _ in range(4)]  # each prompt's four times
+    responses, t = found.method.roll_out(RowPrompts(4).batch(0), 0)
+    score = found.method.scores(found.method.reward, responses).learned
+    e, _ = found.method.experience(t, score)
+    assert e.weight.tolist() == [1.0] * 5 + [0.0] + [1.0] * 10 and not e.advantage[5].any()
 
 
 @pytest.mark.parametrize(

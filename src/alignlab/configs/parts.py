@@ -34,13 +34,24 @@ def named(content: Any, trusted: Container[str] = (), key: str = "") -> Iterator
             yield _below(key, "_target_"), str(content["_target_"])
             called += [_named_part(str(content["_target_"]), trusted)]
         for name, value in content.items():
-            if name in called and isinstance(value, str) and not _is_path(name, value):
-                yield _below(key, name), value
+            if name in called:
+                yield from _called(name, value, _below(key, name))
             if name != "_target_":
                 yield from named(value, trusted, _below(key, name))
     elif isinstance(content, list | tuple):
         for index, value in enumerate(content):
             yield from named(value, trusted, f"{key}[{index}]")
+
+
+def _called(parameter: str, value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """A text that stands for code, or several by names."""
+    if isinstance(value, str):
+        if not _is_path(parameter, value):
+            yield key, value
+    elif isinstance(value, Mapping) and "_target_" not in value and parameter in CALLED:
+        for name, one in value.items():
+            if isinstance(one, str):
+                yield from _called(parameter, one, _below(key, name))
 
 
 def refused(saved: Mapping[str, Any], trusted: Container[str] = ()) -> str | None:

@@ -13,20 +13,25 @@ from alignlab.losses.ppo import masked_moments, whiten
 Scale = Literal["group", "batch", "none"]
 
 
-def group_advantages(score: Tensor, group: int, scale: Scale = "group") -> Tensor:
+def group_advantages(score: Tensor, group: int, scale: Scale = "group", kept: Tensor | None = None) -> Tensor:
     """GRPO: (score - mean of the prompt's responses) / (standard deviation + 1e-4) (arXiv:2402.03300, eq. 4 and sec.
     4.1.2).
 
     group: deviation of the prompt's responses, unbiased; batch: of all scores of all ranks (arXiv:2508.08221); none:
-    not divided, as Dr. GRPO has it (arXiv:2503.20783, eq. 4). score (B,) -> (B,).
+    not divided, as Dr. GRPO has it (arXiv:2503.20783, eq. 4). Responses that aren't kept, (B,) bool, count for nothing
+    and get 0. score (B,) -> (B,).
     """
     # huggingface/trl v1.12.0 trl/trainer/grpo_trainer.py:2789-2809, the 1e-4 included.
-    by_prompt = _shifted(score, group)
-    advantage = by_prompt - by_prompt.mean(1, keepdim=True)
+    there = torch.ones_like(score, dtype=torch.bool) if kept is None else kept
+    rows, by_prompt = there.view(-1, group), _shifted(score, group)
+    count = rows.sum(1, keepdim=True)
+    mean = torch.where(rows, by_prompt, 0.0).sum(1, keepdim=True) / count.clamp_min(1)
+    advantage = torch.where(rows, by_prompt - mean, 0.0)
     if scale == "group":
-        advantage = advantage / (by_prompt.std(1, keepdim=True) + 1e-4)
+        deviation = (advantage.square().sum(1, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
+        advantage = advantage / (deviation + 1e-4)
     elif scale == "batch":
-        _, variance = masked_moments(score, torch.ones_like(score, dtype=torch.bool), unbiased=True)
+        _, variance = masked_moments(score, there, unbiased=True)
         advantage = advantage / (variance.sqrt() + 1e-4)
     return advantage.flatten()
 
@@ -39,11 +44,15 @@ def _shifted(score: Tensor, group: int) -> Tensor:
     return by_prompt - by_prompt[:, :1]
 
 
-def leave_one_out(score: Tensor, group: int) -> Tensor:
-    """RLOO: score - mean of the prompt's other responses (arXiv:2402.14740, eq. 8). score (B,) -> (B,)."""
+def leave_one_out(score: Tensor, group: int, kept: Tensor | None = None) -> Tensor:
+    """RLOO: score - mean of the prompt's other responses (arXiv:2402.14740, eq. 8); `kept` as in `group_advantages`.
+    score (B,) -> (B,).
+    """
     by_prompt = _shifted(score, group)
-    others = (by_prompt.sum(1, keepdim=True) - by_prompt) / (group - 1)
-    return (by_prompt - others).flatten()
+    rows = torch.ones_like(by_prompt, dtype=torch.bool) if kept is None else kept.view(-1, group)
+    others = torch.where(rows, by_prompt, 0.0).sum(1, keepdim=True) - by_prompt
+    count = rows.sum(1, keepdim=True) - 1
+    return torch.where(rows & (count > 0), by_prompt - others / count.clamp_min(1), 0.0).flatten()
 
 
 def reinforce_plus_plus(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:

@@ -28,7 +28,8 @@ def token_kl(logprob: Tensor, reference: Tensor, estimator: KlEstimator = "k1", 
     """Estimate KL(policy || reference) at each sampled token from d = logprob - reference.
 
     k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d (http://joschu.net/blog/kl-approx.html). k1 and k3 are unbiased where
-    the tokens are samples of the policy; k1 may be negative. limit: d is clamped to +-limit first. N -> N, nats.
+    the tokens are samples of the policy; k1 may be negative. limit: d is clamped to +-limit first. k3 is clamped to
+    d >= -20 besides, where it is 4.9e8: beyond it overflows float32, and one token is the whole loss. N -> N, nats.
     """
     d = logprob - reference
     if limit is not None:
@@ -39,6 +40,8 @@ def token_kl(logprob: Tensor, reference: Tensor, estimator: KlEstimator = "k1", 
         return d
     if estimator == "k2":
         return d.square() / 2
+    # volcengine/verl 1dda039b9 verl/trainer/ppo/core_algos.py clamps the same difference to +-20.
+    d = d.clamp_min(-20.0)
     return torch.expm1(-d) + d  # expm1: near d = 0 exp(-d) - 1 would be lost to rounding
 
 

@@ -4,7 +4,7 @@ settings.
 Legend: B responses of this process, G of each prompt, T response tokens of the longest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from alignlab.losses.grpo import (
     reinforce_plus_plus,
 )
 from alignlab.losses.ppo import KlEstimator, MissingEnd, penalise_missing_end, token_kl, token_rewards
+from alignlab.methods.rewards.scoring import filled_up
 from alignlab.methods.rlhf.minibatch import Experience
 from alignlab.methods.rlhf.on_policy import OnPolicyMethod
 from alignlab.methods.rlhf.reward import Function, Reward
@@ -53,7 +54,7 @@ class GrpoMethod(OnPolicyMethod):
     def __init__(
         self,
         net: Callable[..., nn.Module],
-        reward: str | Function | Reward,
+        reward: str | Function | Reward | Mapping[str, Any],
         *,
         kind: Kind = "grpo",
         update: Update | None = None,
@@ -92,22 +93,22 @@ class GrpoMethod(OnPolicyMethod):
 
     def experience(self, t: Trajectory, score: Tensor) -> tuple[Experience, dict[str, Tensor]]:
         """Advantages of a rollout, the same for all tokens of a response but with reinforce++."""
+        kept = score.isfinite()
         score = penalise_missing_end(score, t.ended, self.missing_end_penalty, self.missing_end)
         if self.overlong_margin:
             score = score + overlong_penalty(t.length, self.sampling.max_new_tokens, self.overlong_margin)
+        score, _ = filled_up(torch.where(kept, score, torch.nan), self.group_size)
         kl = torch.where(t.mask, token_kl(t.logprob, t.reference, self.kl_estimator), 0.0)
-        weight = torch.ones_like(score)
         equal = equal_groups(score, self.group_size)
-        if self.skip_equal:
-            weight = (~equal).float()
+        weight = (kept & ~equal if self.skip_equal else kept).float()
         if self.kind == "reinforce++":
-            advantage = self._reinforce_plus_plus(t, score, kl)
+            advantage = self._reinforce_plus_plus(t, score, kl, kept)
         else:
             score_with_kl = score - self.kl_in_reward * kl.sum(1)
             if self.kind == "rloo":
-                per_response = leave_one_out(score_with_kl, self.group_size)
+                per_response = leave_one_out(score_with_kl, self.group_size, kept)
             else:
-                per_response = group_advantages(score_with_kl, self.group_size, self.scale)
+                per_response = group_advantages(score_with_kl, self.group_size, self.scale, kept)
             advantage = torch.where(t.mask, per_response[:, None], 0.0)
         k1 = torch.where(t.mask, t.logprob - t.reference, 0.0).sum(1)
         sums = torch.stack(
@@ -116,7 +117,8 @@ class GrpoMethod(OnPolicyMethod):
         names = ("objective/kl", "objective/entropy", "objective/rlhf_reward", "objective/equal_groups")
         return Experience(advantage, None, weight), dict(zip(names, reduce_mean(sums), strict=True))
 
-    def _reinforce_plus_plus(self, t: Trajectory, score: Tensor, kl: Tensor) -> Tensor:
+    def _reinforce_plus_plus(self, t: Trajectory, score: Tensor, kl: Tensor, kept: Tensor) -> Tensor:
         if self.group_baseline:
-            score = group_advantages(score, self.group_size, "none")
-        return reinforce_plus_plus(token_rewards(score, kl, t.mask, self.kl_in_reward), t.mask, self.gamma)
+            score = group_advantages(score, self.group_size, "none", kept)
+        mask = t.mask & kept[:, None]
+        return reinforce_plus_plus(token_rewards(score, kl, t.mask, self.kl_in_reward), mask, self.gamma)

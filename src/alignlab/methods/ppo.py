@@ -21,6 +21,7 @@ from alignlab.losses.ppo import (
     value_mask,
     whiten,
 )
+from alignlab.methods.rewards.scoring import filled_up
 from alignlab.methods.rlhf.kl_controller import KlController
 from alignlab.methods.rlhf.minibatch import Experience
 from alignlab.methods.rlhf.on_policy import OnPolicyMethod
@@ -48,7 +49,7 @@ class PpoMethod(OnPolicyMethod):
     def __init__(
         self,
         net: Callable[..., nn.Module],
-        reward: str | Function | Reward,
+        reward: str | Function | Reward | Mapping[str, Any],
         *,
         critic: Critic = "shared",
         kl: KlController | None = None,
@@ -75,6 +76,7 @@ class PpoMethod(OnPolicyMethod):
 
     def experience(self, t: Trajectory, score: Tensor) -> tuple[Experience, dict[str, Tensor]]:
         """Token rewards, GAE, whitening; the controller sees this rollout's KL after the update."""
+        score, kept = filled_up(score, len(score))
         score = penalise_missing_end(self.scale(score), t.ended, self.missing_end_penalty, self.missing_end)
         kl = torch.where(t.mask, token_kl(t.logprob, t.reference, self.kl.estimator, self.kl.limit), 0.0)
         valued = value_mask(t.mask, self.score_position)
@@ -84,13 +86,14 @@ class PpoMethod(OnPolicyMethod):
         estimate = gae(rewards, t.value, valued, self.gamma, self.lam)
         advantage = torch.where(t.mask, estimate.advantage, 0.0)
         if self.whiten_advantages:
-            advantage = whiten(advantage, t.mask, unbiased=self.unbiased_whitening)
+            advantage = whiten(advantage, t.mask & kept[:, None], unbiased=self.unbiased_whitening)
+        returns = torch.where(kept[:, None], estimate.returns, t.value)  # the critic stays where it was
         metrics = self.objective_metrics(t, score, kl) | {
-            "ppo/explained_variance": explained_variance(t.value, estimate.returns, valued),
+            "ppo/explained_variance": explained_variance(t.value, estimate.returns, valued & kept[:, None]),
             "ppo/value": masked_moments(t.value, valued)[0],
             "ppo/return": masked_moments(estimate.returns, valued)[0],
         }
-        return Experience(advantage, estimate.returns, torch.ones_like(score)), metrics
+        return Experience(advantage, returns, kept.float()), metrics
 
     def objective_metrics(self, t: Trajectory, score: Tensor, kl: Tensor) -> dict[str, Tensor]:
         """KL, entropy and reward of whole responses."""

@@ -69,3 +69,4 @@ class PromptBatch(NamedTuple):
     content: list | None = (
         None  # B, each prompt before it was rendered: a text, or a chat as messages; None where nobody knows
     )
+    rows: list | None = None  # B, the other columns of each prompt's row, by name: what a reward may ask for

@@ -1,6 +1,7 @@
 """samples/best_of_n.jsonl: what picking the best of n samples of the untrained policy gives."""
 
 import json
+import math
 from pathlib import Path
 
 import lightning
@@ -40,7 +41,8 @@ class BestOfN(Callback):
         with untouched(pl_module):
             for number, batch in zip(range(self.num_batches), loader, strict=False):
                 answers += pl_module.answers(trainer.strategy.batch_to_device(batch), number, self.num_samples)
-        table = lambda values: torch.tensor(values).view(-1, self.num_samples)  # noqa: E731
+        least = min((a.score for a in answers if math.isfinite(a.score)), default=0.0)  # what has no score isn't picked
+        table = lambda values: torch.tensor(values).nan_to_num(least).view(-1, self.num_samples)  # noqa: E731
         judge = None if answers[0].judge is None else table([a.judge for a in answers])
         sizes = tuple(2**i for i in range(self.num_samples.bit_length()))
         results = best_of_n(table([a.score for a in answers]), judge, sizes)

@@ -4,8 +4,8 @@ Legend: N texts, B rows of a batch, T tokens.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -212,13 +212,19 @@ class RatedRows(Shuffled):
 
 
 class PromptRows(Shuffled):
-    """Prompts, padded on the left, with what they were rendered from."""
+    """Prompts, padded on the left, with what they were rendered from and the other columns of their rows."""
 
     batch_type = PromptBatch
 
-    def __init__(self, prompts: list[list[int]], seed: int | None, contents: Sequence[Content] | None = None) -> None:
+    def __init__(
+        self,
+        prompts: list[list[int]],
+        seed: int | None,
+        contents: Sequence[Content] | None = None,
+        columns: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         super().__init__(seed)
-        self.prompts, self.contents = prompts, contents
+        self.prompts, self.contents, self.columns = prompts, contents, columns
         self._lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -237,7 +243,8 @@ class PromptRows(Shuffled):
             ids[place, longest - length :] = torch.tensor(self.prompts[row])
             mask[place, longest - length :] = True
         contents = None if self.contents is None else [self.contents[row] for row in rows]
-        return PromptBatch(ids, mask, torch.from_numpy(rows), contents)
+        columns = None if self.columns is None else [dict(self.columns[row]) for row in rows]
+        return PromptBatch(ids, mask, torch.from_numpy(rows), contents, columns)
 
 
 def token_batch(store: TokenStore, rows: Sequence[Sequence[int]]) -> TokenBatch:

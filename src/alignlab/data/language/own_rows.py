@@ -52,7 +52,9 @@ class OwnRows:
         if not rows:
             raise ValueError(f"path={self._path}: no rows for {split}; set val_path or another val_share")
         if self._kind == "prompt":
-            return PromptRows(prompts_of(rows, renderer), seed, [row.prompt for row in rows])
+            return PromptRows(
+                prompts_of(rows, renderer), seed, [row.prompt for row in rows], [row.columns for row in rows]
+            )
         if self._kind == "preference":
             return comparisons_of(rows, renderer, seed)
         capacity = renderer.max_length if self._pack and split == "train" else None

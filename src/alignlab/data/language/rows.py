@@ -30,6 +30,7 @@ class Prompt(NamedTuple):
     """A prompt to answer."""
 
     prompt: Content
+    columns: Mapping[str, Any] = {}  # the row's others, which a reward may ask for
     place: str = ""
 
 
@@ -99,13 +100,13 @@ def prompt(row: Mapping[str, Any]) -> Prompt:
         ValueError: there is no such column.
     """
     if _given(row, "prompt"):
-        return Prompt(content(row["prompt"], "prompt"))
+        return Prompt(content(row["prompt"], "prompt"), _others(row, "prompt"))
     if _given(row, "messages"):
         chat = messages(row["messages"], "messages")
         asked = chat[:-1] if chat[-1]["role"] == "assistant" else chat
         if not asked:
             raise ValueError("messages has only a turn of the assistant: nothing to answer")
-        return Prompt(asked)
+        return Prompt(asked, _others(row, "messages"))
     raise ValueError(f"no column prompt or messages; {_columns(row)}")
 
 
@@ -191,6 +192,10 @@ def normalised(rows: Iterable[tuple[str, Mapping[str, Any]]], read: Any) -> list
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
     return rows_read
+
+
+def _others(row: Mapping[str, Any], used: str) -> dict[str, Any]:
+    return {str(name): value for name, value in row.items() if name != used}
 
 
 def _given(row: Mapping[str, Any], name: str) -> bool:

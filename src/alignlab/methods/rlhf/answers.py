@@ -3,6 +3,7 @@
 Legend: B responses.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -36,14 +37,15 @@ def texts(tokenizer: Any, responses: Responses) -> tuple[list[str], list[str]]:
 def to_be_scored(tokenizer: Any, responses: Responses) -> Scored:
     """What a reward sees of responses."""
     sequences = [p + r for p, r in zip(responses.prompts, responses.responses, strict=True)]
-    return Scored(*texts(tokenizer, responses), sequences, responses.ended, responses.contents)
+    return Scored(*texts(tokenizer, responses), sequences, responses.ended, responses.contents, responses.rows)
 
 
 def means(answers: Sequence[Answer]) -> dict[str, float]:
     """Means over answers; that of the judge where there is one."""
     count = len(answers)
+    scored = [a.score for a in answers if math.isfinite(a.score)]
     values = {
-        "score": sum(a.score for a in answers) / count,
+        "score": sum(scored) / max(1, len(scored)),
         "kl": sum(a.kl for a in answers) / count,
         "response_length": sum(len(a.tokens) for a in answers) / count,
         "ended": sum(a.ended for a in answers) / count,

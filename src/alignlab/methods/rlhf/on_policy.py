@@ -5,8 +5,8 @@ A loop without a trainer (docs/ppo.md):
 
     for number, batch in enumerate(prompts):
         responses, t = method.roll_out(batch, number)
-        score = method.score(method.reward, responses)
-        e, metrics = method.experience(t, score)
+        scores = method.scores(method.reward, responses)
+        e, metrics = method.experience(t, scores.learned)
         for parts in method.minibatches(t, e, number):
             statistics = Statistics()
             for part in parts:
@@ -17,7 +17,7 @@ A loop without a trainer (docs/ppo.md):
 Legend: B responses of this process, T response tokens of the longest.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from alignlab.inference.backend import Backend, ModelSource, Sampling
 from alignlab.losses.ppo import ScorePosition
 from alignlab.methods.language_models.export import build_net, export_model, quantised
 from alignlab.methods.method import Method
+from alignlab.methods.rewards.scoring import Scores, Scoring
 from alignlab.methods.rlhf.answers import Answer, texts, to_be_scored
 from alignlab.methods.rlhf.minibatch import Experience, Minibatch, Totals
 from alignlab.methods.rlhf.objective import Objective
@@ -52,13 +53,14 @@ class OnPolicyMethod(Method):
 
     Args:
         net: builds the supervised model to start from, `net(vocabulary=...)`; it is the reference.
-        reward: run directory of a reward model, dotted path of a function of (prompts, responses), or a node with
-            `_target_`.
+        reward: run directory of a reward model, dotted path of a function of (prompts, responses, **columns), or a node
+            with `_target_`; or several such by names.
         vocabulary: of the data.
         peft: adds an adapter, `peft(net)`; None trains everything.
         critic: see `ActorCritic`.
         objective: policy and value loss.
         update: epochs, minibatches, clipping, the critic's rate.
+        scoring: weights of several rewards, a time limit, and what becomes of responses without a score.
         judge: as `reward`, for validation only: training never sees it.
         response_length: of the rollout, tokens.
         temperature: of the rollout; log-probabilities are taken at this temperature everywhere.
@@ -81,14 +83,15 @@ class OnPolicyMethod(Method):
     def __init__(
         self,
         net: Callable[..., nn.Module],
-        reward: str | Function | Reward,
+        reward: str | Function | Reward | Mapping[str, Any],
         *,
         vocabulary: LanguageVocabulary,
         peft: Callable[..., nn.Module] | None = None,
         critic: Critic = "shared",
         objective: Objective | None = None,
         update: Update | None = None,
-        judge: str | Function | Reward | None = None,
+        scoring: Scoring | None = None,
+        judge: str | Function | Reward | Mapping[str, Any] | None = None,
         response_length: int = 53,
         temperature: float = 1.0,
         group_size: int = 1,
@@ -105,7 +108,7 @@ class OnPolicyMethod(Method):
         if temperature <= 0:
             raise ValueError(f"temperature={temperature} must be positive: a greedy policy learns nothing")
         self.objective, self.update = objective or Objective(), update or Update()
-        self.reward = as_reward(reward)
+        self.reward, self.scoring = as_reward(reward), scoring or Scoring()
         self.judge = None if judge is None else as_reward(judge, "judge")
         self.group_size, self.seed, self.score_position = group_size, seed, score_position
         self.make_backend, self.export_merged = backend, export_merged
@@ -175,7 +178,10 @@ class OnPolicyMethod(Method):
         limit = context_length(self.net.model.config)
         with own_precision(self.net.device):
             responses = generate(self.backend, prompts, seeds, self.sampling, limit)
-        responses = responses._replace(contents=batch.content and [c for c in batch.content for _ in range(repeats)])
+        contents, rows = (
+            column and [c for c in column for _ in range(repeats)] for column in (batch.content, batch.rows)
+        )
+        responses = responses._replace(contents=contents, rows=rows)
         return responses, evaluate(
             self.net,
             responses,
@@ -184,11 +190,21 @@ class OnPolicyMethod(Method):
             position=self.score_position,
         )
 
-    def score(self, reward: Reward, responses: Responses) -> Tensor:
-        """Scores (B,) of responses, float32 on the policy's device."""
+    def scores(self, reward: Reward, responses: Responses) -> Scores:
+        """Scores of responses, `group_size` to each prompt, on the policy's device."""
         scored = to_be_scored(self.tokenizer, responses)
         with torch.no_grad(), own_precision(self.net.device):
-            score = reward(scored).float()
+            scores = self.scoring(reward, scored, self.group_size)
+            if scores.total.device == self.net.device:
+                return scores
+            tensors = (scores.parts, scores.total, scores.learned)
+            return Scores(scores.names, *sent(tensors, self.net.device), scores.may_lack)
+
+    def score(self, reward: Reward, responses: Responses) -> Tensor:
+        """Scores (B,) of responses of any number to a prompt, NaN for what is left out, on the policy's device."""
+        scored = to_be_scored(self.tokenizer, responses)
+        with torch.no_grad(), own_precision(self.net.device):
+            score = (self.scoring if reward is self.reward else Scoring())(reward, scored).total
             return score if score.device == self.net.device else sent([score], self.net.device)[0]
 
     def minibatches(self, t: Trajectory, e: Experience, number: int) -> Iterator[list[Minibatch]]:

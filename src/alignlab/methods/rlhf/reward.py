@@ -5,7 +5,7 @@ Legend: B responses.
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from alignlab.losses.ppo import length_mask
+from alignlab.methods.rewards.function import Function, FunctionReward
+from alignlab.methods.rewards.scoring import Rewards
 from alignlab.methods.rlhf.parts import micro_batches, sent
 from alignlab.methods.rlhf.reward_text import Renderer, RewardText, Scored
 from alignlab.models.language.actor_critic import ActorCritic
@@ -38,15 +40,18 @@ class Reward(Protocol):
         ...
 
 
-Function = Callable[[list[str], list[str]], Sequence[float]]
+def as_reward(reward: "str | Callable | Reward | Mapping", key: str = "reward") -> Reward:
+    """A reward from what a config can hold: a run directory, the dotted path of a function, a function, a reward, or a
+    mapping of names to such.
 
-
-def as_reward(reward: "str | Callable | Reward", key: str = "reward") -> Reward:
-    """A reward from what a config can hold: a run directory, the dotted path of a function, a function, or a reward.
-
-    A function takes the prompts and the responses as two lists of texts and returns one number for each. Raises
-    ValueError for anything else.
+    A function takes the prompts and the responses as two lists of texts, and by name the columns of the prompts' rows
+    that it asks for; it returns one number for each response, or named parts (`rewards.returned`). Raises ValueError
+    for anything else.
     """
+    if isinstance(reward, Mapping):
+        if not reward:
+            raise ValueError(f"{key} is empty: name at least one reward")
+        return Rewards({name: as_reward(one, f"{key}.{name}") for name, one in reward.items()})
     if isinstance(reward, str):
         if "/" in reward or Path(reward).is_dir():
             return ModelReward(reward)
@@ -56,30 +61,6 @@ def as_reward(reward: "str | Callable | Reward", key: str = "reward") -> Reward:
     if callable(reward):
         return FunctionReward(reward, key=key)
     raise ValueError(f"{key} is {reward!r}: name a run directory or a function (package.module.function)")
-
-
-class FunctionReward:
-    """Any Python function of prompts and responses."""
-
-    def __init__(self, function: Function, name: str | None = None, key: str = "reward") -> None:
-        self.function, self.key = function, key
-        self.name = name or getattr(function, "__name__", type(function).__name__)
-
-    def bind(self, net: ActorCritic, tokenizer: Any) -> None:
-        """Nothing to do."""
-
-    def __call__(self, batch: Scored) -> Tensor:
-        """Scores (B,). Raises ValueError in one line where the function raises or returns something else than B finite
-        numbers.
-        """
-        try:
-            returned = self.function(batch.prompts, batch.responses)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[:1]
-            raise ValueError(
-                f"{self.key}={self.name} raised {type(error).__name__}: {reason[0] if reason else 'no message'}"
-            ) from error
-        return checked_scores(returned, len(batch.responses), f"{self.key}={self.name}")
 
 
 class ModelReward(Reward):
@@ -203,24 +184,6 @@ def verify_text(reward: ModelReward | AdapterReward, text: RewardText, path: str
                     f"answer {said.responses[0]!r} scores "
                     f"{actual:.4g} instead of {wanted:.4g}; both must have one chat template"
                 )
-
-
-def checked_scores(returned: object, number: int, where: str) -> Tensor:
-    """`returned` as (number,) float32 on the CPU.
-
-    Raises ValueError for another shape, for what is no number, and for NaN or infinity.
-    """
-    try:
-        score = torch.as_tensor(returned, dtype=torch.float32, device="cpu").detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{where} returned {type(returned).__name__}, not {number} numbers") from error
-    if score.shape != (number,):
-        raise ValueError(f"{where} returned shape {tuple(score.shape)} for {number} responses; it must be ({number},)")
-    finite = torch.isfinite(score)
-    if not finite.all():
-        first = int((~finite).int().argmax())
-        raise ValueError(f"{where} returned {score[first].item()} for response {first}; scores must be finite")
-    return score
 
 
 def _imported(path: str, key: str) -> Function:

@@ -7,7 +7,7 @@ Legend: B responses.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class Scored(NamedTuple):
     contents: Sequence[str | Messages | None] | None = (
         None  # B, what the prompts were rendered from, where that is known
     )
+    rows: Sequence[Mapping[str, Any]] | None = None  # B, the other columns of the prompts' rows
 
 
 class Renderer(Protocol):

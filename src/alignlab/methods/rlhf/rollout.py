@@ -28,6 +28,7 @@ class Responses(NamedTuple):
     ended: list[bool]  # B, False: cut at the longest length
     logprobs: list[list[float]]  # B, of the response's tokens, as the sampler saw them
     contents: list | None = None  # B, what the prompts were rendered from, where that is known
+    rows: list | None = None  # B, the other columns of the prompts' rows
 
 
 @dataclass

@@ -76,23 +76,22 @@ class OnPolicySystem(MethodSystem):
             self.prepare()
             number = self.trainer.global_step
             responses, t = self.method.roll_out(batch, number)
-            score = self.method.score(self.method.reward, responses)
-            e, metrics = self.method.experience(t, score)
+            scores = self.method.scores(self.method.reward, responses)
+            e, metrics = self.method.experience(t, scores.learned)
             metrics |= self.improve(t, e, number)
-            metrics |= {
-                "objective/score": reduce_mean(score.mean()),
+            metrics |= scores.metrics() | {
                 "objective/response_length": reduce_mean(t.length.float().mean()),
                 "objective/ended": reduce_mean(t.ended.float().mean()),
                 "ppo/sampler_error": reduce_mean(sampler_error(t)),
             }
             table = torch.stack([value.float() for value in metrics.values()])
-            self.log_dict(dict(zip(metrics, table.unbind(), strict=True)), batch_size=len(score))
+            self.log_dict(dict(zip(metrics, table.unbind(), strict=True)), batch_size=len(responses.ended))
             read = dict(zip(metrics, table.tolist(), strict=True))
         check_sampler(read["ppo/sampler_error"], self.method.backend, self.net.model)
         norm = read.get("ppo/grad_norm", 0.0)
         if not math.isfinite(norm):  # on a device its step was none
             raise Diverged(f"gradient is {norm} in update {number}")
-        self.method.learn_from(read, len(score) * world_size())
+        self.method.learn_from(read, len(responses.ended) * world_size())
 
     def improve(self, t: Trajectory, e: Experience, number: int) -> dict[str, Tensor]:
         """All optimizer steps of update `number`. Returns metrics, means over the minibatches that were stepped."""

@@ -1,0 +1,1 @@
+"""Rewards that are functions: how they are called, what they may return, and how several become one score."""
