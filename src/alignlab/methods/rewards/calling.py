@@ -6,7 +6,7 @@ Legend: B responses.
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,8 +106,8 @@ def one_of(batch: Scored, index: int) -> Scored:
 def call(function: Callable, way: Calling, batch: Scored, limit: float | None) -> Any:
     """What a function returns for a batch; with `by_row` a list of what it returned, or raised, for each response.
 
-    Coroutines run side by side, in a thread of their own as everything with a time limit does: what doesn't come back is
-    left behind there.
+    Coroutines run side by side, in a thread of their own as everything with a time limit does: what doesn't come back
+    is left behind there.
 
     Args:
         limit: seconds; None: none.
@@ -185,6 +185,3 @@ def told(error: BaseException) -> str:
         return str(error)
     reason = str(error).strip().splitlines()[:1]
     return f"raised {type(error).__name__}: {reason[0] if reason else 'no message'}"
-
-
-Row = Mapping[str, Any]

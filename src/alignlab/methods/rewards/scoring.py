@@ -99,8 +99,8 @@ class Scoring:
         """Scores of a batch; responses of a prompt stand side by side.
 
         Raises:
-            ValueError: a function's mistakes (`FunctionReward.parts`), a weight of what has no such name, or no response
-                at all has a score.
+            ValueError: a function's mistakes (`FunctionReward.parts`), a weight of what has no such name, or no
+                response at all has a score.
         """
         named = reward.named if isinstance(reward, Rewards) else {"": reward}
         columns: dict[str, Tensor] = {}
