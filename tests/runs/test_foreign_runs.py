@@ -153,6 +153,7 @@ TURNS_INTO_CODE = {
     "methods/rlhf/reward.py": "`reward` and `judge`, likewise",
     "files/shards.py": "an unpickler that makes nothing but what an index has",
     "files/torchscript.py": "an unpickler that makes tensors and hollow objects",
+    "runs/earlier/needs.py": "the task and backend of a config that has been checked",
     "runs/kinds.py": "names of this package's own",
     "runs/building.py": "Hydra on a config that has been looked at",
     "runs/infer.py": "likewise",
