@@ -32,8 +32,13 @@ def main() -> None:
     rows, deadline = Rows(chosen.folder), chosen.deadline
     os.environ["SHOW"] = "1"  # the workers' complaints belong to the log
     seconds: dict[tuple[str, str, str], float] = {}
-    cases = [(setting, precision, side) for setting in (("135M", "1B") if chosen.full else ("tiny",)) for precision in PRECISIONS
-             for side in (OURS, TRL, GRPO)]  # fmt: skip
+    cases = [
+        (setting, precision, side)
+        for setting in (("135M", "1B") if chosen.full else ("tiny",))
+        for sides in ((OURS, TRL), (GRPO,))
+        for precision in PRECISIONS
+        for side in sides
+    ]
     if not chosen.full:
         cases = [case for case in cases if case[1] == "fp32"]
     for setting, precision, side in cases:
