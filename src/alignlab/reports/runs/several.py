@@ -12,7 +12,7 @@ from alignlab.reports.page import Block, Grid, Note, Page, Pictures, Section
 from alignlab.reports.runs.reading import RunRecord
 
 # Keys that tell runs apart without being a choice.
-APART = ("seed", "run_name", "resume", "objective", "parts", "layout", "data.seed", "model.seed")
+APART = ("seed", "run_name", "resume", "objective", "plugins", "layout", "data.seed", "model.seed")
 MOST_METRICS = 40
 SHOWN = ("loss", "recall_at_1", "accuracy", "score", "kl", "perplexity")
 
