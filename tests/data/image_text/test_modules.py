@@ -1,12 +1,13 @@
 """What every data module offers: batches, retrieval, zero-shot sets, pictures and captions."""
 
 import itertools
+from functools import partial
 from types import SimpleNamespace
 
 from alignlab.data.emoji.concepts import concepts
 from alignlab.data.emoji.pictures import EmojiPairs
 from alignlab.data.emoji.scene_pairs import EmojiScenePairs
-from alignlab.data.image_text.batches import HELD_OUT_IDS
+from alignlab.data.image_text.batches import HELD_OUT_IDS, TrainPairs
 from alignlab.data.image_text.modules import CLIP_MEAN, CLIP_STD, PairDataModule
 
 import numpy as np
@@ -124,3 +125,32 @@ def test_the_emoji_module_reads_its_language():
     assert any("\u4e00" <= letter <= "\u9fff" for letter in text)
     retrieval = list(itertools.islice(module.retrieval_dataloader(), 2))
     assert retrieval[1].image_index[0] == 32
+
+
+def test_what_becomes_of_long_captions():
+    """Windows: another part each time, the same in every process and run; elsewhere the beginning. Or refused."""
+    make = partial(
+        PairDataModule,
+        EmojiScenePairs,
+        image_size=24,
+        num_train=8,
+        num_val=8,
+        batch_size=8,
+        num_workers=0,
+        context_length=6,
+    )
+    modules = {policy: make(long_captions=policy) for policy in ("cut", "windows")}
+    texts = {}
+    for policy, module in modules.items():
+        module.setup()
+        rows = module.train_dataloader().dataset
+        assert isinstance(rows, TrainPairs)
+        batches = [rows.__getitems__(range(first, first + 8)) for first in (0, 8, 0)]
+        assert torch.equal(batches[0].ids, batches[2].ids) and torch.equal(batches[0].text_id, batches[2].text_id)
+        texts[policy] = [module.tokenizer.batch_decode(batch.ids, skip_special_tokens=True) for batch in batches[:2]]
+    captions = [modules["cut"].source.train_pair(serial).caption.replace(",", " ,") for serial in range(16)]
+    for cut, window, whole in zip(*map(itertools.chain.from_iterable, texts.values()), captions, strict=True):
+        assert whole.startswith(cut) and window in whole and len(cut.split()) == len(window.split())
+    assert texts["cut"] != texts["windows"]
+    with pytest.raises(ValueError, match=r"long_captions=refuse: \d+ captions don't fit into context_length=6"):
+        make(long_captions="refuse").setup()

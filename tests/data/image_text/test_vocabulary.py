@@ -112,6 +112,15 @@ def test_long_captions_are_cut_and_said(caplog):
     assert len(caplog.records) == 1 and "3 of 3 captions (100.0 %) are longer than context_length=5" in caplog.text
 
 
+def test_windows_of_long_captions():
+    encode = CaptionEncoder(train_tokenizer(TEXTS), 5, append_sep=True)  # room for 3 ids
+    captions = ["a red apple above a dog"] * 4 + ["a dog"]
+    ids, mask = encode(captions, [0.0, 0.3, 0.6, 0.99, 0.99])
+    words = encode.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    assert words == ["a red apple", "red apple above", "apple above a", "above a dog", "a dog"]
+    assert mask.sum(1).tolist() == [5, 5, 5, 5, 4] and (encode(captions)[0][0] == ids[0]).all()
+
+
 def test_a_trained_tokenizer_strips_nothing():
     words = ["ハーブ", "ハープ", "piñata", "pinata", "إوَزة", "إوزة", "cocô", "coco"]
     for kind in ("word", "wordpiece"):

@@ -3,6 +3,7 @@
 Pictures travel as uint8 (B, 3, H, W) and are normalised on the device.
 """
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -79,17 +80,20 @@ class PairSource(Protocol):
 
 
 class TrainPairs(Dataset):
-    """Makes whole training batches from lists of serial numbers."""
+    """Makes whole training batches from lists of serial numbers; with `windows`, a caption that doesn't fit shows another
+    window of its tokens each time.
+    """
 
-    def __init__(self, source: PairSource, encode: CaptionEncoder) -> None:
-        self.source, self.encode = source, encode
+    def __init__(self, source: PairSource, encode: CaptionEncoder, *, windows: bool = False) -> None:
+        self.source, self.encode, self.windows = source, encode, windows
 
     def __len__(self) -> int:
         return self.source.num_train
 
     def __getitems__(self, serials: Sequence[int]) -> PairBatch:
         pairs = [self.source.train_pair(serial) for serial in serials]
-        return _pair_batch(_fill_gaps(pairs, serials), self.encode)
+        draws = [random.Random(serial).random() for serial in serials] if self.windows else None
+        return _pair_batch(_fill_gaps(pairs, serials), self.encode, draws)
 
 
 class HeldOutPairs(Dataset):
@@ -169,9 +173,11 @@ def _fill_gaps(pairs: list[Pair | None], serials: Sequence[int]) -> list[Pair]:
     return [pair if pair is not None else good[serial % len(good)] for pair, serial in zip(pairs, serials, strict=True)]
 
 
-def _pair_batch(pairs: list[Pair], encode: CaptionEncoder) -> PairBatch:
+def _pair_batch(pairs: list[Pair], encode: CaptionEncoder, draws: Sequence[float] | None = None) -> PairBatch:
     foils = [foil for pair in pairs for foil in pair.foils]
-    ids, mask = encode([*(pair.caption for pair in pairs), *foils])  # equally long
+    if draws is not None:  # a foil shows the window of its caption
+        draws = [*draws, *(draw for pair, draw in zip(pairs, draws, strict=True) for _ in pair.foils)]
+    ids, mask = encode([*(pair.caption for pair in pairs), *foils], draws)  # equally long
     size = len(pairs)
     return PairBatch(
         _stack([pair.picture for pair in pairs]),

@@ -44,6 +44,8 @@ class PairDataModule(LightningDataModule):
         batch_size: pairs in a batch of one process.
         image_size: height and width in pixels; None: 224.
         context_length: largest number of ids of a caption; None: 32.
+        long_captions: what becomes of longer ones: "cut" behind as many ids; "windows": in training another window of so
+            many ids each time that the caption comes, elsewhere cut; "refuse".
         num_workers: processes that make batches; 0: the training process itself; None: by the cores of this machine
             (`workers_by_cores`).
         prefetch_factor: batches that each of them makes ahead.
@@ -68,6 +70,7 @@ class PairDataModule(LightningDataModule):
         batch_size: int = 128,
         image_size: int | None = None,
         context_length: int | None = None,
+        long_captions: Literal["cut", "windows", "refuse"] = "cut",
         num_workers: int | None = None,
         prefetch_factor: int = 4,
         tokenizer: str | None = None,
@@ -89,7 +92,7 @@ class PairDataModule(LightningDataModule):
         ):
             if value < least:
                 raise ValueError(f"{key} is {value}; it must be at least {least}")
-        self.batch_size = batch_size
+        self.batch_size, self.long_captions = batch_size, long_captions
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
         self._tokenizer_name, self._tokenizer_kind, self._vocab_size = tokenizer, tokenizer_kind, vocab_size
         self._append_sep, self._pad_to_multiple = append_sep, pad_to_multiple
@@ -127,7 +130,12 @@ class PairDataModule(LightningDataModule):
         self._encode = CaptionEncoder(
             self.tokenizer, self.context_length, self._append_sep, self._pad_to_multiple, recipe
         )
-        self._encode.warn_of_losses(itertools.chain(source.vocabulary_texts(), source.held_out_texts()))
+        losses = self._encode.warn_of_losses(itertools.chain(source.vocabulary_texts(), source.held_out_texts()))
+        if losses.cut and self.long_captions == "refuse":
+            raise ValueError(
+                f"long_captions=refuse: {losses.cut} captions don't fit into context_length={self.context_length}; "
+                "a larger context_length, or long_captions=windows, takes them"
+            )
         self.vocabulary = vocabulary_of(self.tokenizer, recipe)
         self.source = source
 
@@ -164,7 +172,7 @@ class PairDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `PairBatch`; incomplete ones are dropped."""
-        rows = TrainPairs(self.source, self._encode)
+        rows = TrainPairs(self.source, self._encode, windows=self.long_captions == "windows")
         workers = workers_by_cores(self._ranks[1]) if self.num_workers is None else self.num_workers
         return training_batches(rows, self.batch_size, self.trainer, workers, self.prefetch_factor)
 

@@ -162,9 +162,16 @@ class CaptionEncoder:
         """Ids around it."""
         return len(self.recipe.begin) + len(self.recipe.end)
 
-    def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Ids (N, T) int64 and mask (N, T) bool, T <= context_length."""
-        return self._padded(self._own_ids(captions))
+    def __call__(self, captions: Sequence[str], draws: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+        """Ids (N, T) int64 and mask (N, T) bool, T <= context_length.
+
+        draws (N,) in [0, 1): which of all windows of a longer caption it is; None: its beginning.
+        """
+        rows, room = self._own_ids(captions), self._room
+        if draws is not None:
+            starts = [int(draw * max(1, len(row) - room + 1)) for row, draw in zip(rows, draws, strict=True)]
+            rows = [row[start:] for row, start in zip(rows, starts, strict=True)]
+        return self._padded(rows)
 
     def marked(self, captions: Sequence[str], spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Ids and mask, and (N, T) bool which tokens hold characters [start, end) of their caption; none where it was
