@@ -22,6 +22,7 @@ from alignlab.files.kinds import few
 
 # Parameters of parts that take, as a text, the dotted name of what they call: data's by `**of_x`, see `part_of`.
 CALLED = ("reward", "judge")
+CHECKED = "alignlab.evaluation.verifying.reward.correct"  # the reward of data whose answers a rule can check
 # Where a class lies, and what it derives from, if it is a part that conf/ needn't name.
 _ROOMS, _KINDS = ("callbacks", "losses", "methods", "models"), {"nn.Module", "Callback", "Reward"}
 
@@ -80,7 +81,7 @@ def strangers(content: Any, trusted: Container[str] = ()) -> str | None:
 
 def is_part(name: str) -> bool:
     """Whether a dotted name is that of a part."""
-    if name in folders.targets(folders.main()):
+    if name in folders.targets(folders.main()) or name == CHECKED:
         return True
     return name.startswith(tuple(f"alignlab.{room}." for room in _ROOMS)) and not _KINDS.isdisjoint(ancestors(name))
 

@@ -44,6 +44,8 @@ class GrpoMethod(OnPolicyMethod):
         group_size: responses to each prompt.
         scale: of grpo's advantages, see `group_advantages`.
         group_baseline: whether reinforce++ takes the mean of the group from the score first.
+        redraws: turns at most, in each of which prompts whose responses all have the same score give way to others of
+            the data (DAPO's dynamic sampling).
         skip_equal: leave out prompts whose responses all have the same score (DAPO).
         overlong_margin: tokens before `response_length` from which on a penalty rises to 1 (DAPO); 0: none.
         missing_end_penalty, missing_end: for responses that were cut: subtracted from the score, or instead of it.
@@ -64,6 +66,7 @@ class GrpoMethod(OnPolicyMethod):
         scale: Scale = "group",
         group_baseline: bool = False,
         skip_equal: bool = False,
+        redraws: int = 0,
         overlong_margin: int = 0,
         missing_end_penalty: float | None = None,
         missing_end: MissingEnd = "subtract",
@@ -77,6 +80,8 @@ class GrpoMethod(OnPolicyMethod):
             raise ValueError(f"group_size={group_size}: kind={kind} compares at least 2 responses")
         if overlong_margin < 0 or overlong_margin > response_length:
             raise ValueError(f"overlong_margin={overlong_margin} must lie in 0..{response_length}")
+        if redraws < 0:
+            raise ValueError(f"redraws={redraws} must be at least 0")
         super().__init__(
             net,
             reward,
@@ -89,6 +94,7 @@ class GrpoMethod(OnPolicyMethod):
         )
         self.kind, self.scale, self.kl_in_reward, self.kl_estimator = kind, scale, kl_in_reward, kl_estimator
         self.group_baseline, self.skip_equal, self.overlong_margin = group_baseline, skip_equal, overlong_margin
+        self.redraws = redraws
         self.missing_end_penalty, self.missing_end, self.gamma = missing_end_penalty, missing_end, gamma
 
     def experience(self, t: Trajectory, score: Tensor) -> tuple[Experience, dict[str, Tensor]]:

@@ -234,7 +234,10 @@ class PromptRows(Shuffled):
         return self._lengths
 
     def __getitems__(self, serials: Sequence[int]) -> PromptBatch:
-        rows = self.rows(serials)[1]
+        return self.batch(self.rows(serials)[1])
+
+    def batch(self, rows: np.ndarray) -> PromptBatch:
+        """Prompts by their numbers."""
         longest = int(self._lengths[rows].max())
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)

@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -12,7 +13,7 @@ from alignlab.data.language.batches import RowSource, Shuffled
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
 from alignlab.data.loaders import JointBatches, JointOrder, accumulated_batches, training_batches, whole_batches
-from alignlab.types.language import LanguageVocabulary
+from alignlab.types.language import LanguageVocabulary, PromptBatch
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,12 @@ class LanguageDataModule(LightningDataModule):
         order = JointOrder(len(self.rows["val"]), repeats=True)
         batches = JointBatches(order, self.batch_size, *self._ranks, last="share", smallest=1)
         return whole_batches(self.rows["val"], batches)
+
+    def further_prompts(self, update: int, turn: int, count: int) -> PromptBatch:
+        """More training prompts for an update, drawn at random: a function of update, turn and rank alone."""
+        rows = self.rows["train"]
+        drawn = np.random.default_rng([self._seed, update, turn, self._ranks[0]])
+        return rows.batch(drawn.choice(len(rows), size=count, replace=count > len(rows)))
 
     def _check_context(self) -> None:
         """Raises ValueError, or warns where positions are rotations, if a text has more tokens than the model that

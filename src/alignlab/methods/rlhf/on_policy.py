@@ -172,6 +172,13 @@ class OnPolicyMethod(Method):
         self, batch: PromptBatch, number: int, *, seed: int | None = None, repeats: int | None = None
     ) -> tuple[Responses, Trajectory]:
         """Responses to a batch of prompts of update `number`, and all that the nets say about them."""
+        responses = self.respond(batch, number, seed=seed, repeats=repeats)
+        return responses, self.assess(responses)
+
+    def respond(
+        self, batch: PromptBatch, number: int, *, seed: int | None = None, repeats: int | None = None
+    ) -> Responses:
+        """Responses to a batch of prompts of update `number`."""
         repeats, seed = repeats or self.group_size, self.seed if seed is None else seed
         prompts = prompts_of(batch, repeats)
         seeds = request_seeds(seed, number, rank() * len(prompts), len(prompts))
@@ -181,8 +188,11 @@ class OnPolicyMethod(Method):
         contents, rows = (
             column and [c for c in column for _ in range(repeats)] for column in (batch.content, batch.rows)
         )
-        responses = responses._replace(contents=contents, rows=rows)
-        return responses, evaluate(
+        return responses._replace(contents=contents, rows=rows)
+
+    def assess(self, responses: Responses) -> Trajectory:
+        """All that the nets say about responses."""
+        return evaluate(
             self.net,
             responses,
             temperature=self.sampling.temperature,

