@@ -59,7 +59,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "questions.jsonl": [{"question": "What is red?", "target": "a rose"}, {"question": "What is green?"}],
         "sums.jsonl": [{"question": "1 + 1?", "target": "2"}],
         "shots.jsonl": [{"question": "2 + 2?", "answer": "4", "rationale": "two and two"} for _ in range(4)],
-        "prompts.jsonl": [{"prompt": f"Say {n}."} for n in range(60)],
+        "prompts.jsonl": [{"prompt": f"Say {n}.", "answer": str(n)} for n in range(60)],
+        "problems.jsonl": [{"prompt": f"Say {n}.", "answer": str(n)} for n in range(60)],
         "texts.jsonl": [{"prompt": f"Say {n}.", "completion": f"It is {n}."} for n in range(200)],
         "pairs.jsonl": [
             {"prompt": f"Say {n}.", "chosen": f"{n}", "rejected": "no", "image": "PHOTOS/00.png", "text": "a tree"}
@@ -71,6 +72,10 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompts.txt").write_text("One\nTwo\n")
     (folder / "my_module.py").write_text(
         "def my_function(prompts, responses):\n    return [float(len(r)) for r in responses]\n"
+    )
+    (folder / "my_rewards.py").write_text(
+        "def right(prompts, responses, answer):\n    return [float(a in r) for r, a in zip(responses, answer)]\n\n\n"
+        "def short(prompts, responses):\n    return [-len(r) / 100 for r in responses]\n"
     )
     (folder / "PHOTOS").mkdir()
     for n in range(9):
