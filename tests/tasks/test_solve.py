@@ -40,7 +40,7 @@ def test_shares(tmp_path: Path) -> None:
         "failed": 2.0,
     }
     assert json.loads((tmp_path / FILE).read_text()) == {**rows[1], "solved": 0.5}
-    with pytest.raises(ValueError, match="temperature=0 makes them equal: use sampling=varied"):
+    with pytest.raises(ValueError, match="samples=8 answers at temperature 0 are equal: use sampling=varied"):
         Solve().run(subject(0.0), one)
     with pytest.raises(ValueError, match=r"low is 0.9; it must lie in 0..high=0.8"):
         Solve(low=0.9)

@@ -55,9 +55,7 @@ class Solve:
     def run(self, subject: Subject, job: Job) -> dict[str, float]:
         """Rows: input, share solved, the answers."""
         if subject.asker.sampling.temperature == 0:
-            raise ValueError(
-                "task=solve draws several answers, and sampling.temperature=0 makes them equal: use sampling=varied"
-            )
+            raise ValueError(f"samples={self.samples} answers at temperature 0 are equal: use sampling=varied")
         items = self._made(job.seed) if self.tasks else job.items()
         missing = {item.id: item for item in job.predictions.missing(items)}
         technique = _Several(self.samples, self.instruction)
