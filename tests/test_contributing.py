@@ -1,5 +1,6 @@
 """Who adds a method to the house is told what is missing: config, test, page, a line of the README. `make check` installs nothing."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,14 @@ def missing(root: Path) -> list[str]:
     chosen = {file.stem for file in (root / "conf/model").glob("*.yaml")}
     readme = (root / "README.md").read_text(encoding="utf-8")
     lacking = []
+    for name in sorted(chosen - written):
+        if (base := preset_of(root / "conf/model" / f"{name}.yaml")) is not None:
+            chosen.remove(name)
+            page = root / f"docs/{base}.md"
+            if f"model={name}" not in (page.read_text(encoding="utf-8") if page.exists() else ""):
+                lacking.append(
+                    f"{name}: docs/{base}.md doesn't name model={name} (a preset belongs to its method's page)"
+                )
     for name in sorted(written | chosen):
         wanted = {f"docs/{name}.md": "what it is, the command, its keys, what it reached"}
         if name in written:
@@ -42,6 +51,12 @@ def missing(root: Path) -> list[str]:
     return lacking
 
 
+def preset_of(config: Path) -> str | None:
+    """The config of the same folder that a config begins with and changes."""
+    first = re.search(r"^defaults: \[(\w+), _self_\]", config.read_text(encoding="utf-8"), re.MULTILINE)
+    return first[1] if first and config.with_name(f"{first[1]}.yaml").exists() else None
+
+
 def test_every_method_has_all_that_belongs_to_it() -> None:
     lacking = missing(REPOSITORY)
     assert not lacking, "CONTRIBUTING.md, 'Where does a new X go?':\n" + "\n".join(lacking)
@@ -53,8 +68,10 @@ def test_a_new_method_is_told_all_that_it_lacks(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "README.md", tmp_path)
     (tmp_path / "src/alignlab/methods/barlow.py").write_text('"""Barlow twins."""\n')
     (tmp_path / "conf/model/siglip2.yaml").write_text("_target_: alignlab.methods.clip.ClipMethod\n")
+    (tmp_path / "conf/model/drpo.yaml").write_text("defaults: [grpo, _self_]\n")
     told = missing(tmp_path)
     assert [line.partition(" (")[0] for line in told] == [
+        "drpo: docs/grpo.md doesn't name model=drpo",
         "barlow: there is no docs/barlow.md",
         "barlow: there is no conf/model/barlow.yaml",
         "barlow: there is no tests/methods/test_barlow.py",

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from alignlab.configs.command_line import arguments
+from alignlab.configs.explain import composed
+from alignlab.configs.filling import filled
 from alignlab.losses.grpo import group_advantages, leave_one_out, sequence_log_ratio
 from alignlab.losses.ppo import policy_terms, token_kl, token_weights
 from tiny_policy import make_tokenizer, save_model
@@ -12,6 +15,7 @@ import torch
 from torch.testing import assert_close
 
 trl = pytest.importorskip("trl")
+PAPER = ("model.objective.aggregation=sequence", "model.objective.kl_coefficient=0.1")
 EXACT = {"rtol": 1e-6, "atol": 1e-6}
 GROUP, ROWS, LONGEST = 4, 8, 8
 
@@ -77,7 +81,7 @@ def ours(
     aggregation: str,
     importance: str,
     beta: float,
-    clip_high: float,
+    clips: tuple[float, float],
     kl_by_ratio: bool = False,
 ) -> torch.Tensor:
     """Our loss from the same numbers, on flat tokens as the objective has them."""
@@ -87,7 +91,7 @@ def ours(
     advantage = step["advantages"][row]
     if importance != "token":
         logprob = before + sequence_log_ratio(logprob - before, row, ROWS, importance == "sequence_mean")
-    per_token = policy_terms(logprob, before, advantage, clip_high=clip_high).loss
+    per_token = policy_terms(logprob, before, advantage, clip_low=clips[0], clip_high=clips[1]).loss
     if beta:
         kl = token_kl(step["logps"][mask], step["ref_per_token_logps"][mask], "k3")
         per_token = per_token + beta * (kl * (step["logps"][mask] - before).exp() if kl_by_ratio else kl)
@@ -99,26 +103,28 @@ def ours(
 
 
 @pytest.mark.parametrize(
-    ("settings", "aggregation", "importance", "scale", "beta", "clip_high"),
+    ("words", "settings"),
     [
-        ({"loss_type": "grpo", "beta": 0.1}, "sequence", "token", "group", 0.1, 0.2),
-        ({"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False}, "sequence", "token", "group", 0.1, 0.2),
-        ({"loss_type": "dr_grpo", "scale_rewards": "none"}, "constant", "token", "none", 0.0, 0.2),
-        ({"loss_type": "dapo", "epsilon_high": 0.28, "scale_rewards": "batch"}, "token", "token", "batch", 0.0, 0.28),
+        (("model=grpo", *PAPER), {"loss_type": "grpo", "beta": 0.1}),
         (
-            {"loss_type": "grpo", "importance_sampling_level": "sequence"},
-            "sequence",
-            "sequence_mean",
-            "group",
-            0.0,
-            0.2,
+            ("model=grpo", *PAPER, "model.scale=batch"),
+            {"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False, "scale_rewards": "batch"},
+        ),
+        (("model=dr_grpo",), {"loss_type": "dr_grpo", "scale_rewards": "none"}),
+        (("model=dapo",), {"loss_type": "dapo", "epsilon_high": 0.28}),
+        (
+            ("model=gspo",),
+            {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4},
         ),
     ],
     ids=["grpo", "grpo, plain kl", "dr_grpo", "dapo", "gspo"],
 )
-def test_grpo(
-    tmp_path: Path, settings: dict, aggregation: str, importance: str, scale: str, beta: float, clip_high: float
-) -> None:
+def test_grpo(tmp_path: Path, words: tuple[str, ...], settings: dict) -> None:
+    """Presets as they stand, with what TRL's documentation says of the same papers."""
+    model = filled(composed(arguments(words))).model
+    objective = model.objective
+    aggregation, importance, beta = objective.aggregation, objective.importance, objective.kl_coefficient
+    scale, clips = model.scale, (objective.clip_low, objective.clip_high)
     steps, rewards = run(tmp_path, **{"beta": 0.0, "epsilon": 0.2} | settings)
     assert len(set(steps[0]["completion_mask"].sum(1).tolist())) > 1, "ragged"
     by_text = group_advantages(torch.tensor(rewards[:ROWS]), GROUP, scale)
@@ -126,14 +132,20 @@ def test_grpo(
     old = steps[0]["logps"]
     by_ratio = settings.get("use_bias_correction_kl", True)  # TRL's default
     for number, step in enumerate(steps):
-        assert_close(ours(step, old, aggregation, importance, beta, clip_high, by_ratio), step["loss"], **EXACT)
+        assert_close(ours(step, old, aggregation, importance, beta, clips, by_ratio), step["loss"], **EXACT)
         assert number == 0 or not torch.equal(step["logps"], old), "the second step sees a moved policy"
 
 
 def test_rloo(tmp_path: Path) -> None:
-    steps, rewards = run(tmp_path, rloo=True, beta=0.0, normalize_advantages=False)
+    model = filled(composed(arguments(["model=rloo"]))).model
+    assert (model.kind, model.group_size, model.objective.kl_coefficient) == ("rloo", GROUP, 0.0)
+    steps, rewards = run(tmp_path, rloo=True, beta=model.kl_in_reward, normalize_advantages=False)
     found = leave_one_out(torch.tensor(rewards[:ROWS]), GROUP)
     assert_close(sorted(steps[0]["advantages"].tolist()), sorted(found.tolist()), rtol=1e-5, atol=1e-6)
     old = steps[0]["logps"]
     for step in steps:
-        assert_close(ours(step, old, "sequence", "sequence_sum", 0.0, 0.2), step["loss"], **EXACT)
+        assert_close(
+            ours(step, old, model.objective.aggregation, model.objective.importance, 0.0, (0.2, 0.2)),
+            step["loss"],
+            **EXACT,
+        )
