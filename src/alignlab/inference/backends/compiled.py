@@ -21,13 +21,21 @@ class CompiledBackend(NativeBackend):
         device: of a model from files; None takes the GPU if there is one.
         compile_step: run steps of fixed shapes at fixed addresses, which become CUDA graphs; None does so on a GPU. On
             a CPU, where nothing becomes of them, the kernels of `small_matmul.c` are faster.
+        fuse_step: on a GPU, make such a step of a few Triton kernels a layer where Triton is there and they know the
+            architecture (Llama and its like).
     """
 
     name = "compiled"
 
-    def __init__(self, batch_size: int = 32, device: str | None = None, compile_step: bool | None = None) -> None:
+    def __init__(
+        self,
+        batch_size: int = 32,
+        device: str | None = None,
+        compile_step: bool | None = None,
+        fuse_step: bool = True,
+    ) -> None:
         super().__init__(batch_size, device or default_device())
-        self.compile_step = compile_step
+        self.compile_step, self.fuse_step = compile_step, fuse_step
 
     def build(self, reader: DecoderReader) -> Decoder:
         if not (reader.device.type == "cuda" if self.compile_step is None else self.compile_step):

@@ -35,6 +35,7 @@ class NativeBackend:
     """
 
     name = "native"
+    fuse_step = True
 
     def __init__(self, batch_size: int = 32, device: str = "cpu") -> None:
         if batch_size < 1:
@@ -139,7 +140,7 @@ class NativeBackend:
         """What runs a step of the decoder as it is now: an adapter's matrices are part of it."""
         decoder, _ = self._loaded()
         fixed = self.fixes_steps(decoder)
-        self._steps = FixedSteps(decoder) if fixed else None
+        self._steps = FixedSteps(decoder, self.fuse_step) if fixed else None
         self._fused = None if fixed else FusedStep.of(decoder)
 
     def _own_precision(self) -> AbstractContextManager:

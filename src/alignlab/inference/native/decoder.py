@@ -207,12 +207,18 @@ class Decoder:
         a = self.architecture
         if a.rotary is None:
             return
+        extra = (None,) * (2 if a.qkv_order == "per_head" else 1)
+        shared.cosine, shared.sine = (
+            table[positions][(..., *extra, slice(None))] for table in self.rotation_tables(cache)
+        )
+
+    def rotation_tables(self, cache: Cache | FixedCache) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of as many positions as the cache has columns or more."""
         columns = cache.keys.shape[3]
         if not self._tables or len(self._tables[-1][0]) < columns:
             size = max(256, 1 << (columns - 1).bit_length())
-            self._tables.append(rotations(*a.rotary, size, cache.keys))
-        extra = (None,) * (2 if a.qkv_order == "per_head" else 1)
-        shared.cosine, shared.sine = (table[positions][(..., *extra, slice(None))] for table in self._tables[-1])
+            self._tables.append(rotations(*self.architecture.rotary, size, cache.keys))
+        return self._tables[-1]
 
     def _mask_of(self, columns: Tensor, cache: Cache | FixedCache, shared: Positions) -> None:
         """Which columns the queries at `columns` see, or a bias on them; nothing where attention needs no mask."""

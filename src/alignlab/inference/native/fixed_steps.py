@@ -18,9 +18,11 @@ from alignlab.distributed.devices import fetched, sent
 from alignlab.inference.backend import Request, Sampling
 from alignlab.inference.native.cuda_graphs import Recorded, Recorder
 from alignlab.inference.native.decoder import Cache, Decoder, FixedCache
+from alignlab.inference.native.kernels.gpu_step import GpuStep
 from alignlab.inference.sampling import COLUMNS, Choice, choose, prompts, table, uniform
 
 FEWEST_COLUMNS = 128
+GREEDY = Choice()
 MOST_GRAPHS = 256  # beyond, all are forgotten: requests of ever new shapes would fill the memory
 
 
@@ -41,12 +43,20 @@ class FixedBatch:
 
     Args:
         keys: memory of the cache, and `values`, shared with batches of other shapes.
+        kernels: a step as kernels of our own, where there is one.
     """
 
     def __init__(
-        self, decoder: Decoder, rows: int, columns: int, keys: Tensor, values: Tensor, recorder: Recorder
+        self,
+        decoder: Decoder,
+        rows: int,
+        columns: int,
+        keys: Tensor,
+        values: Tensor,
+        recorder: Recorder,
+        kernels: GpuStep | None = None,
     ) -> None:
-        self.decoder, self.rows, self.columns, self._recorder = decoder, rows, columns, recorder
+        self.decoder, self.rows, self.columns, self._recorder, self._kernels = decoder, rows, columns, recorder, kernels
         shape = decoder.cache_shape(rows, columns)
         size = torch.Size(shape).numel()
         self.keys, self.values = keys[:size].view(shape), values[:size].view(shape)
@@ -107,8 +117,13 @@ class FixedBatch:
     def _run(self, rows: int, columns: int, choice: Choice) -> None:
         """What a graph holds: it depends on tensors alone, and never waits for the device."""
         keys, values = self.keys[:, :rows, :, :columns], self.values[:, :rows, :, :columns]
-        cache = FixedCache(keys, values, self.starts[:rows], self.at)
-        logits = self.decoder.logits(self.decoder.states(self.ids[:rows], cache)[:, -1])
+        cache, ids = FixedCache(keys, values, self.starts[:rows], self.at), self.ids[:rows]
+        kernels, greedy = self._kernels, choice == GREEDY
+        if kernels is not None and greedy and kernels.likeliest(ids, cache, self.count, self.told[:rows]):
+            return
+        logits = None if kernels is None else kernels.logits(ids, cache)
+        if logits is None:
+            logits = self.decoder.logits(self.decoder.states(ids, cache)[:, -1])
         self.at.add_(1)
         self._take(logits, choice)
 
@@ -143,10 +158,14 @@ class FixedSteps:
     """Batches by shape, for the life of a backend's model.
 
     All lie in one piece of memory, which grows with the largest.
+
+    Args:
+        fuse: a step by Triton kernels where they know the decoder.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, fuse: bool = True) -> None:
         self.decoder, self.recorder = decoder, Recorder(decoder.device)
+        self.kernels = GpuStep.of(decoder) if fuse else None
         self.batches: dict[tuple[int, int], FixedBatch] = {}
         self._keys = self._values = decoder.final_norm.weight.new_empty(0)
 
@@ -160,7 +179,8 @@ class FixedSteps:
             self._keys = self._values = self._keys.new_empty(0)  # freed first
             self._keys, self._values = (self._keys.new_zeros(size) for _ in range(2))
         if shape not in self.batches:
-            self.batches[shape] = FixedBatch(self.decoder, *shape, self._keys, self._values, self.recorder)
+            memory = self._keys, self._values
+            self.batches[shape] = FixedBatch(self.decoder, *shape, *memory, self.recorder, self.kernels)
         return self.batches[shape]
 
     def bytes(self) -> int:
