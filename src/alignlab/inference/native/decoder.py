@@ -76,24 +76,23 @@ class Cache:
 
 
 class FixedCache:
-    """The same for steps of one token whose shapes and addresses never change: attention spans all S columns under a
-    mask.
+    """The same for steps whose shapes and addresses never change: attention spans all S columns under a mask.
 
     Args:
         starts: (B,) on the device.
-        at: (1,) the column that a step writes, on the device.
+        at: (1,) the column that a step writes, on the device, or (T,) those of prompts.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, starts: Tensor, at: Tensor) -> None:
         self.keys, self.values, self.starts, self.at = keys, values, starts, at
 
     def columns(self, count: int) -> Tensor:
-        """The column of the step."""
-        assert count == 1, "a step is one token a row"
+        """The columns of the step."""
+        assert count == len(self.at), "the columns of a step are given"
         return self.at
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes (B, 1, K, D) each and gives what attention looks at: (B, K, S, D)."""
+        """Writes (B, T, K, D) each and gives what attention looks at: (B, K, S, D)."""
         self.keys[layer].index_copy_(2, self.at, key.transpose(1, 2))
         self.values[layer].index_copy_(2, self.at, value.transpose(1, 2))
         return self.keys[layer], self.values[layer]

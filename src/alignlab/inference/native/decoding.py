@@ -18,9 +18,13 @@ from alignlab.inference.sampling import AllowedTokens, Sampler, told
 Step = Callable[[Tensor, Cache], Tensor]  # ids (B, T) -> logits (B, V) of the last position
 
 
-def left_padded(prompts: Sequence[list[int]]) -> tuple[Tensor, list[int]]:
-    """Prompts that end together, and the column each begins at, on the host: (B, P), B."""
-    longest = max(map(len, prompts))
+def left_padded(prompts: Sequence[list[int]], columns: int = 0) -> tuple[Tensor, list[int]]:
+    """Prompts that end together, and the column each begins at, on the host: (B, P), B.
+
+    Args:
+        columns: P at least.
+    """
+    longest = max(columns, *map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
     return ids, [longest - len(prompt) for prompt in prompts]
 

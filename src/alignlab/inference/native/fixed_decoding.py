@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from alignlab.inference.native.decoding import left_padded
-from alignlab.inference.native.fixed_steps import FixedSteps, column_count, row_count
+from alignlab.inference.native.fixed_steps import FixedSteps, column_count, prompt_count, row_count
 from alignlab.inference.rows import Rows
 
 EVERY = 8  # tokens a read; a row that has ended computes at most twice as many in vain
@@ -31,7 +31,8 @@ def decode(steps: FixedSteps, rows: Rows) -> int:
     One read every `EVERY` tokens, and it is of tokens before those that are being computed: the device never waits for
     the host.
     """
-    ids, starts = left_padded([request.ids for request in rows.requests])
+    prompts = [request.ids for request in rows.requests]
+    ids, starts = left_padded(prompts, prompt_count(row_count(len(prompts)), max(map(len, prompts))))
     length, longest = ids.shape[1], max(rows.limits)
     batch = steps.batch(len(ids), length + longest)
     batch.begin(rows.requests, ids, starts, longest)

@@ -23,6 +23,7 @@ from alignlab.inference.sampling import COLUMNS, Choice, choose, prompts, table,
 
 FEWEST_COLUMNS = 128
 GREEDY = Choice()
+MOST_PROMPT_TOKENS = 2048  # of prompts that are recorded
 MOST_GRAPHS = 256  # beyond, all are forgotten: requests of ever new shapes would fill the memory
 
 
@@ -35,6 +36,15 @@ def column_count(columns: int) -> int:
     """The power of two, or three halves of one, that holds them: at most a third is too much."""
     power = max(FEWEST_COLUMNS, 1 << (columns - 1).bit_length())
     return power // 4 * 3 if columns <= power // 4 * 3 and power > FEWEST_COLUMNS else power
+
+
+def prompt_count(rows: int, columns: int) -> int:
+    """Columns of prompts that end together, as many as are recorded: at most an eighth too many, or 15.
+
+    Prompts of many tokens keep the device busy longer than the host takes to launch them: they run as they are.
+    """
+    step = max(16, (1 << (columns - 1).bit_length()) // 8)
+    return -(-columns // step) * step if rows * columns <= MOST_PROMPT_TOKENS else columns
 
 
 class FixedBatch:
@@ -62,6 +72,7 @@ class FixedBatch:
         self.keys, self.values = keys[:size].view(shape), values[:size].view(shape)
         zeros = partial(torch.zeros, device=decoder.device)
         self.ids = zeros(rows, 1, dtype=torch.long)  # of the next step
+        self.prompt = zeros(rows, columns, dtype=torch.long)
         self.starts = zeros(rows, dtype=torch.long)  # each row's first column that is not padding
         self.at = zeros(1, dtype=torch.long)  # the column that the next step writes
         self.count = zeros(1, dtype=torch.long)  # tokens that were chosen
@@ -70,11 +81,12 @@ class FixedBatch:
         self.told = zeros(rows, columns, 2, dtype=torch.float64)  # tokens and log-probabilities
         self.seen: Tensor | None = None  # (R, V), from the first batch with penalties on
         self._steps: dict[tuple[int, int, Choice], Recorded] = {}
+        self._prompts: dict[tuple[int, int, Choice], Recorded] = {}
         self.choice = Choice()
 
     def buffers(self) -> dict[str, Tensor]:
         """All that steps read and write, by name."""
-        names = ("keys", "values", "ids", "starts", "at", "count", "table", "uniform", "told", "seen")
+        names = ("keys", "values", "prompt", "ids", "starts", "at", "count", "table", "uniform", "told", "seen")
         return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
 
     def begin(self, requests: Sequence[Request], ids: Tensor, starts: Sequence[int], tokens: int) -> None:
@@ -103,6 +115,13 @@ class FixedBatch:
                 self.seen = torch.zeros(self.rows, vocabulary, dtype=torch.bool, device=self.decoder.device)
             self.seen.zero_()
             self.seen[: len(requests)].scatter_(1, sent(prompts(requests), self.decoder.device), True)
+        if self.rows * length <= MOST_PROMPT_TOKENS:
+            self.prompt[: len(requests), :length].copy_(sent(ids, self.decoder.device))
+            key = (self.rows, length, self.choice)
+            if key not in self._prompts:
+                self._prompts[key] = Recorded(partial(self._run_prompts, length, self.choice), self._recorder)
+            self._prompts[key]()
+            return
         cache = Cache(self.keys[:, : len(requests)], self.values[:, : len(requests)], starts)
         logits = self.decoder.logits(self.decoder.hidden(sent(ids, self.decoder.device), cache)[:, -1])
         self._take(torch.cat([logits, logits.new_zeros(empty, vocabulary)]), self.choice)
@@ -113,6 +132,12 @@ class FixedBatch:
         if key not in self._steps:
             self._steps[key] = Recorded(partial(self._run, rows, columns, self.choice), self._recorder)
         self._steps[key]()
+
+    def _run_prompts(self, length: int, choice: Choice) -> None:
+        """The same for the first `length` columns of all rows."""
+        at = torch.arange(length, device=self.decoder.device)
+        cache = FixedCache(self.keys[:, :, :, :length], self.values[:, :, :, :length], self.starts, at)
+        self._take(self.decoder.logits(self.decoder.states(self.prompt[:, :length], cache)[:, -1]), choice)
 
     def _run(self, rows: int, columns: int, choice: Choice) -> None:
         """What a graph holds: it depends on tensors alone, and never waits for the device."""
@@ -151,7 +176,7 @@ class FixedBatch:
 
     def recorded(self) -> int:
         """How many steps of different shapes it has."""
-        return len(self._steps)
+        return len(self._steps) + len(self._prompts)
 
 
 class FixedSteps:

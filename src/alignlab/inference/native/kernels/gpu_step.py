@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,6 +20,14 @@ from torch import Tensor
 from alignlab.inference.native.architecture import Architecture
 from alignlab.inference.native.kernels import gpu_attention as around
 from alignlab.inference.native.kernels import gpu_products as products
+from alignlab.inference.native.kernels.gpu_tiles import (
+    PROGRAMS,
+    Matrix,
+    matrix,
+    one_row_tiles,
+    power,
+    some_rows_tiles,
+)
 from alignlab.inference.native.linears import FastLinear, Layer, Linear, SideBySide
 
 if TYPE_CHECKING:
@@ -28,54 +36,8 @@ if TYPE_CHECKING:
 TYPES = (torch.bfloat16, torch.float32)
 KINDS = {"silu": products.SILU, "gelu_tanh": products.GELU_TANH, "gelu": products.GELU, "relu": products.RELU}
 MOST_ROWS = 16  # of products of our own on the tensor cores; cuBLAS is better at more
-PROGRAMS = 132  # multiprocessors of an H100 or H200, one program each at least
 THREADS = 8  # that compile kernels
 log = logging.getLogger(__name__)
-
-
-class Matrix(NamedTuple):
-    """Matrices of one input: side by side, or gate and up."""
-
-    weights: list[Tensor]  # (N, K) each
-    biases: list[Tensor] | None  # (N,) each
-
-    @property
-    def outputs(self) -> int:
-        """N of all together."""
-        return sum(map(len, self.weights))
-
-
-class Tiles(NamedTuple):
-    """How a product is cut up."""
-
-    outputs: int
-    inputs: int
-    warps: int = 4
-    stages: int = 1
-
-
-def power(number: int) -> int:
-    """The power of two that holds it."""
-    return 1 << max(0, number - 1).bit_length()
-
-
-def one_row_tiles(outputs: int, inputs: int, gated: bool, item: int = 2) -> Tiles:
-    """For one row: 8 to 16 KiB of weights on their way in each program, and enough programs for all multiprocessors.
-
-    Args:
-        outputs: N, of a gate or of its up.
-        item: bytes of a weight.
-    """
-    if outputs >= 32_768:  # a head: fewer programs, whose results are read once more
-        return Tiles(32, 256)
-    block_k = min(power(inputs), (2048 if inputs <= 2048 or not gated else 1024) * 2 // item)
-    return Tiles(2 if gated and block_k > 1024 else 4, block_k)
-
-
-def some_rows_tiles(outputs: int, inputs: int, gated: bool) -> Tiles:
-    """For up to 16 rows or 32: the tensor cores want 16 by 16, memory wants many tiles on their way."""
-    block_n = 32 if outputs >= 64 * PROGRAMS else 16
-    return Tiles(block_n, min(128 if gated else 256, power(inputs)), warps=2 if block_n == 16 else 4, stages=4)
 
 
 class GpuStep:
@@ -132,7 +94,7 @@ class GpuStep:
         """
         if not self.usable:
             return False
-        shape = (*cache.keys.shape[1:4:2], step.__code__)
+        shape = (*cache.keys.shape[1:4:2], step.__code__)  # rows, columns, logits or choice
         try:
             if self._real and shape not in self._rehearsed:
                 self._rehearse(step)
@@ -209,7 +171,9 @@ class GpuStep:
         qkv = x.new_empty(rows, (a.heads + 2 * a.kv_heads) * a.head_dim)
         attended = x.new_empty(rows, a.heads * a.head_dim)
         middle = x.new_empty(rows, a.inner)
-        for index, (norm1, qkv_matrix, out, norm2, up, down) in enumerate(self._layers[: 1 if self._rehearsing else None]):
+        for index, (norm1, qkv_matrix, out, norm2, up, down) in enumerate(
+            self._layers[: 1 if self._rehearsing else None]
+        ):
             self._product(qkv_matrix, x, qkv, norm1)
             self._attend(qkv, cache.keys[index], cache.values[index], cache, cosine, sine, attended)
             self._product(out, attended, x, add=True)
@@ -315,15 +279,6 @@ class GpuStep:
             kernel.warmup(*arguments, grid=grid, **options)
         else:
             kernel[grid](*arguments, **options)
-
-
-def matrix(linear: Linear, sizes: Sequence[int]) -> Matrix:
-    """A linear's parts where they lie, or its matrix cut into rows of these sizes."""
-    if isinstance(linear, SideBySide):
-        biases = [part.bias for part in linear.parts]
-        return Matrix([part.weight for part in linear.parts], None if biases[0] is None else biases)
-    weights = list(linear.weight.split(list(sizes)))
-    return Matrix(weights, None if linear.bias is None else list(linear.bias.split(list(sizes))))
 
 
 def _known(a: Architecture) -> bool:
