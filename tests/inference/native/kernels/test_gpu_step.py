@@ -10,9 +10,9 @@ from alignlab.inference.backend import ModelSource, Request, Sampling
 from alignlab.inference.backends.compiled import CompiledBackend
 from alignlab.inference.native.decoder import Decoder, FixedCache
 from alignlab.inference.native.families import describe
-from alignlab.inference.native.kernels import gpu_products
+from alignlab.inference.native.kernels import gpu_products, gpu_step
 from alignlab.inference.native.kernels.gpu_step import GpuStep
-from alignlab.inference.native.kernels.gpu_tiles import PROGRAMS, one_row_tiles, some_rows_tiles
+from alignlab.inference.native.kernels.gpu_tiles import PROGRAMS, Tiles, one_row_tiles, some_rows_tiles
 from alignlab.inference.native.loading import DecoderReader
 from alignlab.inference.native.weights import LiveWeights
 from tiny_models import PROMPTS, VOCABULARY, tiny_model
@@ -88,12 +88,24 @@ def test_a_step_by_the_interpreter(kind: str, rows: int, columns: int, settings:
     check_step(model_of(kind, num_hidden_layers=1, **settings), rows, columns, columns - 20, 1e-5)
 
 
+@pytest.mark.skipif(bool(interpreter()), reason=interpreter())
+def test_programs_share_inputs_by_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four programs a tile, of which the last has nothing left to add."""
+    monkeypatch.setattr(gpu_step, "some_rows_tiles", lambda *shape: Tiles(16, 16, split=4))
+    check_step(model_of("qwen2", torch.bfloat16, num_hidden_layers=1, hidden_size=48), 3, 128, 100, 0.03)
+
+
 @pytest.mark.parametrize("outputs", [576, 2048, 4096, 8192, 14_336])
 @pytest.mark.parametrize("inputs", [576, 1536, 2048, 4096, 8192, 14_336])
 @pytest.mark.parametrize("gated", [False, True])
 def test_tiles_are_many_and_hold_powers_of_two(outputs: int, inputs: int, gated: bool) -> None:
     one, some = one_row_tiles(outputs, inputs, gated), some_rows_tiles(outputs, inputs, gated)
     assert outputs / one.outputs >= PROGRAMS
+    if outputs >= 2048:
+        assert outputs / some.outputs * some.split >= PROGRAMS, "every multiprocessor has work"
+    assert (some.split - 1) * some.inputs < inputs, "every program has inputs"
+    weights = some.outputs * (2 if gated else 1)
+    assert (weights + 16) * some.inputs * 2 * some.stages <= 113 * 1024, "two programs share a multiprocessor's memory"
     for tiles in (one, some):
         assert all(number & (number - 1) == 0 for number in (tiles.outputs, tiles.inputs))
     assert one.outputs * one.inputs * (2 if gated else 1) <= 8192, "a thread holds 64 weights"
@@ -141,6 +153,8 @@ class TestOnAGpu:
         check_step(model_of("llama", head_dim=128, num_attention_heads=2).cuda(), 2, 768, 700, 1e-5)
         check_step(model_of("qwen2").cuda(), 3, 192, 180, 1e-5)
         check_step(model_of("qwen2", torch.bfloat16).cuda(), 3, 192, 180, 0.03)
+        sizes = {"hidden_size": 2048, "intermediate_size": 4096, "num_attention_heads": 16, "num_key_value_heads": 4}
+        check_step(model_of("llama", torch.bfloat16, **sizes).cuda(), 8, 192, 180, 0.03)
 
     def test_their_graphs_give_the_tokens_of_plain_graphs(self) -> None:
         model = model_of("llama").cuda()

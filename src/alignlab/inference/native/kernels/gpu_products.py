@@ -1,8 +1,8 @@
 """Triton kernels for the products of a decode step: each reads its matrices once, with the norm before them and the
 activation or the residual behind them in the same pass.
 
-Legend: R rows, K input width, N output width, P programs. Sums are fp32 and in a fixed order: no atomics, so a shape
-always gives the same numbers. Weights don't depend on the kernel before, so that with `AHEAD` their first tile is on
+Legend: R rows, K input width, N output width, P programs. Sums are fp32 and in a fixed order, so a shape always gives
+the same numbers. Weights don't depend on the kernel before, so that with `AHEAD` their first tile is on
 its way while that one still runs (programmatic dependent launch, Hopper and later).
 """
 
@@ -138,15 +138,18 @@ def one_row(
 
 @jit
 def some_rows(
-    x, gain, w0, w1, w2, b0, b1, b2, y, best, R, K, N0, N1, N2, stride, eps,
+    x, gain, w0, w1, w2, b0, b1, b2, y, best, sums, arrived, R, K, N0, N1, N2, stride, eps,
     NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, BEST: tl.constexpr,
     KIND: tl.constexpr, PARTS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    AHEAD: tl.constexpr,
+    SPLIT: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """The same for up to `BLOCK_R` rows on the tensor cores, (R, K) -> (R, N) with `stride` numbers from row to row of
     y; `best` is (R, 3, P).
+
+    With `SPLIT`, so many programs share the K of a tile: each leaves what it has in `sums`, fp32 (P, SPLIT, 3, BLOCK_R,
+    BLOCK_N), and the last to arrive, by the counters `arrived` (P,), adds them in their order.
     """
-    place = tl.program_id(0)
+    place, piece, share = tl.program_id(0), tl.program_id(1), tl.cdiv(tl.cdiv(K, SPLIT), BLOCK_K) * BLOCK_K
     w, b, count, before, first = part_of(place, w0, w1, w2, b0, b1, b2, N0, N1, N2, PARTS, BLOCK_N)
     r, n, k = tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
     inside, rows = first + n < count, r < R
@@ -156,20 +159,48 @@ def some_rows(
     total = tl.zeros([BLOCK_R, BLOCK_N], tl.float32)
     raised = tl.zeros([BLOCK_R, BLOCK_N], tl.float32)
     squares = tl.zeros([BLOCK_R, BLOCK_K], tl.float32)
-    for start in range(0, K, BLOCK_K):
+    if NORM:
+        coming = tl.load(gain + piece * share + k, mask=piece * share + k < K, other=0.0)
+    for start in range(piece * share, tl.minimum(piece * share + share, K), BLOCK_K):
         left = start + k < K
         value = tl.load(x + r[:, None] * K + start + k[None, :], mask=rows[:, None] & left[None, :], other=0.0)
         tile = tl.load(here + start, mask=inside[:, None] & left[None, :], other=0.0)
         if NORM:
-            wide = value.to(tl.float32)
+            wide, scale = value.to(tl.float32), coming.to(tl.float32)
+            coming = tl.load(gain + start + BLOCK_K + k, mask=start + BLOCK_K + k < K, other=0.0)
             squares += wide * wide
-            value = (wide * tl.load(gain + start + k, mask=left, other=0.0).to(tl.float32)[None, :]).to(value.dtype)
+            value = (wide * scale[None, :]).to(value.dtype)
         total = tl.dot(value, tl.trans(tile), total)
         if GATED:
             upper = tl.load(there + start, mask=inside[:, None] & left[None, :], other=0.0)
             raised = tl.dot(value, tl.trans(upper), raised)
+    square = tl.sum(squares, 1)
+    last = True
+    if SPLIT > 1:
+        size: tl.constexpr = BLOCK_R * BLOCK_N
+        cells = r[:, None] * BLOCK_N + n[None, :]
+        own = sums + (place * SPLIT + piece) * 3 * size
+        tl.store(own + cells, total)
+        if GATED:
+            tl.store(own + size + cells, raised)
+        if NORM:
+            tl.store(own + 2 * size + r, square)
+        tl.debug_barrier()  # all threads' sums are there before this program counts as arrived
+        last = tl.atomic_add(arrived + place, 1, sem="acq_rel") == SPLIT - 1
+        if last:
+            tl.store(arrived + place, 0)  # for the next product
+            total = tl.zeros([BLOCK_R, BLOCK_N], tl.float32)
+            raised = tl.zeros([BLOCK_R, BLOCK_N], tl.float32)
+            square = tl.zeros([BLOCK_R], tl.float32)
+            for other in range(SPLIT):
+                theirs = sums + (place * SPLIT + other) * 3 * size
+                total += tl.load(theirs + cells, cache_modifier=".cg")  # not from this multiprocessor's own cache
+                if GATED:
+                    raised += tl.load(theirs + size + cells, cache_modifier=".cg")
+                if NORM:
+                    square += tl.load(theirs + 2 * size + r, cache_modifier=".cg")
     if NORM:
-        factor = tl.rsqrt(tl.sum(squares, 1) / K + eps)
+        factor = tl.rsqrt(square / K + eps)
         total *= factor[:, None]
         raised *= factor[:, None]
     if BIAS:
@@ -178,6 +209,7 @@ def some_rows(
         if BIAS:
             raised += tl.load(b1 + first + n, mask=inside, other=0.0).to(tl.float32)[None, :]
         total = activated(total, KIND) * raised
+    rows = rows & last
     both = rows[:, None] & inside[None, :]
     target = y + r[:, None].to(tl.int64) * stride + (before + first + n)[None, :]
     if ADD:
@@ -186,10 +218,10 @@ def some_rows(
         total = tl.where(inside[None, :], total.to(w0.dtype.element_ty).to(tl.float32), -3.0e38)
         programs, largest = tl.num_programs(0), tl.max(total, 1)
         column = tl.min(tl.where(total == largest[:, None], (first + n)[None, :], 2**24), 1)
-        sums = tl.sum(tl.where(inside[None, :], tl.exp(total - largest[:, None]), 0.0), 1)
+        exponentials = tl.sum(tl.where(inside[None, :], tl.exp(total - largest[:, None]), 0.0), 1)
         spot = best + r * 3 * programs + place
         tl.store(spot, largest, mask=rows)
         tl.store(spot + programs, column.to(tl.float32), mask=rows)
-        tl.store(spot + 2 * programs, sums, mask=rows)
+        tl.store(spot + 2 * programs, exponentials, mask=rows)
     else:
         tl.store(target, total, mask=both)

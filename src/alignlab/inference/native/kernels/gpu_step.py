@@ -23,6 +23,7 @@ from alignlab.inference.native.kernels import gpu_products as products
 from alignlab.inference.native.kernels.gpu_tiles import (
     PROGRAMS,
     Matrix,
+    floats,
     matrix,
     one_row_tiles,
     power,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 TYPES = (torch.bfloat16, torch.float32)
 KINDS = {"silu": products.SILU, "gelu_tanh": products.GELU_TANH, "gelu": products.GELU, "relu": products.RELU}
 MOST_ROWS = 16  # of products of our own on the tensor cores; cuBLAS is better at more
+MOST_SHARED = 4096  # tiles whose inputs several programs share
 THREADS = 8  # that compile kernels
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,8 @@ class GpuStep:
         self._real, self._rehearsing = decoder.device.type == "cuda", False
         self._rehearsed: set[tuple] = set()
         self.ahead = self._real and torch.cuda.get_device_capability(decoder.device) >= (9, 0)
+        self.crowd, self.norm_apart = 2 * PROGRAMS, a.width >= 1024  # a wide norm isn't for every program to repeat
+        self._arrived = torch.zeros(MOST_SHARED, dtype=torch.int32, device=decoder.device)  # always left at zero
         self.most_rows = MOST_ROWS if self.dtype == torch.bfloat16 else 1  # fp32 stays fp32: no tensor cores
 
     @classmethod
@@ -103,9 +107,7 @@ class GpuStep:
         except Exception as error:  # Triton's errors have no class in common
             self.usable = False
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            log.warning(
-                "decoding without Triton kernels, slower for small models: %s: %s", type(error).__name__, reason
-            )
+            log.warning("decoding without Triton kernels, slower: %s: %s", type(error).__name__, reason)
         return self.usable
 
     def _rehearse(self, step: Callable[[], None]) -> None:
@@ -147,7 +149,7 @@ class GpuStep:
         else:
             logits, parts = x.new_empty(rows, vocabulary), math.ceil(vocabulary / 4096)
             self._product(self._head, x, logits, gain)
-            best = torch.empty(rows, 3, parts, device=x.device)
+            best = floats(rows, 3, parts, device=x.device)
             self._launch(around.bests, (rows, parts), logits, best, vocabulary, BLOCK=4096, AHEAD=self.ahead)
         self._launch(
             around.take, (rows,), best, ids, told, cache.at, now, best.shape[2], vocabulary, told.shape[1],
@@ -159,9 +161,7 @@ class GpuStep:
         x = torch.empty(rows, width, dtype=self.dtype, device=ids.device)
         table = self._decoder.embedding.weight
         # without AHEAD: whatever wrote weights and ids before has ended when this and so all others begin
-        self._launch(
-            around.embed, (rows, math.ceil(width / 1024)), ids, table, x, count, now, width, BLOCK=1024, first=True
-        )
+        self._launch(around.embed, (rows, math.ceil(width / 1024)), ids, table, x, count, now, width, BLOCK=1024)
         return x
 
     def _through(self, x: Tensor, cache: FixedCache) -> None:
@@ -171,9 +171,8 @@ class GpuStep:
         qkv = x.new_empty(rows, (a.heads + 2 * a.kv_heads) * a.head_dim)
         attended = x.new_empty(rows, a.heads * a.head_dim)
         middle = x.new_empty(rows, a.inner)
-        for index, (norm1, qkv_matrix, out, norm2, up, down) in enumerate(
-            self._layers[: 1 if self._rehearsing else None]
-        ):
+        layers = self._layers[:1] if self._rehearsing else self._layers
+        for index, (norm1, qkv_matrix, out, norm2, up, down) in enumerate(layers):
             self._product(qkv_matrix, x, qkv, norm1)
             self._attend(qkv, cache.keys[index], cache.values[index], cache, cosine, sine, attended)
             self._product(out, attended, x, add=True)
@@ -194,13 +193,15 @@ class GpuStep:
         if rows > self.most_rows:
             self._by_torch(matrix, x, y, gain, add, gated)
             return y
+        if rows > 1 and gain is not None and self.norm_apart:
+            x, gain = self._normed(x, gain), None
         counts = [len(each) for each in w]
         outputs = counts[0] if gated else sum(counts)
         tiles = (
             one_row_tiles(outputs, inputs, gated, x.itemsize) if rows == 1 else some_rows_tiles(outputs, inputs, gated)
         )
         programs = math.ceil(counts[0] / tiles.outputs) if gated else sum(math.ceil(n / tiles.outputs) for n in counts)
-        best = torch.empty(rows, 3, programs, device=x.device) if y is None else x
+        best = floats(rows, 3, programs, device=x.device) if y is None else x
         addresses = [*w, *[w[0]] * (3 - len(w)), *(w if b is None else b), *[w[0]] * (3 - len(w))]
         flags = {
             "NORM": gain is not None, "GATED": gated, "ADD": add, "BIAS": b is not None, "BEST": y is None,
@@ -214,21 +215,25 @@ class GpuStep:
             flags["ONCE"] = inputs <= tiles.inputs
             self._launch(products.one_row, (programs,), *common, inputs, *numbers, eps, **flags, **options)
         else:
-            stride, flags["BLOCK_R"] = 0 if y is None else y.shape[1], max(16, rows)
+            stride, block, split = 0 if y is None else y.shape[1], max(16, rows), tiles.split
+            # few programs that come ahead would crowd on the multiprocessors that are free first
+            flags |= {"BLOCK_R": block, "SPLIT": split, "AHEAD": self.ahead and programs * split >= self.crowd}
+            sums = floats(programs * split * 3 * block * tiles.outputs if split > 1 else 1, device=x.device)
             self._launch(
-                products.some_rows, (programs,), *common, rows, inputs, *numbers, stride, eps, **flags, **options
-            )
+                products.some_rows, (programs, split),
+                *common, sums, self._arrived, rows, inputs, *numbers, stride, eps, **flags, **options,
+            )  # fmt: skip
         return best if y is None else y
+
+    def _normed(self, x: Tensor, gain: Tensor) -> Tensor:
+        width, y = x.shape[1], torch.empty_like(x)
+        self._launch(around.norm, (len(x),), x, gain, y, width, self._a.eps, BLOCK=power(width), AHEAD=self.ahead)
+        return y
 
     def _by_torch(self, matrix: Matrix, x: Tensor, y: Tensor, gain: Tensor | None, add: bool, gated: bool) -> None:
         """The same by cuBLAS, norm and gate by kernels."""
-        rows, width, (w, b) = *x.shape, matrix
-        if gain is not None:
-            normed = torch.empty_like(x)
-            self._launch(
-                around.norm, (rows,), x, gain, normed, width, self._a.eps, BLOCK=power(width), AHEAD=self.ahead
-            )
-            x = normed
+        rows, (w, b) = len(x), matrix
+        x = x if gain is None else self._normed(x, gain)
         if add:
             y.addmm_(x, w[0].t()) if b is None else y.addmm_(x, w[0].t()).add_(b[0])
             return
@@ -247,13 +252,13 @@ class GpuStep:
         self, qkv: Tensor, keys: Tensor, values: Tensor, cache: FixedCache, cosine: Tensor, sine: Tensor, out: Tensor
     ) -> None:
         a, rows, columns = self._a, len(qkv), keys.shape[2]
-        size, width = a.head_dim, max(16, power(a.head_dim))
-        group, exact = a.heads // a.kv_heads, self.dtype == torch.float32
+        size, group, width = a.head_dim, a.heads // a.kv_heads, max(16, power(a.head_dim))
+        exact = self.dtype == torch.float32
         # a part reads at least 64 KiB of keys: fewer don't pay for the kernel that puts parts together
         parts = max(1, min(PROGRAMS // (rows * a.kv_heads), columns * size // 32_768))
         if parts > 1:
-            pieces = torch.empty(parts, rows, a.heads, size, device=qkv.device)
-            sums = torch.empty(parts, rows, a.heads, 2, device=qkv.device)
+            pieces = floats(parts, rows, a.heads, size, device=qkv.device)
+            sums = floats(parts, rows, a.heads, 2, device=qkv.device)
         else:
             pieces = sums = out
         self._launch(
@@ -270,10 +275,8 @@ class GpuStep:
                 num_warps=1,
             )  # fmt: skip
 
-    def _launch(
-        self, kernel: object, grid: tuple[int, ...], *arguments: object, first: bool = False, **options: object
-    ) -> None:
-        if self.ahead and not first:
+    def _launch(self, kernel: object, grid: tuple[int, ...], *arguments: object, **options: object) -> None:
+        if options.get("AHEAD"):
             options["launch_pdl"] = True
         if self._rehearsing:
             kernel.warmup(*arguments, grid=grid, **options)

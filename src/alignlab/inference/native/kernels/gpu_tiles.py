@@ -5,9 +5,11 @@ Legend: N output width, K input width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from alignlab.inference.native.linears import Linear, SideBySide
@@ -27,13 +29,19 @@ class Matrix(NamedTuple):
         return sum(map(len, self.weights))
 
 
+def floats(*shape: int, device: torch.device) -> Tensor:
+    """Memory for fp32, whatever the default type is."""
+    return torch.empty(shape, dtype=torch.float32, device=device)
+
+
 class Tiles(NamedTuple):
-    """How a product is cut up."""
+    """How a product is cut up; `split`: programs that share the inputs of the same outputs."""
 
     outputs: int
     inputs: int
     warps: int = 4
     stages: int = 1
+    split: int = 1
 
 
 def power(number: int) -> int:
@@ -50,14 +58,24 @@ def one_row_tiles(outputs: int, inputs: int, gated: bool, item: int = 2) -> Tile
     """
     if outputs >= 32_768:  # a head: fewer programs, whose results are read once more
         return Tiles(32, 256)
+    if gated and item == 2 and 1024 < inputs <= 2048 and outputs >= 16 * PROGRAMS:  # all programs read the whole row
+        return Tiles(8, 512)
     block_k = min(power(inputs), (2048 if inputs <= 2048 or not gated else 1024) * 2 // item)
     return Tiles(2 if gated and block_k > 1024 else 4, block_k)
 
 
 def some_rows_tiles(outputs: int, inputs: int, gated: bool) -> Tiles:
-    """For up to 16 rows or 32: the tensor cores want 16 by 16, memory wants many tiles on their way."""
-    block_n = 32 if outputs >= 64 * PROGRAMS else 16
-    return Tiles(block_n, min(128 if gated else 256, power(inputs)), warps=2 if block_n == 16 else 4, stages=4)
+    """For up to 16 rows or 32: 16 KiB of weights a stage, three stages on their way, and two to four programs a
+    multiprocessor, by sharing the inputs where outputs are few.
+
+    Every program reads its inputs of all rows, so that many outputs a program spare the cache between them.
+    """
+    block_n = 64 if outputs >= 32_768 else 32
+    block_k = min(128 if gated or block_n == 64 or inputs < 1024 else 256, power(inputs))
+    programs, split = math.ceil(outputs / block_n), 1
+    while programs * split < 2 * PROGRAMS and 2 * split * block_k < inputs and split < 8:
+        split *= 2
+    return Tiles(block_n, block_k, 4, 4, split)
 
 
 def matrix(linear: Linear, sizes: Sequence[int]) -> Matrix:
