@@ -49,7 +49,7 @@ def wait(AHEAD: tl.constexpr):
 
 @jit
 def part_of(place, w0, w1, w2, b0, b1, b2, N0, N1, N2, PARTS: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Which of several stacked matrices a program works on: its address, bias, rows, first row here and in the output."""
+    """Which of several matrices a program works on: its address, bias, rows, first row here and in the result."""
     w, b, count, before, first = w0, b0, N0, 0, place * BLOCK_N
     if PARTS == 3:
         end0 = tl.cdiv(N0, BLOCK_N)
