@@ -80,7 +80,7 @@ class PairSource(Protocol):
 
 
 class TrainPairs(Dataset):
-    """Makes whole training batches from lists of serial numbers; with `windows`, a caption that doesn't fit shows another
+    """Makes whole training batches from lists of serial numbers; with `windows`, one that doesn't fit shows another
     window of its tokens each time.
     """
 

@@ -44,7 +44,7 @@ class PairDataModule(LightningDataModule):
         batch_size: pairs in a batch of one process.
         image_size: height and width in pixels; None: 224.
         context_length: largest number of ids of a caption; None: 32.
-        long_captions: what becomes of longer ones: "cut" behind as many ids; "windows": in training another window of so
+        long_captions: of longer ones: "cut" behind as many ids; "windows": in training another window of so
             many ids each time that the caption comes, elsewhere cut; "refuse".
         num_workers: processes that make batches; 0: the training process itself; None: by the cores of this machine
             (`workers_by_cores`).
