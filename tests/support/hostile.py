@@ -92,6 +92,8 @@ TRAINING: dict[str, Callable[[Config], None]] = {
     "the data's source": at("data.source", "os.system"),
     "a source's module": at("data.source", "evil_module.f"),
     "a reward's function": at("model.reward", "evil_module.f"),
+    "one of several rewards": at("model.reward", {"good": "evil_module.f"}),
+    "rewards within rewards": at("model.judge", {"good": {"better": "evil_module.f"}}),
     "a judge": at("model.judge", "evil_module.f"),
     "a target to be made": at("callbacks.evil", {"_target_": "${run_name}", "command": "touch MARK"}),
     "a target that is a list": at("callbacks.evil", {"_target_": ["os.system"], "command": "touch MARK"}),
@@ -112,6 +114,7 @@ CHAIN: dict[str, Callable[[Config], None]] = {
     "the environment": at("stages.first", ["run_name=${oc.env:HOME}"]),
     "a folder of others": at("stages", {"../../victim": ["model=clip"]}),
     "a reward's function": at("stages.first", ["model=ppo", "model.reward=evil_module.f"]),
+    "one of several rewards": at("stages.first", ["model=ppo", "model.reward={good: evil_module.f}"]),
 }  # fmt: skip
 # Of an inference run.
 INFERENCE: dict[str, Callable[[Config], None]] = {

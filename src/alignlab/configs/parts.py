@@ -45,14 +45,13 @@ def named(content: Any, trusted: Container[str] = (), key: str = "") -> Iterator
 
 
 def _called(parameter: str, value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """A text that stands for code, or several by names."""
+    """A text that stands for code, or several by names, however deep."""
     if isinstance(value, str):
         if not _is_path(parameter, value):
             yield key, value
     elif isinstance(value, Mapping) and "_target_" not in value and parameter in CALLED:
         for name, one in value.items():
-            if isinstance(one, str):
-                yield from _called(parameter, one, _below(key, name))
+            yield from _called(parameter, one, _below(key, name))
 
 
 def refused(saved: Mapping[str, Any], trusted: Container[str] = ()) -> str | None:

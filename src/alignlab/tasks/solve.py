@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from alignlab.data.language.verifiable import CHECKERS, Checker, made
+from alignlab.data.language.verifiable import Checker, made, unfit_checker
 from alignlab.evaluation.verifying.checkers import check
 from alignlab.files.writing import write_text
 from alignlab.prompting.asking import Outcome, solve_all
@@ -101,9 +101,7 @@ class Solve:
         """Why an item isn't asked."""
         if item.error is None and item.fields.get(self.answer) is None:
             return f"no column {self.answer}, which holds what is right"
-        if item.error is None and self._checker(item) not in CHECKERS:
-            return f"checker is {self._checker(item)!r}; it is one of {', '.join(CHECKERS)}"
-        return item.error
+        return item.error or unfit_checker(self._checker(item), self.checker)
 
     def _checker(self, item: Item) -> str:
         return item.fields.get("checker") or self.checker

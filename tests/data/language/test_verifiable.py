@@ -49,6 +49,10 @@ def test_rows_reach_the_batch(tmp_path: Path) -> None:
         ({"prompt": "1"}, r"problems.jsonl.*1: no column answer, which holds what is right; there are prompt"),
         ({"prompt": "1", "answer": "2", "checker": "maths"}, "checker is 'maths'; it is one of exact, number"),
         ({"answer": "2"}, "no column prompt"),
+        (
+            {"prompt": "1", "answer": "x()", "checker": "code"},
+            "code runs the tests in the row, and checker=exact was chosen",
+        ),
     ],
 )
 def test_wrong_rows(tmp_path: Path, row: dict, message: str) -> None:

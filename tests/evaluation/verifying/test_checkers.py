@@ -51,6 +51,8 @@ def test_schemas() -> None:
     assert check('{"a": "x"}', schema, "json_schema") == 0.0 == check("no JSON", schema, "json_schema")
     with pytest.raises(ValueError, match="is no JSON schema"):
         check("{}", '{"type": "thing"}', "json_schema")
+    with pytest.raises(ValueError, match="can be used: Unresolvable"):  # nothing is fetched
+        check("{}", {"$ref": "http://127.0.0.1:9/schema"}, "json_schema")
 
 
 def test_tasks_of_reasoning_gym() -> None:

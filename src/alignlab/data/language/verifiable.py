@@ -114,8 +114,8 @@ def checked(
         if row.get(answer) is None:
             raise ValueError(f"{place}: no column {answer}, which holds what is right; there are {', '.join(row)}")
         named = row.get("checker") or checker
-        if named not in CHECKERS:
-            raise ValueError(f"{place}: checker is {named!r}; it is one of {', '.join(CHECKERS)}")
+        if (problem := unfit_checker(named, checker)) is not None:
+            raise ValueError(f"{place}: {problem}")
         if row.get("prompt") is None and row.get("question") is not None:
             row = {"prompt": row["question"], **{k: v for k, v in row.items() if k not in ("prompt", "question")}}
         try:
@@ -123,6 +123,15 @@ def checked(
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
         yield asked._replace(columns={**asked.columns, "answer": row[answer], "checker": named}, place=place)
+
+
+def unfit_checker(named: object, chosen: str) -> str | None:
+    """Why a row's checker can't be taken. Rows may be anybody's: they don't choose that their tests are run."""
+    if named not in CHECKERS:
+        return f"checker is {named!r}; it is one of {', '.join(CHECKERS)}"
+    if named == "code" and chosen != "code":
+        return f"its checker code runs the tests in the row, and checker={chosen} was chosen; choose checker=code"
+    return None
 
 
 def made(tasks: Sequence[str], size: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:

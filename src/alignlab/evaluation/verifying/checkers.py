@@ -76,18 +76,24 @@ def json_schema(response: str, answer: Any) -> float:
     """JSON, in a fence or by itself, that keeps a schema (an object or its text), by the package jsonschema."""
     try:
         import jsonschema
+        from referencing import Registry
     except ImportError as error:
         raise ValueError(f"checker=json_schema needs the package jsonschema: {_EXTRA}") from error
     try:
         schema = json.loads(answer) if isinstance(answer, str) else answer
-        jsonschema.validators.validator_for(schema).check_schema(schema)
+        kind = jsonschema.validators.validator_for(schema)
+        kind.check_schema(schema)
+        validator = kind(schema, registry=Registry())  # which fetches nothing
     except (ValueError, jsonschema.SchemaError) as error:
         raise ValueError(f"answer is no JSON schema: {str(error).splitlines()[0]}") from error
     try:
-        jsonschema.validate(json.loads(block(response)), schema)
-    except (ValueError, RecursionError, jsonschema.ValidationError):
+        said = json.loads(block(response))
+    except (ValueError, RecursionError):
         return 0.0
-    return 1.0
+    try:
+        return float(validator.is_valid(said))
+    except Exception as error:  # a reference to what isn't there
+        raise ValueError(f"answer is no JSON schema that can be used: {str(error).splitlines()[0]}") from error
 
 
 def code(response: str, answer: Any) -> float:
