@@ -1,5 +1,6 @@
 """The figures of a report as PNG files, for slides and pages that take no SVG."""
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def draw(data: StudyData, folder: Path) -> list[Path]:
     from matplotlib import font_manager
     from matplotlib.figure import Figure
 
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # forty lines of the fonts it could have had
     there = {font.name for font in font_manager.fontManager.ttflist}
     matplotlib.rcParams["font.family"] = ["DejaVu Sans", *(name for name in CHINESE if name in there)]
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # boxes, where no font has them
