@@ -139,6 +139,9 @@ def test_processes_that_share_outputs_train_one_model(
     with ThreadPoolExecutor(4) as pool:
         taken = list(pool.map(lambda n: agreed(tmp_path / str(n) / FILE, [need], tmp_path / "outputs"), range(4)))
     assert len(made) == 1 and taken == [{"model.net.path": str(made[0])}] * 4
+    rewards = Need("model.net.path", Wanted("model=reward", trained_by(REWARD)))
+    reward = ended("reward/1", REWARD)  # another job of the sweep needs another kind for the same key
+    assert agreed(tmp_path / "0" / FILE, [rewards], tmp_path / "outputs") == {"model.net.path": str(reward)}
     ended("sft/later")
     assert agreed(tmp_path / "0" / FILE, [need], tmp_path / "outputs") == taken[0]  # jobs of a sweep
 
@@ -188,7 +191,7 @@ def test_made_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need = Need("model_path", Wanted("a language model", answers), small=small)
     taken = agreed(tmp_path / "run" / FILE, [need])
     assert Path(taken["model_path"]).parent == OUTPUTS / "rlhf_movies_sft"
-    assert json.loads((tmp_path / "run" / FILE).read_text()) == taken
+    assert list(json.loads((tmp_path / "run" / FILE).read_text()).values()) == list(taken.values())
     wrong = of_needs.Small(("experiment=rlhf_movies_sft", "trainer.max_steps=many"), "")
     with pytest.raises(StageFailed, match="exit code 2"):
         make(wrong, "model_path")

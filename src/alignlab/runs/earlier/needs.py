@@ -25,7 +25,8 @@ from alignlab.runs.earlier.making import SMALL_REWARD, SMALL_SFT, Small, make
 
 log = logging.getLogger(__name__)
 
-FILE = "taken.json"  # in the run directory, or a sweep's
+FILE = ".taken.json"  # in the run directory, or a sweep's: what was agreed on
+TOLD = "taken.json"  # in the run directory, by key: what rank zero tells the others, and people
 PATIENCE = 3600.0  # seconds that further ranks wait for rank zero, which may train
 LOOK = 0.5  # seconds between two looks
 SHOWN = 3  # runs that were passed by, with their reasons
@@ -108,8 +109,7 @@ def completed(cfg: DictConfig, run_dir: Path, outputs: Path = OUTPUTS) -> DictCo
         taken = _told_by_rank_zero(run_dir, [need.key for need in lacking])
     else:
         taken = agreed(_agreed_in(run_dir), lacking, outputs)
-        if _agreed_in(run_dir) != run_dir / FILE:
-            write_text(run_dir / FILE, json.dumps(taken, indent=2) + "\n")
+        write_text(run_dir / TOLD, json.dumps(taken, indent=2) + "\n")
     whole = cfg.copy()
     for need in lacking:
         with open_dict(whole):
@@ -118,15 +118,20 @@ def completed(cfg: DictConfig, run_dir: Path, outputs: Path = OUTPUTS) -> DictCo
 
 
 def agreed(file: Path, lacking: list[Need], outputs: Path = OUTPUTS) -> dict[str, str]:
-    """What is taken for each need, by key: what stands in the file, else found now and written there."""
+    """What is taken for each need, by key: what stands in the file, else found now and written there.
+
+    The file has it by kind of run too, since jobs of a sweep may need different ones for one key.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(".taken.lock")):
-        taken = read_taken(file)
+        known = read_taken(file)
+        names = {need.key: f"{need.key} ({need.wanted.name})" for need in lacking}
         for need in lacking:
-            if need.key not in taken or not _is_there(taken[need.key]):
-                taken[need.key] = _found_or_made(need, outputs)
-                write_text(file, json.dumps(taken, indent=2) + "\n")
-    return taken
+            name = names[need.key]
+            if name not in known or not _is_there(known[name]):
+                known[name] = _found_or_made(need, outputs)
+                write_text(file, json.dumps(known, indent=2) + "\n")
+    return {key: known[name] for key, name in names.items()}
 
 
 def _found_or_made(need: Need, outputs: Path) -> str:
@@ -195,7 +200,7 @@ def _agreed_in(run_dir: Path) -> Path:
 
 def _told_by_rank_zero(run_dir: Path, keys: list[str]) -> dict[str, str]:
     until = time.monotonic() + PATIENCE
-    while not (taken := read_taken(run_dir / FILE)).keys() >= set(keys):
+    while not (taken := read_taken(run_dir / TOLD)).keys() >= set(keys):
         result = Result.read(run_dir)
         if result is not None and result.status == "failed":
             raise ValueError(f"rank zero found nothing to begin from: {result.reason}")
