@@ -40,3 +40,21 @@ def panel(name: str) -> str:
         if any(name == word if "/" in word else word in name for word in words):
             return title
     return "other"
+
+
+def legible(curves: dict[str, Curve]) -> dict[str, Curve]:
+    """Of one panel, what a picture has room for: no recall at 5 and 10 where it is there at 1, and no single points
+    beside curves, which the table at a run's end has.
+    """
+    first = {
+        name: curve
+        for name, curve in curves.items()
+        if not (_further(name) and f"{name[: -len(_further(name))]}1" in curves)
+    }
+    long = {name: curve for name, curve in first.items() if len(curve[0]) > 1}
+    return long or first
+
+
+def _further(name: str) -> str:
+    """ "5" or "10" of a recall at as many, else nothing."""
+    return next((number for number in ("5", "10") if name.endswith(f"_at_{number}")), "")

@@ -68,6 +68,22 @@ def test_curves_of_what_was_logged(tmp_path: Path) -> None:
     assert not (tmp_path / "none.png").exists()
 
 
+def test_a_picture_shows_what_it_has_room_for() -> None:
+    every = {
+        "train/itc_loss": 1.0,
+        "val/itc_loss": 1.0,
+        "val/recall_at_1": 0.1,
+        "val/recall_at_5": 0.2,
+        "val/other_recall_at_10": 0.3,
+    }
+    rows = [{"step": step} | every for step in range(2)] + [{"step": 2, "val/zero_shot_recall_at_1": 0.1}]
+    losses, retrieval = drawn(rows).axes
+    assert [line.get_label() for line in retrieval.lines] == ["val/other_recall_at_10", "val/recall_at_1"]
+    train, held_out = losses.lines
+    assert train.get_color() == held_out.get_color() and train.get_alpha() < 1 and held_out.get_marker() == "o"
+    assert len(drawn(rows[-1:]).axes[0].lines) == 1  # a point is better than nothing
+
+
 def test_a_half_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
     first = MetricsCsv(str(tmp_path))
     for step in range(3):

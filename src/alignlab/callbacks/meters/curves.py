@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from alignlab.callbacks.meters.metrics_csv import LoggedRow, MetricsCsv
 from alignlab.files.writing import replaced
-from alignlab.reports.curves import panels
+from alignlab.reports.curves import legible, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def drawn(rows: list[LoggedRow]) -> "Figure | None":
     """The panels side by side, their legends below them; None if nothing was logged."""
     from matplotlib.figure import Figure  # half a second, and needed once
 
-    shown = {title: curves for title, curves in panels(rows).items() if title != "other"}
+    shown = {title: legible(curves) for title, curves in panels(rows).items() if title != "other"}
     if not shown:
         return None
     columns = min(len(shown), 3)
@@ -47,8 +47,11 @@ def drawn(rows: list[LoggedRow]) -> "Figure | None":
     figure = Figure(figsize=(6 * columns, 5 * lines), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, (title, curves) in zip(grid, shown.items(), strict=False):
+        of_one_kind = list(dict.fromkeys(name.partition("/")[2] for name in curves))  # train/x and val/x: one colour
         for name, (steps, values) in curves.items():
-            axes.plot(steps, values, label=name, marker="o" if name.startswith("val/") else None, markersize=3)
+            colour = f"C{of_one_kind.index(name.partition('/')[2]) % 10}"
+            held_out = {"marker": "o", "markersize": 3} if name.startswith("val/") else {"linewidth": 1, "alpha": 0.6}
+            axes.plot(steps, values, label=name, color=colour, **held_out)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}  # no curve is below the axes
