@@ -27,7 +27,7 @@ class Small:
 
 
 SMALL_SFT = Small(("experiment=rlhf_movies_sft",), "about 3 minutes")
-SMALL_REWARD = Small(("experiment=rlhf_movies_reward",), "about 3 minutes")
+SMALL_REWARD = Small(("experiment=rlhf_movies_reward",), "about 4 minutes")
 
 
 def make(small: Small, key: str) -> None:
