@@ -101,7 +101,8 @@ def named_by(word: str, trusted: Container[str] = ()) -> list[tuple[str, str]]:
         return []
     if key.startswith(("hydra", "-")) or override.is_sweep_override() or "${" in word:
         raise ValueError(f"{word!r} is no plain key=value, which alone may stand in a run directory")
-    for name in reversed(re.split(r"[./]", key)):
+    names = re.split(r"[./]", key)
+    for name in reversed(names[2:] if names[0] == "stages" else names):  # a stage may be called as a reward is
         value = {name: value}
     return list(named(value, trusted))
 
