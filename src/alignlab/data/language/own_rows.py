@@ -5,7 +5,7 @@ from typing import Literal
 from alignlab.data.language.batches import PromptRows, Shuffled, Split, TextRows
 from alignlab.data.language.dialogues import without_prompts
 from alignlab.data.language.preference_texts import comparisons_of, examples_of, prompts_of
-from alignlab.data.language.rated_reviews import in_validation
+from alignlab.data.language.rated_reviews import of_split
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.rows import OwnRow, example, normalised, preference, prompt, read_hub, read_jsonl
 
@@ -63,12 +63,7 @@ class OwnRows:
     def _of_split(self, split: Split) -> list[OwnRow]:
         if self._val_path is not None:
             return self._rows(None if split == "train" else self._val_path)
-        held_out = split == "val"
-        return [
-            row
-            for row in self._rows(None)
-            if in_validation(self._key(row), self._split_seed, self._val_share) == held_out
-        ]
+        return of_split(self._rows(None), split, self._key, self._split_seed, self._val_share)
 
     def _rows(self, val_path: str | None) -> list[OwnRow]:
         if val_path not in self._read:

@@ -6,13 +6,16 @@ Legend: N texts, L = 9 levels of the scale (-4 to 4).
 
 import gzip
 import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Literal, TypeVar
 
 import numpy as np
 
 LEVELS = 9
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,13 @@ def in_validation(text: str, seed: int, val_share: float) -> bool:
     words = " ".join(text.lower().split())
     digest = hashlib.blake2b(f"{seed}:{words}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < val_share * 2**64
+
+
+def of_split(
+    rows: Iterable[Row], split: Literal["train", "val"], text_of: Callable[[Row], str], seed: int, val_share: float
+) -> list[Row]:
+    """The rows of one side, as `in_validation` says of each one's text."""
+    return [row for row in rows if in_validation(text_of(row), seed, val_share) == (split == "val")]
 
 
 @cache

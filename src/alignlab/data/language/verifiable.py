@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from alignlab.data.language.batches import PromptRows, Split
 from alignlab.data.language.preference_texts import prompts_of
-from alignlab.data.language.rated_reviews import in_validation
+from alignlab.data.language.rated_reviews import of_split
 from alignlab.data.language.rendering import Content, Renderer
 from alignlab.data.language.rows import Prompt, prompt, read_jsonl
 
@@ -72,12 +72,7 @@ class VerifiableRows:
     def _of_split(self, split: Split) -> list[Prompt]:
         if self._val_path is not None:
             return self._rows(None if split == "train" else self._val_path)
-        held_out = split == "val"
-        return [
-            row
-            for row in self._rows(None)
-            if in_validation(str(row.prompt), self._split_seed, self._val_share) == held_out
-        ]
+        return of_split(self._rows(None), split, lambda row: str(row.prompt), self._split_seed, self._val_share)
 
     def _rows(self, val_path: str | None) -> list[Prompt]:
         if val_path not in self._read:

@@ -15,7 +15,6 @@ from alignlab.runs.resuming import saved_config
 
 OUTPUTS = Path("outputs")
 DEPTH = 4  # folders below it: outputs/<run_name>/<time>/<stage of a chain>, outputs/studies/<name>/<number>
-HEAD = "score_head.safetensors"  # what makes an export a reward model's
 LANGUAGE_DATA = "alignlab.data.language.modules."
 
 Config = Mapping[str, Any]
