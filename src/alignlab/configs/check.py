@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from alignlab.configs import plugins
 from alignlab.configs.filling import provided_at
@@ -169,7 +169,10 @@ def _value(parent: DictConfig | ListConfig, key: object, path: str) -> tuple[obj
     try:
         return parent[key], None
     except OmegaConfBaseException as error:
-        return None, f"{path}: can't be resolved ({str(error).splitlines()[0]})"
+        line = str(error).splitlines()[0]
+        if MissingMandatoryValue.__name__ in line:  # of `${unless:...}`
+            return None, f"{path}: has no value yet (???); set {path}=..., {line.rpartition(': ')[2]}"
+        return None, f"{path}: can't be resolved ({line})"
 
 
 def _accepts(annotation: object, value: object) -> bool:

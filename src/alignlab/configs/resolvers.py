@@ -1,7 +1,7 @@
 """What `${...:...}` means in the files of conf/; importing this module tells Hydra."""
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
 from alignlab.configs.folders import choices
 from alignlab.configs.starting import picture_size, start_lr
@@ -26,8 +26,15 @@ def _choices(group: str) -> str:
     return ", ".join(choices(group))
 
 
+def _unless(key: str, _parent_: DictConfig) -> None:
+    """Null where the key beside it has a value; a value that must be set (`???`) otherwise."""
+    if _parent_.get(key) is None:
+        raise MissingMandatoryValue(f"or {key} beside it")
+
+
 OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)  # cached: one time stamp a process
 OmegaConf.register_new_resolver("choice", _choice, replace=True)
 OmegaConf.register_new_resolver("choices", _choices, replace=True)
 OmegaConf.register_new_resolver("start_lr", start_lr, replace=True)
 OmegaConf.register_new_resolver("picture_size", picture_size, replace=True)
+OmegaConf.register_new_resolver("unless", _unless, replace=True)

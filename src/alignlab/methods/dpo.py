@@ -149,14 +149,17 @@ class DpoMethod(LanguageMethod):
         """Keeps loss and rewards of all pairs, and what the preferred responses cost."""
         policy = response_log_probs(self.net, batch)
         terms = self._terms(batch, "val", policy)
-        self._validated.append(torch.stack([*terms, *self._of_preferred(policy, batch)], 1))
+        source = self._by_source.of(batch, batch.first)
+        self._validated.append(torch.stack([*terms, *self._of_preferred(policy, batch), source], 1))
         return {}
 
     def summarise(self) -> dict[str, Tensor]:
-        """Means over all pairs of all ranks."""
-        loss, first, second, nats, tokens = all_gather(torch.cat(self._validated)).unbind(1)
+        """Means over all pairs of all ranks; loss of preferences and accuracy of a mixture's sources besides."""
+        loss, first, second, nats, tokens, source = all_gather(torch.cat(self._validated)).unbind(1)
         self._validated.clear()
-        means = {"accuracy": (first > second).float().mean(), "reward_margin": (first - second).mean()}
+        right = (first > second).float()
+        means = {"accuracy": right.mean(), "reward_margin": (first - second).mean()}
+        means |= self._by_source.means(source, {"loss": loss, "accuracy": right})
         if not self.sft_weight:
             return {"loss": loss.mean(), **means}
         sft = nats.sum() / tokens.sum()

@@ -66,9 +66,10 @@ class RewardMethod(LanguageMethod):
         return StepOutput(loss * share, {"accuracy": accuracy * share})
 
     def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
-        """Keeps r_1, r_2, share and margin of all pairs."""
+        """Keeps r_1, r_2, share, margin and source of all pairs."""
         first, second = self._rewards(batch)
-        self._validated.append(torch.stack([first, second, self._target(batch), batch.margin.float()], 1))
+        source = self._by_source.of(batch, batch.first).float()
+        self._validated.append(torch.stack([first, second, self._target(batch), batch.margin.float(), source], 1))
         return {}
 
     def summarise(self) -> dict[str, float]:
@@ -80,13 +81,17 @@ class RewardMethod(LanguageMethod):
         """
         local = torch.cat(self._validated).float()
         self._validated.clear()
-        first, second, share, margin = all_gather(local).cpu().unbind(1)
+        first, second, share, margin, source = all_gather(local).cpu().unbind(1)
         difference, rewards, half = first - second, torch.cat([first, second]), len(first) // 2
         scale = fitted_scale(difference[:half], share[:half]) if half else 1.0
         raw = pair_metrics(difference, share, margin)
         calibrated = pair_metrics(scale * difference[half:], share[half:], margin[half:])
         values = {name: calibrated[name] if name in ("ece", "brier", "log_loss") else raw[name] for name in raw}
         values |= {"loss": raw["log_loss"], "ece_uncalibrated": raw["ece"], "scale": scale}
+        for number, name in enumerate(self._by_source.names):
+            of_source = source == number
+            own = pair_metrics(difference[of_source], share[of_source], margin[of_source])
+            values |= {f"accuracy_{name}": own["accuracy"], f"loss_{name}": own["log_loss"]}
         values |= {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std())}
         self.net.mean.fill_(values["reward_mean"])
         self.net.std.fill_(max(values["reward_std"], 1e-6))

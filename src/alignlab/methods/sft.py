@@ -36,15 +36,20 @@ class SftMethod(LanguageMethod):
         return StepOutput(next_token_loss(log_probs, across_ranks=False) * share)
 
     def validate(self, batch: TokenBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
-        """Keeps the sum of -log p and the number of tokens, for an exact mean."""
+        """Keeps the sum of -log p and the number of tokens, for an exact mean; those of each source apart."""
         log_probs = self.log_probs(batch)
-        count = log_probs.new_full((), len(log_probs), dtype=torch.double)
-        self._validated.append(torch.stack([-log_probs.sum().double(), count]))
+        source = self._by_source.of(batch, batch.target // batch.ids.shape[1])
+        sums = log_probs.new_zeros(max(len(self._by_source.names), 1), 2, dtype=torch.double)
+        terms = torch.stack([-log_probs.double(), torch.ones_like(log_probs, dtype=torch.double)], 1)
+        self._validated.append(sums.index_add_(0, source, terms))
         return {}
 
     def summarise(self) -> dict[str, Tensor]:
-        """Loss in nats a token over all ranks, and its exponential."""
-        total = all_gather(torch.stack(self._validated).sum(0, keepdim=True)).sum(0)
+        """Loss in nats a token over all ranks, and its exponential; of a mixture the loss of each source besides."""
+        sums = all_gather(torch.stack(self._validated).sum(0, keepdim=True)).sum(0)  # (sources, 2)
         self._validated.clear()
-        loss = total[0] / total[1]
-        return {"loss": loss.float(), "perplexity": loss.exp().float()}
+        total, tokens = sums.sum(0)
+        loss = total / tokens
+        apart = zip(self._by_source.names, (sums[:, 0] / sums[:, 1]).float(), strict=False)
+        by_source = {f"loss_{name}": mean for name, mean in apart}
+        return {"loss": loss.float(), "perplexity": loss.exp().float(), **by_source}

@@ -59,15 +59,18 @@ class SimpoMethod(LanguageMethod):
 
     def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps loss and rewards of all pairs."""
-        self._validated.append(self._terms(batch))
+        terms = self._terms(batch)
+        source = self._by_source.of(batch, batch.first)
+        self._validated.append(torch.cat([terms, source[:, None].to(terms.dtype)], 1))
         return {}
 
     def summarise(self) -> dict[str, Tensor]:
-        """Means over all pairs of all ranks."""
-        loss, first, second = all_gather(torch.cat(self._validated)).unbind(1)
+        """Means over all pairs of all ranks; loss and accuracy of a mixture's sources besides."""
+        loss, first, second, source = all_gather(torch.cat(self._validated)).unbind(1)
         self._validated.clear()
-        accuracy = (first > second).float().mean()
-        return {"loss": loss.mean(), "accuracy": accuracy, "reward_margin": (first - second).mean()}
+        right = (first > second).float()
+        means = {"loss": loss.mean(), "accuracy": right.mean(), "reward_margin": (first - second).mean()}
+        return means | self._by_source.means(source, {"loss": loss, "accuracy": right})
 
     def _terms(self, batch: PreferenceBatch) -> Tensor:
         """Loss and both rewards of each pair, (P, 3)."""

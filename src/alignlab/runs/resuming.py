@@ -37,7 +37,7 @@ TAKEN: Mapping[type, Sequence[str]] = {
         "model.micro_batch_size *.gradient_checkpointing "
         "*.dropout *.attention_dropout *.token_dropout model.loss.* data.batch_size data.num_workers "
         "data.prefetch_factor data.cache_gb data.on_error "
-        "data.path data.val_path data.annotations data.val_annotations data.image_dir"
+        "data.path data.val_path data.mix* data.annotations data.val_annotations data.image_dir"
     ).split(),
     # what stood on standard input may come from a file
     InferenceRoot: "backend* batch_size input output task.*".split(),

@@ -20,6 +20,13 @@ class LanguageVocabulary(NamedTuple):
     eos_id: int
 
 
+class Sources(NamedTuple):
+    """Where the rows of a batch come from, if they come from several places."""
+
+    number: Tensor  # (B,) int64, which of `names`
+    names: tuple[str, ...]
+
+
 class TokenBatch(NamedTuple):
     """Texts for next-token prediction, padded on the right; a row may hold several texts (packing), told apart by
     `document`.
@@ -32,6 +39,7 @@ class TokenBatch(NamedTuple):
         Tensor  # (M,) int64, places in the flattened (B * T) of the tokens to predict, each from what stands before it
     )
     packed: bool  # whether a row holds several texts
+    sources: Sources | None = None  # of a mixture
 
 
 class PreferenceBatch(NamedTuple):
@@ -50,6 +58,7 @@ class PreferenceBatch(NamedTuple):
     margin: Tensor  # (P,) float, difference of the ratings, 0 where unknown
     index: Tensor  # (B,) int64, number of the text in its set
     numbers: tuple[int, ...] | None = None  # `index` again, on the host wherever the batch is
+    sources: Sources | None = None  # of a mixture
 
 
 class RatedBatch(NamedTuple):
@@ -70,3 +79,4 @@ class PromptBatch(NamedTuple):
         None  # B, each prompt before it was rendered: a text, or a chat as messages; None where nobody knows
     )
     rows: list | None = None  # B, the other columns of each prompt's row, by name: what a reward may ask for
+    sources: Sources | None = None  # of a mixture

@@ -52,3 +52,15 @@ def test_lists_without_weights_have_the_order_of_one(tmp_path: Path) -> None:
 def test_what_is_wrong_with_lists(lists: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_mixture(lists, None, None, 0.2, 5000)
+
+
+def test_a_mixture_has_shares_of_an_epoch(tmp_path: Path) -> None:
+    lists = [listing(tmp_path, "coco", 10), listing(tmp_path, "cc", 40), listing(tmp_path, "held", 4, "val")]
+    mixed = read_mixture(None, None, lists[2], 0.2, 100, mix={lists[0]: 6, lists[1]: 4})
+    assert mixed.num_draws == 50
+    order = mixed.order(np.random.default_rng(0))
+    assert Counter((order < 10).tolist()) == {True: 30, False: 20} and set(range(10)) <= set(order.tolist())
+    with pytest.raises(ValueError, match="annotations is not set: name a list, or several with mix="):
+        read_mixture(None, None, None, 0.2, 100)
+    with pytest.raises(ValueError, match="not both"):
+        read_mixture(lists[0], None, None, 0.2, 100, mix={lists[0]: 6, lists[1]: 4})

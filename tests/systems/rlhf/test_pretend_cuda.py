@@ -44,7 +44,9 @@ WAITS = (
     Allowed(("step",), "systems/rlhf/on_policy.py (training_step)", "metrics and checks of an update, in one copy"),
     Allowed(("step",), "inference/", "decoding reads its tokens"),
     Allowed(("step",), "throughput.py (_start)", "the clock starts when the device is idle, after each validation"),
-    Allowed(("step",), "callbacks/meters/progress.py", "one copy of what the line shows, by the clock: on a slow machine"),
+    Allowed(
+        ("step",), "callbacks/meters/progress.py", "one copy of what the line shows, by the clock: on a slow machine"
+    ),
 )
 
 pytestmark = pytest.mark.distributed  # one other process

@@ -10,6 +10,7 @@ import numpy as np
 
 from alignlab.data.image_text.annotations import read_annotations, split_by_hash
 from alignlab.data.image_text.picture_list import Pictures
+from alignlab.data.shares import shares_of
 
 Lists = str | Sequence[str | Mapping[str, Any]]
 _FIELDS = ("file", "image_dir", "weight")
@@ -28,7 +29,18 @@ class Mixture(NamedTuple):
     """Pictures by split, and the weights of the parts that the training pictures consist of."""
 
     splits: dict[str, Pictures]
-    weights: list[float]
+    given: list[float]  # times that an epoch shows a part's training pictures, or with `lists` the share of its list
+    lists: list[int] | None = None  # which list each part is of, where lists have shares of the epoch
+
+    @property
+    def weights(self) -> list[float]:
+        """Times that an epoch shows each part's training pictures."""
+        if self.lists is None:
+            return self.given
+        sizes = [len(numbers) for _, numbers in self.splits["train"].parts]
+        of_list = {one: sum(n for n, of in zip(sizes, self.lists, strict=True) if of == one) for one in self.lists}
+        total = sum(sizes)
+        return [share * total / max(of_list[of], 1) for share, of in zip(self.given, self.lists, strict=True)]
 
     @property
     def num_draws(self) -> int:
@@ -52,14 +64,16 @@ class Mixture(NamedTuple):
 
 
 def read_mixture(
-    annotations: Lists,
+    annotations: Lists | None,
     image_dir: str | None,
     val_annotations: Lists | None,
     val_share: float,
     max_val: int,
     bad: Callable[[ValueError], None] | None = None,
+    mix: Mapping[str, float] | None = None,
 ) -> Mixture:
-    """All lists of a data set; `bad` as in `read_annotations`.
+    """All lists of a data set; `bad` as in `read_annotations`. `mix` instead of `annotations`: files with their shares
+    of an epoch, which has as many pictures as all of them together.
 
     Held out are the pictures of `val_annotations`; or those that the lists call so; or of the others `val_share` by a
     hash, at most `max_val`.
@@ -67,16 +81,23 @@ def read_mixture(
     Raises:
         ValueError: a list can't be read, or one side is left without a picture.
     """
-    splits, parts = {}, []  # of training: pictures and weight
-    for one in _lists(annotations, image_dir, "annotations"):
+    if (annotations is None) == (mix is None):
+        raise ValueError(
+            "annotations is not set: name a list, or several with mix={a.jsonl: 0.7, b.csv: 0.3}; not both"
+        )
+    splits, parts = {}, []  # of training: pictures, weight, and which list
+    shares = {} if mix is None else shares_of(mix)
+    mixed = (ListOf(file, image_dir, share, "mix") for file, share in shares.items())
+    lists = _lists(annotations, image_dir, "annotations") if mix is None else mixed
+    for number, one in enumerate(lists):
         lists_read = read_annotations(one.file, one.image_dir, one.key, bad)
-        parts += [(lists_read.pop(name), one.weight) for name in ("train", "") if name in lists_read]
+        parts += [(lists_read.pop(name), one.weight, number) for name in ("train", "") if name in lists_read]
         for name, pictures in lists_read.items():
             splits[name] = splits[name] + pictures if name in splits else pictures
-    train = Pictures([part for pictures, _ in parts for part in pictures.parts])
+    train = Pictures([part for pictures, *_ in parts for part in pictures.parts])
     if val_annotations is not None:
-        lists = _lists(val_annotations, image_dir, "val_annotations")
-        held = (p for one in lists for p in read_annotations(one.file, one.image_dir, one.key, bad).values())
+        held_lists = _lists(val_annotations, image_dir, "val_annotations")
+        held = (p for one in held_lists for p in read_annotations(one.file, one.image_dir, one.key, bad).values())
         splits["val"] = Pictures([part for pictures in held for part in pictures.parts])
     elif "val" not in splits:
         if not 0 < val_share < 1:
@@ -88,9 +109,11 @@ def read_mixture(
     for split in ("train", "val"):
         if not len(splits[split]):
             raise ValueError(
-                f"{annotations} leaves no picture for the split {split!r}; see val_annotations and val_share"
+                f"{annotations or ', '.join(mix)} leaves no picture for the split {split!r}; see val_annotations and "
+                "val_share"
             )
-    return Mixture(splits, [weight for pictures, weight in parts for _ in pictures.parts])
+    weights, numbers = ([row[place] for row in parts for _ in row[0].parts] for place in (1, 2))
+    return Mixture(splits, weights, numbers if mix else None)
 
 
 def _lists(given: Lists, image_dir: str | None, key: str) -> Iterator[ListOf]:

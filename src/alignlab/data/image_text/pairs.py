@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -35,8 +35,9 @@ class ImageTextPairs:
     Args:
         annotations: a list of pictures and captions, or several: each a file, or a mapping with file, and perhaps
             image_dir and weight, the times that an epoch shows its pictures (1; 0.5: another half in every epoch).
-        image_dir: where relative paths start; None: the folder of each list.
         image_size: height and width in pixels.
+        mix: instead of `annotations` two or more files, each with its share of the pictures of an epoch.
+        image_dir: where relative paths start; None: the folder of each list.
         val_annotations: a list, or several, of held-out pictures alone.
         val_share: share of the pictures that are held out where no list has a split for that.
         max_val: pictures that are held out so at most.
@@ -54,9 +55,10 @@ class ImageTextPairs:
 
     def __init__(
         self,
-        annotations: Lists,
-        image_size: int,
+        annotations: Lists | None = None,
+        image_size: int = 224,
         *,
+        mix: Mapping[str, float] | None = None,
         image_dir: str | None = None,
         val_annotations: Lists | None = None,
         val_share: float = 0.05,
@@ -83,7 +85,7 @@ class ImageTextPairs:
         self.clean_captions, self.on_error = clean_captions, on_error
         self.left_out = Skipped(max_skipped)
         bad = self.left_out if on_error == "skip" else None
-        mixture = read_mixture(annotations, image_dir, val_annotations, val_share, max_val, bad)
+        mixture = read_mixture(annotations, image_dir, val_annotations, val_share, max_val, bad, mix)
         sized = {split: check_files(pictures, bad) for split, pictures in mixture.splits.items()}
         self._mixture = mixture._replace(splits={split: there.pictures for split, there in sized.items()})
         self.splits: dict[str, Sequence[CaptionedPicture]] = dict(self._mixture.splits)

@@ -2,7 +2,7 @@
 
 import logging
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from alignlab.data.language.batches import RowSource, Shuffled
+from alignlab.data.language.mixing import MixedSource
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
 from alignlab.data.loaders import JointBatches, JointOrder, accumulated_batches, training_batches, whole_batches
@@ -32,6 +33,8 @@ class LanguageDataModule(LightningDataModule):
         split_seed: with `val_share` decides which texts are held out, by a hash of the text.
         val_share: share of the texts that is held out.
         num_workers: processes that make batches; 0 is enough for anything that fits in memory.
+        mix: several files, or built-in data sets by name (`movie_reviews`), each with its share of the training rows,
+            instead of one `path`: see `MixedSource`.
         of_rows: what the data set's own constructor takes.
 
     Raises:
@@ -50,6 +53,7 @@ class LanguageDataModule(LightningDataModule):
         split_seed: int = 0,
         val_share: float = 0.1,
         num_workers: int = 0,
+        mix: Mapping[str, float] | None = None,
         **of_rows: Any,
     ) -> None:
         super().__init__()
@@ -61,7 +65,10 @@ class LanguageDataModule(LightningDataModule):
         self.batch_size, self.max_length, self.num_workers = batch_size, max_length, num_workers
         self._seed, self._tokenizer_path, self._vocab_size = seed, tokenizer, vocab_size
         make = pkgutil.resolve_name(rows) if isinstance(rows, str) else rows
-        self.source: RowSource = make(split_seed=split_seed, val_share=val_share, **of_rows)
+        common = {"split_seed": split_seed, "val_share": val_share}
+        self.source: RowSource = (
+            make(**common, **of_rows) if mix is None else MixedSource(mix, make, common, dict(of_rows))
+        )
         self.vocabulary: LanguageVocabulary | None = None
         self.rows: dict[str, Shuffled] = {}
         self._warned = False

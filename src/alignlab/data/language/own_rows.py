@@ -17,7 +17,7 @@ class OwnRows:
     """The rows behind `data=jsonl`, `preference_jsonl` and `hub`.
 
     Args:
-        path: a .jsonl file, or with `source="hub"` a data set's name.
+        path: a .jsonl file, or with `source="hub"` a data set's name; several: `mix` of the data module.
         kind: "sft" (to learn), "preference" (pairs) or "prompt" (to answer).
         source: "jsonl" or "hub".
         val_path: a second file or (hub) the name of a split; None holds out `val_share` of the rows by a hash of their
@@ -26,12 +26,15 @@ class OwnRows:
         pack: for "sft", several texts in a training row of `max_length` tokens.
         split_seed: salts the hash.
         val_share: see `val_path`.
+
+    Raises:
+        ValueError: no path.
     """
 
     def __init__(
         self,
         *,
-        path: str,
+        path: str | None = None,
         kind: Literal["sft", "preference", "prompt"] = "sft",
         source: Literal["jsonl", "hub"] = "jsonl",
         val_path: str | None = None,
@@ -41,6 +44,8 @@ class OwnRows:
         split_seed: int,
         val_share: float,
     ) -> None:
+        if path is None:
+            raise ValueError("path is not set: name a .jsonl file, or several with mix={a.jsonl: 0.7, b.jsonl: 0.3}")
         self._path, self._kind, self._source, self._val_path = path, kind, source, val_path
         self._split, self._config, self._pack = split, config, pack
         self._split_seed, self._val_share = split_seed, val_share

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from alignlab.methods.language_models.by_source import BySource
 from alignlab.methods.language_models.export import build_net, export_model
 from alignlab.methods.method import Method
 from alignlab.types.language import LanguageVocabulary
@@ -30,6 +31,7 @@ class LanguageMethod(Method):
         super().__init__()
         self.net = build_net(net, peft, vocabulary)
         self._validated: list[Tensor] = []
+        self._by_source = BySource()
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
