@@ -188,24 +188,14 @@ def extend_model(model: "PreTrainedModel", extension: Extension) -> float:
     """
     import torch
 
+    from alignlab.models.language.new_rows import add_rows
+
     old_ids = sorted(extension.base.tokenizer.get_vocab().values())
     row = extension.base.encode([OLD_TEXT])
     model.eval()
     with torch.no_grad():
         before = model(torch.tensor(row)).logits[..., old_ids]
-        rows = model.get_input_embeddings().weight.shape[0]
-        size = max(rows, max(extension.ids.values()) + 1)
-        if size > rows:
-            model.resize_token_embeddings(size, mean_resizing=False)
-        head = model.get_output_embeddings()
-        tables = [model.get_input_embeddings().weight]
-        if head is not None and head.weight.data_ptr() != tables[0].data_ptr():
-            tables.append(head.weight)
-        if head is not None and getattr(head, "bias", None) is not None:
-            tables.append(head.bias)
-        for index, parts in extension.parts().items():
-            for table in tables:
-                table[index] = table[parts].mean(dim=0)
+        add_rows(model, extension.parts())
         return float((model(torch.tensor(row)).logits[..., old_ids] - before).abs().max())
 
 

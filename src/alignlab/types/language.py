@@ -18,6 +18,12 @@ class LanguageVocabulary(NamedTuple):
     pad_id: int
     bos_id: int | None
     eos_id: int
+    added: tuple[tuple[int, ...], ...] = ()  # of each of the last ids, if they are new: what its text was cut into
+
+    @property
+    def new_ids(self) -> dict[int, tuple[int, ...]]:
+        """The ids that were added to the tokenizer, with the pieces that each stood for."""
+        return dict(enumerate(self.added, self.size - len(self.added)))
 
 
 class Sources(NamedTuple):

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 Messages = Sequence[dict[str, str]]  # {"role": ..., "content": ...}
 
+CONTROL = r"<\|.*\|>"  # what a token looks like that templates write, whether it is called special or not
 _FIRST, _LAST = 0x108000, 0x10FFFD  # private characters, one for each control token
 _copies: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its control tokens, the copy)
 
@@ -33,7 +34,7 @@ class ChatText:
         names = {
             token.content: number
             for number, token in added.items()
-            if token.special or token.content in known or re.fullmatch(r"<\|.*\|>", token.content)
+            if token.special or token.content in known or re.fullmatch(CONTROL, token.content)
         }
         self.controls = dict(sorted(names.items(), key=lambda item: (-len(item[0]), item[0])))
         self._pattern = re.compile("|".join(map(re.escape, self.controls)) or r"(?!)")

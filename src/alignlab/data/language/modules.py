@@ -2,7 +2,7 @@
 
 import logging
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from alignlab.data.language.batches import RowSource, Shuffled
 from alignlab.data.language.mixing import MixedSource
 from alignlab.data.language.rendering import Renderer
-from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
+from alignlab.data.language.tokenizer import add_tokens, built_in_tokenizer, vocabulary_of
 from alignlab.data.loaders import JointBatches, JointOrder, accumulated_batches, training_batches, whole_batches
 from alignlab.types.language import LanguageVocabulary, PromptBatch
 
@@ -33,6 +33,8 @@ class LanguageDataModule(LightningDataModule):
         split_seed: with `val_share` decides which texts are held out, by a hash of the text.
         val_share: share of the texts that is held out.
         num_workers: processes that make batches; 0 is enough for anything that fits in memory.
+        new_tokens: added to the tokenizer; their rows are trained, under an adapter too. `<|name|>` is for templates
+            alone.
         mix: several files, or built-in data sets by name (`movie_reviews`), each with its share of the training rows,
             instead of one `path`: see `MixedSource`.
         of_rows: what the data set's own constructor takes.
@@ -53,6 +55,7 @@ class LanguageDataModule(LightningDataModule):
         split_seed: int = 0,
         val_share: float = 0.1,
         num_workers: int = 0,
+        new_tokens: Sequence[str] = (),
         mix: Mapping[str, float] | None = None,
         **of_rows: Any,
     ) -> None:
@@ -64,6 +67,7 @@ class LanguageDataModule(LightningDataModule):
             raise ValueError(f"val_share is {val_share}; it must be above 0 and below 1")
         self.batch_size, self.max_length, self.num_workers = batch_size, max_length, num_workers
         self._seed, self._tokenizer_path, self._vocab_size = seed, tokenizer, vocab_size
+        self._new_tokens = list(new_tokens)
         make = pkgutil.resolve_name(rows) if isinstance(rows, str) else rows
         common = {"split_seed": split_seed, "val_share": val_share}
         self.source: RowSource = (
@@ -83,7 +87,7 @@ class LanguageDataModule(LightningDataModule):
             from alignlab.models.language.paths import load_tokenizer
 
             self.tokenizer = load_tokenizer(self._tokenizer_path)
-        self.vocabulary = vocabulary_of(self.tokenizer)
+        self.vocabulary = vocabulary_of(self.tokenizer, add_tokens(self.tokenizer, self._new_tokens))
         self.renderer = Renderer(self.tokenizer, self.max_length)
         self.rows = {split: self.source.rows(split, self.renderer, self._seed) for split in ("train", "val")}
         self.rows["val"].seed = None  # held-out rows keep their order

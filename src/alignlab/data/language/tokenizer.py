@@ -1,13 +1,18 @@
 """Tokenizers of language models: the built-in one, trained on the movie reviews, or a model's own."""
 
+import logging
+import re
+from collections.abc import Sequence
 from functools import cache
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from alignlab.data.language.chat_text import CONTROL
 from alignlab.data.language.rated_reviews import rated_reviews
 from alignlab.types.language import LanguageVocabulary
 
+log = logging.getLogger(__name__)
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
 
 
@@ -41,8 +46,32 @@ def built_in_tokenizer(size: int = 4096) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_trained(size)), **SPECIAL_TOKENS)
 
 
-def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> LanguageVocabulary:
-    """What systems need to know about a tokenizer; without a padding token the end of text pads (masks come from
+def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Adds tokens to a tokenizer; the pieces that each new one was cut into before. Known ones are left alone.
+
+    `<|name|>` is a control token, which only a chat template writes; any other is text that is one token from now on.
+
+    Raises:
+        ValueError: a token is empty or stands twice, or would get an id in the midst of others.
+    """
+    pieces: list[tuple[int, ...]] = []
+    for token in tokens:
+        if not token.strip() or list(tokens).count(token) > 1:
+            raise ValueError(f"new_tokens: {token!r} {'is empty' if not token.strip() else 'stands twice'}")
+        if token in tokenizer.get_vocab():
+            log.info("new_tokens: the tokenizer knows %s", token)
+            continue
+        before, size = tokenizer(token, add_special_tokens=False)["input_ids"], len(tokenizer)
+        control = re.fullmatch(CONTROL, token) is not None
+        tokenizer.add_tokens([AddedToken(token, normalized=False, special=control)], special_tokens=control)
+        if tokenizer.convert_tokens_to_ids(token) != size or not before:
+            raise ValueError(f"new_tokens: this tokenizer can't take {token} in behind its {size} ids")
+        pieces.append(tuple(before))
+    return tuple(pieces)
+
+
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase, added: tuple[tuple[int, ...], ...] = ()) -> LanguageVocabulary:
+    """What systems need to know about a tokenizer to which `added` was added; without a padding token the end of text pads (masks come from
     lengths).
 
     Raises:
@@ -51,4 +80,4 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> LanguageVocabulary:
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer {tokenizer.name_or_path or ''} has no end-of-text token (eos_token)")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return LanguageVocabulary(len(tokenizer), pad, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return LanguageVocabulary(len(tokenizer), pad, tokenizer.bos_token_id, tokenizer.eos_token_id, added)

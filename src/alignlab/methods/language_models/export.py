@@ -49,7 +49,7 @@ def export_model(net: nn.Module, folder: Path, *, adapter: str = "policy", whole
             for layer in _adapted(net):
                 layer.merge(adapter_names=[adapter])
             try:
-                state = {_plain(key): value for key, value in merged.state_dict().items() if "lora_" not in key}
+                state = {_plain(key): value for key, value in merged.state_dict().items() if not _of_adapter(key)}
                 merged.save_pretrained(folder, state_dict=state)
             finally:
                 for layer in _adapted(net):
@@ -79,5 +79,9 @@ def _adapted(net: nn.Module) -> list[nn.Module]:
     return [module for module in net.modules() if isinstance(module, BaseTunerLayer)]
 
 
+def _of_adapter(key: str) -> bool:
+    return "lora_" in key or "trainable_tokens_" in key
+
+
 def _plain(key: str) -> str:
-    return key.replace(".base_layer.", ".")
+    return key.replace(".base_layer.", ".").replace(".token_adapter.", ".")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from alignlab.models.language.new_rows import add_rows
 from alignlab.models.language.paths import gguf_file, note_origin, resolve_model
 from alignlab.models.language.pretrained_files import from_folder
 from alignlab.models.language.quantized import Dtype, Quantization, quantization_config, settle
@@ -80,6 +81,11 @@ def pretrained(
         else:
             model = as_reference(model, adapter)
     note_origin(model, base, adapter)
+    if vocabulary.added:
+        if quantization is not None:
+            raise ValueError(f"quantization={quantization}: a base for new tokens must not be quantised")
+        add_rows(model, vocabulary.new_ids)
+        model.new_ids, model.origin = tuple(vocabulary.new_ids), None  # with these rows it is nowhere as it is
     rows = model.get_input_embeddings().weight.shape[0]
     if vocabulary.size > rows:
         raise ValueError(f"the tokenizer has {vocabulary.size} ids, the model {path} only {rows}")

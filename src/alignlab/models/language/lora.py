@@ -15,6 +15,7 @@ from torch import nn
 
 from alignlab.files.checksums import check_sums
 from alignlab.files.weights import read_file, weights_of
+from alignlab.models.language.new_rows import rows_by_end
 from alignlab.models.language.paths import adapter_config
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def add_lora(
     name: str = "policy",
 ) -> "PeftModel":
     """Add a trainable adapter W + (alpha / rank) B A to the linear layers `targets` (arXiv:2106.09685); everything
-    else is frozen.
+    else is frozen but for the rows of new tokens (`model.new_ids`).
 
     rank_stabilised: alpha / sqrt(rank) instead (arXiv:2312.03732). A model with a "reference" adapter gets the new one
     as a copy of it, in the same shape. Raises ValueError if peft is missing or no layer has such a name.
@@ -47,7 +48,9 @@ def add_lora(
         else:
             model.add_adapter(name, next(iter(model.peft_config.values())))
     else:
+        new_ids = getattr(model, "new_ids", ())
         config = LoraConfig(
+            trainable_token_indices=rows_by_end(model, new_ids) if new_ids else None,
             r=rank,
             lora_alpha=alpha,
             lora_dropout=dropout,
