@@ -71,8 +71,8 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> tup
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerBase, added: tuple[tuple[int, ...], ...] = ()) -> LanguageVocabulary:
-    """What systems need to know about a tokenizer to which `added` was added; without a padding token the end of text pads (masks come from
-    lengths).
+    """What systems need to know about a tokenizer to which `added` was added; without a padding token the end of text
+    pads (masks come from lengths).
 
     Raises:
         ValueError: it has no end-of-text token.
