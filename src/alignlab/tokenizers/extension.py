@@ -188,7 +188,7 @@ def extend_model(model: "PreTrainedModel", extension: Extension) -> float:
     """
     import torch
 
-    from alignlab.models.language.new_rows import add_rows
+    from alignlab.models.language.loading import add_rows
 
     old_ids = sorted(extension.base.tokenizer.get_vocab().values())
     row = extension.base.encode([OLD_TEXT])

@@ -28,7 +28,7 @@ def tokenizer():
 def test_the_tokenizer_is_the_same_every_time_and_reverses(tokenizer):
     text = "a café's “gem” — 10/10 😀"
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)).strip() == text
-    assert vocabulary_of(tokenizer) == (600, 0, 1, 2)
+    assert vocabulary_of(tokenizer) == (600, 0, 1, 2, ())
     assert tokenizer.encode("the", add_special_tokens=False) == tokenizer.encode(" the", add_special_tokens=False)
 
 

@@ -4,9 +4,9 @@ our run directories.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from alignlab.models.language.new_rows import add_rows
 from alignlab.models.language.paths import gguf_file, note_origin, resolve_model
 from alignlab.models.language.pretrained_files import from_folder
 from alignlab.models.language.quantized import Dtype, Quantization, quantization_config, settle
@@ -94,6 +94,29 @@ def pretrained(
     if gradient_checkpointing:
         checkpoint_activations(model)
     return model.train()
+
+
+def add_rows(model: PreTrainedModel, pieces: Mapping[int, Sequence[int]]) -> None:
+    """Gives new ids rows in both embeddings, the mean of the rows of the pieces that each stood for; no other row
+    changes.
+
+    pieces: new id -> ids that its text was cut into before. Tables grow where they have no such rows.
+    """
+    import torch
+
+    size = max(model.get_input_embeddings().weight.shape[0], max(pieces) + 1)
+    if size > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(size, mean_resizing=False)
+    head = model.get_output_embeddings()
+    tables = [model.get_input_embeddings().weight]
+    if head is not None and head.weight.data_ptr() != tables[0].data_ptr():
+        tables.append(head.weight)
+    if head is not None and getattr(head, "bias", None) is not None:
+        tables.append(head.bias)
+    with torch.no_grad():
+        for index, parts in pieces.items():
+            for table in tables:
+                table[index] = table[list(parts)].mean(dim=0)
 
 
 def pretrained_encoder(path: str, *, vocabulary: LanguageVocabulary) -> PreTrainedModel:

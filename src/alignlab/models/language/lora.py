@@ -15,7 +15,6 @@ from torch import nn
 
 from alignlab.files.checksums import check_sums
 from alignlab.files.weights import read_file, weights_of
-from alignlab.models.language.new_rows import rows_by_end
 from alignlab.models.language.paths import adapter_config
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def add_lora(
     else:
         new_ids = getattr(model, "new_ids", ())
         config = LoraConfig(
-            trainable_token_indices=rows_by_end(model, new_ids) if new_ids else None,
+            trainable_token_indices=_rows_by_end(model, new_ids) if new_ids else None,
             r=rank,
             lora_alpha=alpha,
             lora_dropout=dropout,
@@ -233,6 +232,14 @@ def _copy_adapter(model: "PeftModel", source: str, target: str) -> None:
     for key, value in state.items():
         if f".{target}." in key:
             value.copy_(state[key.replace(f".{target}.", f".{source}.")])
+
+
+def _rows_by_end(model: nn.Module, ids: Sequence[int]) -> dict[str, list[int]]:
+    """Names of the embeddings, one where they are tied -> the rows of them to train, as PEFT takes them."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    tied = ends[1] is None or ends[0].weight is ends[1].weight
+    names = {id(module): name for name, module in model.named_modules()}
+    return {names[id(end)]: list(ids) for end in ends[: 1 if tied else 2]}
 
 
 def _peft() -> tuple:
