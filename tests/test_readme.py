@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alignlab.configs import check as config
+from alignlab.configs.command_line import demo_arguments
 from alignlab.runs import chain, kinds
 from pages import COMMANDS
 from tiny_run import REPOSITORY
@@ -35,6 +36,8 @@ def test_command(composed: Callable[..., DictConfig], page: str, words: list[str
     elif program == "alignlab" and rest[0] in ("train", "infer"):
         if not any(word.startswith("plugins=") for word in rest):  # those are composed by tests/programs/test_new.py
             check(composed, filled(rest[1:]), rest[0])
+    elif program == "alignlab" and rest[0] == "demo":
+        check(composed, filled(demo_arguments(rest[1:])), "infer")
     elif program == "alignlab":
         from alignlab.cli import parser
 

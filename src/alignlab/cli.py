@@ -15,6 +15,7 @@ from alignlab.tokenizers import command as tokenizers
 PROGRAMS = {
     "train": "train what a config composes, as train.py does: alignlab train model=clip; --help lists the groups",
     "infer": "run a trained model, as infer.py does: alignlab infer model=DIR prompt_text='...'",
+    "demo": "a page in the browser for a trained model: alignlab demo DIR, short for alignlab infer task=demo model=DIR",
 }
 
 
@@ -156,10 +157,12 @@ def main(arguments: list[str] | None = None) -> int:
         make_lasting()
     words = sys.argv[1:] if arguments is None else arguments
     if words and words[0] in PROGRAMS:
-        from alignlab.programs import run  # after --help
+        from alignlab.configs.command_line import demo_arguments  # after --help
+        from alignlab.programs import run
 
-        sys.argv[1:] = words[1:]
-        run(words[0])
+        is_demo = words[0] == "demo"
+        sys.argv[1:] = demo_arguments(words[1:]) if is_demo else words[1:]
+        run("infer" if is_demo else words[0])
         return 0
     options = parser().parse_args(words)
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from alignlab.configs.command_line import inference_arguments
 from alignlab.configs.roots import InferenceRoot
 from alignlab.runs import infer as serve
+from alignlab.runs import opening
 from alignlab.runs.resuming import resumed
 from served_model import write_language_model, write_reward_model
 from tiny_run import REPOSITORY
@@ -135,7 +136,7 @@ def test_an_unavailable_backend(infer: Callable[..., dict], model: Path, tmp_pat
     from alignlab.inference.backends.compiled import CompiledBackend
 
     monkeypatch.setattr(CompiledBackend, "available", lambda self: Availability(False, "no kernel"))
-    with pytest.raises(serve.Unavailable, match="backend=compiled can't run here: no kernel"):
+    with pytest.raises(opening.Unavailable, match="backend=compiled can't run here: no kernel"):
         infer(tmp_path, f"model={model}", "backend=compiled", "prompt_text=a")
     assert result_of(tmp_path)["reason"].startswith("Unavailable: ")
 
@@ -198,7 +199,7 @@ def test_one_place_says_how_many_run_together(
     prepared: Prepare, model: Path, tmp_path: Path, words: tuple[str, ...], size: int
 ) -> None:
     words = inference_arguments(("backend=compiled", f"model={model}", *words))
-    backend, subject = serve.load_backend(
+    backend, subject = opening.load_backend(
         resumed(prepared(tmp_path, *words, program="infer"), words, root=InferenceRoot)
     )
     assert subject.asker.batch_size == size == getattr(backend, "batch_size", size)

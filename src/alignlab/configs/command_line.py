@@ -47,6 +47,12 @@ def inference_arguments(words: Sequence[str], terminal: bool = False) -> list[st
     return named if asks or not terminal else [*named, "task=chat"]
 
 
+def demo_arguments(words: Sequence[str]) -> list[str]:
+    """What `alignlab demo RUN` stands for: a word that is no `key=value` and no option is the model."""
+    is_place = [not word.startswith("-") and not re.match(r"[\w.+~]+=", word) for word in words]
+    return ["task=demo", *(f"model={quoted(w)}" if place else w for w, place in zip(words, is_place, strict=True))]
+
+
 def as_typed(text: str) -> str:
     """A message of infer.py in the words of its users."""
     return text.replace(_KEY, _TYPED)

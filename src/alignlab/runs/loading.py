@@ -18,13 +18,13 @@ from torch import Tensor
 from alignlab.data.image_text.modules import PairDataModule
 from alignlab.data.image_text.picture_modes import as_rgb
 from alignlab.evaluation.encoding import crop_padding
-from alignlab.evaluation.grounding import grad_cam, mean_heat, upsample
-from alignlab.evaluation.words import content_words, tokens_of
+from alignlab.evaluation.grounding import upsample
 from alignlab.files.runs import newest_run
 from alignlab.losses.contrastive import InfoNce
 from alignlab.methods.clip import ClipMethod
 from alignlab.models.released.net import pretrained_clip
 from alignlab.runs.building import load_system
+from alignlab.tasks.pictures.heat import word_heats
 from alignlab.tasks.pictures.pair_scores import PairScore, scores_of
 from alignlab.types.pairs import ImageEncoding, TextEncoding
 
@@ -121,15 +121,10 @@ class VisionLanguageModel:
 
         Raises ValueError for models without fusion.
         """
-        image, (encoded, ids, mask) = self._fusable(picture), self._texts([text])
-        net, size = self.net, self.data.image_size
-        heat = grad_cam(net, image.tokens, encoded.tokens, mask, layer=net.pointing_layer, grid=net.grid)
-        maps = {}
-        for first, end in content_words(text):
-            tokens = tokens_of(self.data.tokenizer, text, (first, end), ids[0].cpu())
-            if tokens.any():  # a word that the model's context cut off has none
-                maps[text[first:end]] = upsample(mean_heat(heat, tokens[None].to(heat.device)), (size, size))[0]
-        return maps
+        image, encoded = self._fusable(picture), self._texts([text])
+        size = self.data.image_size
+        heats = word_heats(self.net, self.data.tokenizer, image, encoded, text)
+        return {word: upsample(heat[None], (size, size))[0] for word, heat in heats.items()}
 
     def _images(self, pictures: Sequence[Picture]) -> ImageEncoding:
         with torch.no_grad():

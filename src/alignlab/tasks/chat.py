@@ -1,5 +1,8 @@
 """A dialogue in the terminal or through a pipe."""
 
+from collections.abc import Callable, Sequence
+
+from alignlab.inference.backend import Request
 from alignlab.prompting.asking import Outcome, solve_all
 from alignlab.prompting.technique import Answer, Message, Prompt, Question, Solving
 from alignlab.tasks.job import Job, Subject
@@ -31,7 +34,8 @@ class Chat:
                 messages = list(start)
             if not text or text == "/reset":
                 continue
-            outcome = self._turn(subject, [*messages, Message("user", text)], str(turns), stream)
+            outcome = turn(subject, [*messages, Message("user", text)], str(turns), stream.take)
+            stream.end(outcome.answer.text if outcome.answer else "")
             if outcome.error is None:
                 messages += [Message("user", text), Message("assistant", outcome.answer.text)]
             else:
@@ -47,17 +51,20 @@ class Chat:
             job.console.print("> ", end="")
         return job.pipe.readline()
 
-    def _turn(self, subject: Subject, messages: list[Message], id: str, stream: TokenStream) -> Outcome:
-        outcomes: list[Outcome] = []
-        solve_all(
-            [Question(id, "")],
-            _Going(messages),
-            subject.asker,
-            on_outcome=lambda _, outcome: outcomes.append(outcome),
-            on_token=stream.take,
-        )
-        stream.end(outcomes[0].answer.text if outcomes[0].answer else "")
-        return outcomes[0]
+
+def turn(
+    subject: Subject, messages: Sequence[Message], id: str, on_token: Callable[[int, Request], None] | None = None
+) -> Outcome:
+    """The model's reply to a dialogue whose last message is the user's; `on_token` gets its tokens as they come."""
+    outcomes: list[Outcome] = []
+    solve_all(
+        [Question(id, "")],
+        _Going(messages),
+        subject.asker,
+        on_outcome=lambda _, outcome: outcomes.append(outcome),
+        on_token=on_token,
+    )
+    return outcomes[0]
 
 
 class _Going:
@@ -65,7 +72,7 @@ class _Going:
 
     needs_sampling, answer = False, "text"
 
-    def __init__(self, messages: list[Message]) -> None:
+    def __init__(self, messages: Sequence[Message]) -> None:
         self.messages = tuple(messages)
 
     def solve(self, question: Question) -> Solving:

@@ -17,7 +17,7 @@ from alignlab.tasks.fields import QUESTIONS, Form
 from alignlab.tasks.inputs import Item, read_items
 from alignlab.tasks.predictions import Prediction, Predictions
 
-Needs = Literal["backend", "scorer", "system", "programs"]
+Needs = Literal["backend", "scorer", "system", "programs", "any"]
 
 
 class Subject(NamedTuple):
@@ -31,6 +31,13 @@ class Subject(NamedTuple):
     context_length: int | None  # tokens; None where the model has no limit of its own
     dtype: str = "float32"
     resident_before: int = 0  # bytes of this process before the model was loaded
+
+
+class Opened(NamedTuple):
+    """A model of whatever kind, under the name that it was asked for by."""
+
+    name: str
+    subject: Any  # a Subject, a Rewarded or a VisionLanguage
 
 
 @dataclass
@@ -81,8 +88,9 @@ class Job:
 
 
 class Task(Protocol):
-    """Something to do with a model. `needs` says what `run` gets: a `Subject`, that or a `Rewarded`, a `VisionLanguage`
-    or None."""
+    """Something to do with a model. `needs` says what `run` gets: a `Subject`, that or a `Rewarded`, a `VisionLanguage`,
+    None, or with "any" a list of `Opened`: the run's model and, where the task has one, its `other`.
+    """
 
     needs: Needs
 

@@ -38,7 +38,7 @@ def rewards(subject: Rewarded, items: list[Item], job: Job) -> dict[str, float]:
     """
     missing = job.predictions.missing(items)
     for start in range(0, len(missing), job.batch_size):
-        for row in _rows(subject, missing[start : start + job.batch_size]):
+        for row in reward_rows(subject, missing[start : start + job.batch_size]):
             job.predictions.add(row)
     rows = job.rows(item.id for item in items)
     columns = ["id", "input", "tokens", "reward", "normalised"]
@@ -54,7 +54,8 @@ def rewards(subject: Rewarded, items: list[Item], job: Job) -> dict[str, float]:
     return accuracy | {"mean_reward": sum(by_id.values()) / len(by_id), "failed": float(len(rows) - len(by_id))}
 
 
-def _rows(subject: Rewarded, items: list[Item]) -> list[dict[str, Any]]:
+def reward_rows(subject: Rewarded, items: list[Item]) -> list[dict[str, Any]]:
+    """A row for each text: its reward, and the same in the training's standard deviations from its mean."""
     rows, ids = [], []
     for item in items:
         row = {"id": item.id, "input": item.text, "tokens": None, "reward": None, "normalised": None, "error": None}

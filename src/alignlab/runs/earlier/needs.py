@@ -174,7 +174,10 @@ def _of_task(cfg: DictConfig) -> Need:
     """The model of an inference run, by what its task needs."""
     import pkgutil
 
-    if getattr(pkgutil.resolve_name(cfg.task._target_), "needs", None) == "system":
+    needs = getattr(pkgutil.resolve_name(cfg.task._target_), "needs", None)
+    if needs == "any":
+        return Need("model_path", Wanted("a model", lambda cfg: True, folder="checkpoints"))
+    if needs == "system":
         return Need("model_path", Wanted("a model of pictures and texts", sees, folder="checkpoints"))
     return Need(
         "model_path", Wanted("a language model", answers), PACKAGED, SMALL_SFT, ready=lambda: _check_backend(cfg)

@@ -4,12 +4,11 @@ import torch
 from torch import Tensor
 
 from alignlab.data.image_text.picture_cache import read_picture
-from alignlab.evaluation.grounding import grad_cam, mean_heat
 from alignlab.evaluation.sheets import NEUTRAL, SheetRow, Tile, draw_sheet, overlay
-from alignlab.evaluation.words import content_words, tokens_of
 from alignlab.tasks.fields import CAPTIONS
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job
+from alignlab.tasks.pictures.heat import word_heats
 from alignlab.tasks.pictures.match import picture_of
 from alignlab.tasks.pictures.retrieve import save_picture
 from alignlab.tasks.pictures.subject import VisionLanguage
@@ -46,18 +45,12 @@ class Ground:
             image = subject.encode_pictures([path])
         except ValueError as error:
             return row | {"error": str(error)}
-        text, ids, mask = subject.encode_texts([item.text])
-        net = subject.system.net
-        layer = net.pointing_layer if self.layer is None else self.layer
-        heat = grad_cam(net, image.tokens, text.tokens, mask, layer=layer, grid=net.grid)  # (1, T, rows, cols)
+        text, tokenizer = subject.encode_texts([item.text]), subject.datamodule.tokenizer
+        heats = word_heats(subject.system.net, tokenizer, image, text, item.text, self.layer, self.words)
         picture = read_picture(path, 1024 * 1024)
-        tiles, hottest = [Tile(picture, NEUTRAL, "picture")], {}
-        for first, end in content_words(item.text, self.words):
-            tokens = tokens_of(subject.datamodule.tokenizer, item.text, (first, end), ids[0])
-            if tokens.any():  # a word that the model's context cut off has none
-                word_heat = mean_heat(heat, tokens[None])[0]
-                hottest[item.text[first:end]] = _hottest(word_heat)
-                tiles.append(Tile(overlay(picture, word_heat, self.side), NEUTRAL, item.text[first:end]))
+        tiles = [Tile(picture, NEUTRAL, "picture")]
+        tiles += [Tile(overlay(picture, heat, self.side), NEUTRAL, word) for word, heat in heats.items()]
+        hottest = {word: _hottest(heat) for word, heat in heats.items()}
         file = job.run_dir / "samples" / f"ground_{item.id}.png"
         legend = "Where the matching score looks for a word. Each map is scaled to its own maximum."
         save_picture(draw_sheet("Words in a picture", legend, [SheetRow(item.text, "", tiles)], self.side), file)

@@ -5,6 +5,7 @@ Legend: M pictures, D joint embedding, Q queries, k results.
 
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -32,21 +33,30 @@ class PictureIndex(NamedTuple):
     num_encoded: int  # now; the rest came from disk
 
 
-def index_pictures(subject: VisionLanguage, paths: list[Path], folder: Path) -> PictureIndex:
+def index_pictures(
+    subject: VisionLanguage,
+    paths: list[Path],
+    folder: Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PictureIndex:
     """Features of these pictures by this model; `folder` holds one file for each model's weights.
 
     A picture counts as the same if path, size and time of change are. The file is replaced at the end, so an
-    interruption loses the new features, never the old ones. Raises ValueError if no picture can be read.
+    interruption loses the new features, never the old ones. `on_progress` is told how many of how many new pictures are
+    encoded. Raises ValueError if no picture can be read.
     """
     file = folder / f"{_weights_key(subject.run_dir)}.pt"
     known = _load(file)
     stamps = {str(path.resolve()): _stamp(path) for path in paths}
     new = [path for path in paths if _entry(known, path, stamps) is None]
     errors: list[str] = []
+    done = 0
     for good, features, broken in subject.picture_batches(new):
         errors += broken.values()
         for path, feature in zip(good, features, strict=True):
             known[str(path.resolve())] = (stamps[str(path.resolve())], feature)
+        done += len(good) + len(broken)
+        on_progress(done, len(new))
     readable = [path for path in paths if str(path.resolve()) in known]
     if not readable:
         raise ValueError(f"no picture could be read: {errors[0]}")
