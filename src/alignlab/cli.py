@@ -15,7 +15,7 @@ from alignlab.tokenizers import command as tokenizers
 PROGRAMS = {
     "train": "train what a config composes, as train.py does: alignlab train model=clip; --help lists the groups",
     "infer": "run a trained model, as infer.py does: alignlab infer model=DIR prompt_text='...'",
-    "demo": "a page in the browser for a trained model: alignlab demo DIR, short for alignlab infer task=demo model=DIR",
+    "demo": "a page in the browser for a trained model: alignlab demo DIR, for alignlab infer task=demo model=DIR",
 }
 
 

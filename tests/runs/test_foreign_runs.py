@@ -156,7 +156,7 @@ TURNS_INTO_CODE = {
     "runs/earlier/needs.py": "the task and backend of a config that has been checked",
     "runs/kinds.py": "names of this package's own",
     "runs/building.py": "Hydra on a config that has been looked at",
-    "runs/opening.py": "likewise",
+    "runs/inference/opening.py": "likewise",
     "runs/fitting.py": "likewise",
 }
 _CODE = re.compile(

@@ -11,7 +11,7 @@ from pathlib import Path
 from alignlab.configs.command_line import inference_arguments
 from alignlab.configs.roots import InferenceRoot
 from alignlab.runs import infer as serve
-from alignlab.runs import opening
+from alignlab.runs.inference import opening
 from alignlab.runs.resuming import resumed
 from served_model import write_language_model, write_reward_model
 from tiny_run import REPOSITORY

@@ -1,7 +1,7 @@
 """Curves as inline SVG, in the colours of the page."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -10,14 +10,21 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360, 210, 44, 22, 8
 MOST = 400  # points of a curve that are drawn
 
 
-def lines(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, own: Sequence[int] = ()) -> Markup:
+def lines(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    title: str,
+    own: Sequence[int] = (),
+    dashed: Container[str] = (),
+) -> Markup:
     """One picture of curves over steps, its legend below it; what isn't finite is left out.
 
     Args:
         curves: name -> steps and values.
         own: number of the colour of each curve; default: one after the other.
+        dashed: names of curves that are drawn so.
     """
     points = {name: _thinned(_finite(*curve)) for name, curve in curves.items()}
+    numbers = dict(zip(points, own or range(len(points)), strict=True))
     points = {name: curve for name, curve in points.items() if curve}
     if not points:
         return Markup("")
@@ -38,17 +45,17 @@ def lines(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: 
                 x=_x(x, right), y=_HEIGHT - 6, a=anchor, s=f"step {x:g}" if x == 0 else f"{x:g}"
             )
         )
-    for number, (name, curve) in enumerate(points.items()):
-        colour = (own[number] if own else number) % COLOURS
+    for name, curve in points.items():
+        colour, way = numbers[name] % COLOURS, " dashed" if name in dashed else ""
         path = " ".join(f"{_x(x, right):.1f},{_y(y, low, high):.1f}" for x, y in curve)
         if len(curve) == 1:
             x, y = path.split(",")
             parts.append(Markup('<circle class="c{c}" cx="{x}" cy="{y}" r="4"/>').format(c=colour, x=x, y=y))
         else:
-            parts.append(Markup('<polyline class="c{c}" points="{p}"/>').format(c=colour, p=path))
+            parts.append(Markup('<polyline class="c{c}{w}" points="{p}"/>').format(c=colour, w=way, p=path))
         legend.append(
-            Markup('<span><i class="c{c}"></i>{name} <b>{last:.4g}</b></span>').format(
-                c=colour, name=name, last=curve[-1][1]
+            Markup('<span><i class="c{c}{w}"></i><span>{name} <b>{last:.4g}</b></span></span>').format(
+                c=colour, w=way, name=name, last=curve[-1][1]
             )
         )
     return Markup(
@@ -77,7 +84,7 @@ def _ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers between the ends."""
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(n for n in (1, 2, 5, 10) if n * power >= rough)
+    step = power * next(n for n in (1, 2, 2.5, 5, 10) if n * power >= rough)
     first = math.ceil(low / step)
     return [round(step * n, 12) for n in range(first, math.floor(high / step) + 1)]
 

@@ -19,7 +19,7 @@ from alignlab.launch.admission import refuse_if_taken
 from alignlab.launch.processes import this_program
 from alignlab.launch.signals import Inbox
 from alignlab.launch.sweep import quoted
-from alignlab.runs.opening import instantiated, subject_of
+from alignlab.runs.inference.opening import instantiated, subject_of
 from alignlab.runs.record import git_revision, recorded, show, versions
 from alignlab.tasks.job import Job, Task
 from alignlab.tasks.predictions import Predictions

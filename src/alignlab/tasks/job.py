@@ -88,8 +88,8 @@ class Job:
 
 
 class Task(Protocol):
-    """Something to do with a model. `needs` says what `run` gets: a `Subject`, that or a `Rewarded`, a `VisionLanguage`,
-    None, or with "any" a list of `Opened`: the run's model and, where the task has one, its `other`.
+    """Something to do with a model. `needs` says what `run` gets: a `Subject`, that or a `Rewarded`, a
+    `VisionLanguage`, None, or with "any" a list of `Opened`: the run's model and, where the task has one, its `other`.
     """
 
     needs: Needs

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from alignlab.reports.curves import panels
+from alignlab.reports.curves import legible, panels
 from alignlab.reports.lines import lines
 from alignlab.reports.page import Block, Grid, Listing, Note, Page, Pictures, Section, Shot
 from alignlab.reports.runs.reading import RunRecord, table_of
@@ -27,7 +27,9 @@ def page_of(run: RunRecord) -> Page:
         rows = [[name, f"{value:.5g}"] for name, value in sorted(result.metrics.items())]
         evaluated = [row for row in rows if row[0].startswith("val/")]
         others = [row for row in rows if not row[0].startswith("val/")]
-        blocks: list[Block] = [Grid(["on held-out data, at the last step", "value"], evaluated)] if evaluated else []
+        blocks: list[Block] = (
+            [Grid(["on held-out data, at the last step", "value"], evaluated, kind="numbers")] if evaluated else []
+        )
         sections.append(Section("Numbers", [*blocks, *([Grid(["metric", "value"], others)] if others else [])]))
     if samples := _samples(run.folder / "samples"):
         sections.append(Section("Samples", samples))
@@ -75,8 +77,16 @@ def _what(run: RunRecord) -> list[Block]:
 
 
 def _curves(run: RunRecord) -> list[Any]:
-    shown = {title: curves for title, curves in panels(run.rows).items() if title != "other"}
-    return [picture for title, curves in shown.items() if (picture := lines(curves, title))]
+    """What a picture has room for, of each kind; held-out values of what training has too are dashed, in its colour."""
+    pictures = []
+    for title, all_curves in panels(run.rows).items():
+        curves = legible(all_curves)
+        plain = list(dict.fromkeys(name.partition("/")[2] for name in curves))
+        own = [plain.index(name.partition("/")[2]) for name in curves]
+        dashed = {name for name in curves if f"train/{name.removeprefix('val/')}" in curves and name.startswith("val/")}
+        if title != "other" and (picture := lines(curves, title, own, dashed)):
+            pictures.append(picture)
+    return pictures
 
 
 def _samples(folder: Path) -> list[Block]:

@@ -1,4 +1,4 @@
-"""The page that compares runs: what differs first, numbers with their spread over seeds, curves over each other."""
+"""The page that compares runs: what differs first, curves over each other, numbers with their spread over seeds."""
 
 import math
 from collections.abc import Sequence
@@ -87,16 +87,14 @@ def page_of(runs: Sequence[RunRecord]) -> Page:
     several = any(len(group.runs) > 1 for group in found)
     note = "Mean ± standard deviation over seeds." if several else "One run each: no spread is known."
     sideways = [list(row) for row in zip(head, *rows, strict=True)]
-    sections = [
-        Section("What differs", blocks),
-        Section("Numbers at the end", [Note(note), Grid(sideways[0], sideways[1:])]),
-    ]
+    sections = [Section("What differs", blocks)]
     if pictures := _curves(found):
         sections.append(
             Section(
                 "Curves", [Note("Each run is a line; runs of one colour differ in their seed."), Pictures(pictures)]
             )
         )
+    sections.append(Section("Numbers at the end", [Note(note), Grid(sideways[0], sideways[1:])]))
     members = [[group.label, run.name, str(run.config.get("seed"))] for group in found for run in group.runs]
     sections.append(Section("Runs", [Grid(["run", "directory", "seed"], members)]))
     lead = f"{len(runs)} runs in {len(found)} groups of equal settings"
@@ -111,7 +109,9 @@ def _curves(found: Sequence[Group]) -> list[Any]:
             for name, curve in curves(run.rows).items():
                 if panel(name) != "other" and _is_shown(name):
                     by_metric.setdefault(name, {})[group.label + seed] = (number, curve)
-    order = sorted(by_metric, key=lambda name: (not name.startswith("val/"), name))
+    # A value that is known at the end alone is in the table.
+    long = {name for name, drawn in by_metric.items() if any(len(curve[0]) > 1 for _, curve in drawn.values())}
+    order = sorted(long or by_metric, key=lambda name: (not name.startswith("val/"), "loss" in name, name))
     pictures = []
     for name in order[:12]:
         drawn = by_metric[name]

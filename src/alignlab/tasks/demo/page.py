@@ -118,7 +118,6 @@ def talking_page(gr: Any, models: list[Opened], talking: Talking, notes: Notes) 
 
 
 def _chat(gr: Any, models: list[Opened], talking: Talking, notes: Notes) -> None:
-    sampling = models[0].subject.asker.sampling
     with gr.Row():
         # Whatever a model writes is text: as Markdown it might ask for pictures from elsewhere.
         bots = [
@@ -133,12 +132,7 @@ def _chat(gr: Any, models: list[Opened], talking: Talking, notes: Notes) -> None
     with gr.Row():
         send = gr.Button("Send", variant="primary", min_width=90)
         stop, anew = gr.Button("Stop", min_width=90), gr.Button("New dialogue", min_width=90)
-    with gr.Accordion("How it answers", open=False):
-        system = gr.Textbox(talking.system, label="System message, of a new dialogue")
-        temperature = gr.Slider(
-            0, 2, value=sampling.temperature, step=0.05, label="Temperature (0: the likeliest token)"
-        )
-        most = gr.Slider(1, 1024, value=sampling.max_new_tokens, step=1, label="Tokens of an answer, at most")
+    how = _how(gr, models[0], talking)
     dialogues = gr.State(None)
 
     def chat(text: str, known: list | None, first: str, heat: float, tokens: int, request: gr.Request) -> Any:
@@ -152,20 +146,13 @@ def _chat(gr: Any, models: list[Opened], talking: Talking, notes: Notes) -> None
         except ValueError as error:
             yield {line: words.note(line_of(error), bad=True)}
             return
-        errors = [
-            f"{model.name}: {one.error}" for model, one in zip(models, said, strict=True) if one.error is not None
-        ]
         notes("chat", text.strip(), replies=[one._asdict() for one in said])
+        errors = "; ".join(f"{model.name}: {one.error}" for model, one in zip(models, said, strict=True) if one.error)
         shown = {bot: _shown(dialogue, []) for bot, dialogue in zip(bots, known, strict=True)}
-        yield {
-            dialogues: known,
-            line: words.note("; ".join(errors), bad=True),
-            message: text if errors else "",
-            **shown,
-        }
+        yield shown | {dialogues: known, line: words.note(errors, bad=True), message: text if errors else ""}
 
     outputs = [dialogues, message, line, *bots]
-    asking = [message, dialogues, system, temperature, most]
+    asking = [message, dialogues, *how]
     gr.on([send.click, message.submit], chat, asking, outputs, show_progress="hidden", **_TURNS)
 
     def end(request: gr.Request) -> None:
@@ -177,6 +164,16 @@ def _chat(gr: Any, models: list[Opened], talking: Talking, notes: Notes) -> None
 
     stop.click(end, show_progress="hidden")
     gr.on([anew.click, *(bot.clear for bot in bots)], begin, None, outputs, show_progress="hidden", **_TURNS)
+
+
+def _how(gr: Any, model: Opened, talking: Talking) -> list[Any]:
+    """Where the first message, the temperature and the length of answers are set."""
+    sampling = model.subject.asker.sampling
+    with gr.Accordion("How it answers", open=False):
+        system = gr.Textbox(talking.system, label="System message, of a new dialogue")
+        temperature = gr.Slider(0, 2, sampling.temperature, step=0.05, label="Temperature (0: the likeliest token)")
+        most = gr.Slider(1, 1024, sampling.max_new_tokens, step=1, label="Tokens of an answer, at most")
+    return [system, temperature, most]
 
 
 def _shown(dialogue: list, more: list[tuple[str, str]]) -> list[dict]:

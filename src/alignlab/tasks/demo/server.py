@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 LEAST = 6  # major version of Gradio
-LOOPBACK = "127.0.0.1"  # never another address: whoever is elsewhere comes through a tunnel of their own
+LOOPBACK = "127.0.0.1"  # never another address: who is elsewhere comes through a tunnel of their own
 _FIRST, _PORTS = 7860, 100  # where a free port is looked for, Gradio's own
 # What the page may load and ask: this server alone. A page of somebody else's in the same browser may not frame it.
 _POLICY = (
@@ -79,7 +79,7 @@ def served(gr: Any, page: Any, waiting: socket.socket, css: str) -> Iterator[Non
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page, path="/", server_name=host,
         server_port=port, footer_links=[], run_history=False, allowed_paths=[], show_error=True,
         ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, css=css,
-        theme=gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=gr.themes.Default("blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     )  # fmt: skip
     config = uvicorn.Config(
         guarded(app), log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=1
@@ -100,8 +100,9 @@ def served(gr: Any, page: Any, waiting: socket.socket, css: str) -> Iterator[Non
 
 
 def guarded(app: Callable) -> Callable:
-    """An ASGI app that answers as `app` does, under the policy, and only what this machine's own pages ask: a stranger's
-    page in the same browser may know the port, and may have its own name point here.
+    """An ASGI app that answers as `app` does, under the policy, and only what this machine's own pages ask.
+
+    A stranger's page in the same browser may know the port, and may have its own name point here.
     """
 
     async def answered(scope: dict, receive: Callable, send: Callable) -> None:

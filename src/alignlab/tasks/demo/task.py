@@ -17,8 +17,10 @@ from alignlab.tasks.pictures.subject import VisionLanguage
 
 
 class Demo:
-    """A page on this machine (extra `demo`), until Ctrl-C: of a model of pictures and texts search, matches and heat; of
-    language models a chat, of two side by side, and how likely texts are; of a reward model how good texts are.
+    """A page on this machine (extra `demo`), until Ctrl-C.
+
+    Of a model of pictures and texts search, matches and heat; of language models a chat, of two side by side, and how
+    likely texts are; of a reward model how good texts are.
 
     Rows: what was asked, and what came of it.
 

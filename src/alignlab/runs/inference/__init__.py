@@ -1,0 +1,1 @@
+"""What infer.py's tasks work on."""
