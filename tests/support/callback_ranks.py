@@ -47,9 +47,16 @@ CALLBACKS = {
     "export": Alone("sft", "export/model.safetensors", group="language"),
     "answers": Alone("sft", "samples/answers.jsonl"),
     "rating_ranking": Alone("reward", metric="val/all_pairs_accuracy", group="reward"),
+    "responses": Alone("grpo", "samples/responses.html", group="rlhf"),
+    "best_of_n": Alone("grpo", "samples/best_of_n.jsonl"),
 }
-# Of systems that fsdp refuses.
-LEFT_OUT = {"responses", "best_of_n"}
+MODELS = ranks.MODELS | {
+    "grpo": (
+        *("model=grpo", "model/peft=none", "model.group_size=2", "model.response_length=6", "model/net=llama_tiny"),
+        *("model.reward=tiny_policy.count_letters", *ranks.LLAMA, "+data.vocab_size=300", "data.max_length=16"),
+        *("+trainer.limit_val_batches=1", "trainer.gradient_clip_val=null"),
+    )
+}
 SHORT = (
     "trainer.max_steps=2",
     "trainer.val_check_interval=2",
@@ -65,7 +72,7 @@ def fit(folder: Path, name: str) -> None:
     group = f"callbacks=[default,{alone.group or name}]" if alone.group != "default" else "callbacks=default"
     extra = ["callbacks.memory.at_step=2"] if name == "memory" else []
     cfg = ranks.composed(
-        "optim=adamw", *small, group, *ranks.MODELS[alone.model], "trainer=fsdp", "data.batch_size=4", *SHORT, *extra
+        "optim=adamw", *small, group, *MODELS[alone.model], "trainer=fsdp", "data.batch_size=4", *SHORT, *extra
     )
     kept = {key: cfg.callbacks[key] for key in (*alone.beside, name)}
     cfg.callbacks = OmegaConf.create(kept)

@@ -22,6 +22,21 @@ def after_update(parameters: Iterable[Tensor]) -> None:
             p.partition()
 
 
+@torch.no_grad()
+def gathered(parameter: Tensor) -> Tensor:
+    """A parameter's whole value on every rank, all ranks together; the parameter itself unless FSDP2 or ZeRO-3 has cut
+    it up.
+    """
+    if hasattr(parameter, "full_tensor"):
+        return parameter.full_tensor()
+    if hasattr(parameter, "ds_tensor"):
+        import deepspeed  # only where it is at work
+
+        with deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().clone()
+    return parameter
+
+
 def is_sharded(parameter: Tensor) -> bool:
     """Whether FSDP2 or ZeRO-3 has cut this parameter up: outside of its module's forward its value may not be there."""
     return hasattr(parameter, "to_local") or hasattr(parameter, "ds_tensor")

@@ -4,11 +4,11 @@ processes with gloo.
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import lightning
 import torch
@@ -23,6 +23,7 @@ from alignlab.strategies import zero_state
 from alignlab.strategies.sharding import write_own_sums
 
 Layout = Literal["whole", "sharded"]
+Result = TypeVar("Result")
 LARGEST_BUCKET = 50_000_000  # elements
 EVEN = 2  # ZeRO aligns its buckets to this many elements
 
@@ -121,6 +122,38 @@ class DeepSpeed(DeepSpeedStrategy):
             self.config["zero_optimization"] |= {"allgather_bucket_size": bucket, "reduce_bucket_size": bucket}
         super().setup(trainer)
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As Lightning's; a system that does passes and steps within (`as_forward`) isn't a pass itself."""
+        if self.lightning_module.automatic_optimization:
+            return super().training_step(*args, **kwargs)
+        with self.precision_plugin.train_step_context():
+            return self.lightning_module.training_step(*args, **kwargs)
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As `training_step`."""
+        if self.lightning_module.automatic_optimization:
+            return super().validation_step(*args, **kwargs)
+        with self.precision_plugin.val_step_context():
+            return self.lightning_module.validation_step(*args, **kwargs)
+
+    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
+        """As Lightning's; a system that steps by itself goes to DeepSpeed's engine for it, and only counts here."""
+        if self.lightning_module.automatic_optimization:
+            return super().optimizer_step(optimizer, closure, *args, **kwargs)
+        return closure()
+
+    def as_forward(self, call: Callable[[], Result]) -> Result:
+        """Does `call` as a forward pass of the engine; what it returns may have a gradient if it is a tensor."""
+        results: list[Result] = []
+
+        def keep() -> Any:
+            results.append(call())
+            return results[0] if isinstance(results[0], torch.Tensor) else None
+
+        module = self.lightning_module
+        output = self._forward_redirection(self.model, module, "as_forward", keep)
+        return results[0] if output is None else output
+
     def _init_optimizers(self) -> tuple[Optimizer, Any]:
         optimizer, scheduler = super()._init_optimizers()
         if isinstance(optimizer, MuonAdamW):
@@ -160,7 +193,9 @@ class DeepSpeed(DeepSpeedStrategy):
             check_zero(path, "checkpoint")
             return super().load_checkpoint(path, weights_only)
         content = read_file(path, "checkpoint")
-        zero_state.load_weights(self.lightning_module, self._zero, content.pop("state_dict"))
+        zero_state.load_weights(
+            self.lightning_module, self._zero, content.pop("state_dict"), self.lightning_module.optional_weights()
+        )
         states = content.get("optimizer_states", ())
         if states and self.lightning_module.trainer.training:
             zero_state.load_optimizer_state(self._zero, self.order, states[0])

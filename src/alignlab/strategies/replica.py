@@ -7,13 +7,13 @@ from typing import Literal
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from alignlab.callbacks.keeping.random_states import preserved
 from alignlab.distributed.collectives import rank_zero
-from alignlab.distributed.shards import is_sharded
-from alignlab.strategies.sharding import STEPS
+from alignlab.distributed.shards import gathered, is_sharded
+from alignlab.strategies.sharding import forwards_of
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs")
 
@@ -53,18 +53,6 @@ def whole(
     return replica.train(system.training) if keep else None
 
 
-def gathered(parameter: nn.Parameter) -> Tensor:
-    """A sharded parameter's whole value, on every rank."""
-    if hasattr(parameter, "full_tensor"):
-        return parameter.full_tensor()
-    if hasattr(parameter, "ds_tensor"):
-        import deepspeed  # only where it is at work
-
-        with deepspeed.zero.GatheredParameters([parameter]):
-            return parameter.detach().clone()
-    return parameter
-
-
 def _unsharded_twin(system: pl.LightningModule) -> pl.LightningModule:
     """An object of the system's own class, with its attributes and a net built anew, and none of what sharding added.
 
@@ -73,7 +61,7 @@ def _unsharded_twin(system: pl.LightningModule) -> pl.LightningModule:
     """
     kind = next(c for c in type(system).__mro__ if not issubclass(c, FSDPModule))
     twin = kind.__new__(kind)
-    twin.__dict__.update({key: value for key, value in system.__dict__.items() if key not in STEPS})
+    twin.__dict__.update({key: value for key, value in system.__dict__.items() if key not in forwards_of(system)})
     twin.__dict__.update({name: OrderedDict() for name in HOOKS})
     twin._modules = {name: part for name, part in system._modules.items() if part is None or not sharded(part)}
     twin._parameters, twin._buffers = {}, dict(system._buffers)

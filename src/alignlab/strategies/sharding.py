@@ -47,11 +47,16 @@ def shard(module: nn.Module, mesh: DeviceMesh, *, reshard_after_forward: bool = 
         for name in getattr(unit, "entry_points", ()):
             register_fsdp_forward_method(unit, name)
     fully_shard(module, mesh=mesh, reshard_after_forward=False, offload_policy=policy)
-    for name in STEPS:
+    for name in forwards_of(module):
         if callable(getattr(module, name, None)):
             register_fsdp_forward_method(module, name)
     check_sharded(module)
     return len(parts)
+
+
+def forwards_of(module: nn.Module) -> tuple[str, ...]:
+    """Methods of a system that count as its forward pass: `forwards`, for one that does passes within a step."""
+    return getattr(module, "forwards", STEPS)
 
 
 def units(module: nn.Module) -> Iterator[nn.Module]:

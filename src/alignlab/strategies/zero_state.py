@@ -6,7 +6,7 @@ parameters (a momentum teacher) count as weights. DeepSpeed has functions of thi
 or where a tensor doesn't divide by the ranks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -36,17 +36,19 @@ def weights(module: nn.Module, optimizer: Any) -> dict[str, Tensor]:
     return state | {name: value.detach().cpu().clone() for name, value in buffers.items()}
 
 
-def load_weights(module: nn.Module, optimizer: Any, state: dict[str, Tensor]) -> None:
-    """The inverse of `weights`. Raises ValueError if names or shapes differ."""
+def load_weights(module: nn.Module, optimizer: Any, state: dict[str, Tensor], optional: Set[str] = frozenset()) -> None:
+    """The inverse of `weights`; `optional` ones may be missing. Raises ValueError if names or shapes differ."""
     own = dict(module.named_parameters(remove_duplicate=False))
     buffers = {name: value for name, value in module.state_dict().items() if name not in own}
-    wrong = set(own) ^ (set(state) - set(buffers)) | {
+    wrong = (set(own) ^ (set(state) - set(buffers))) - (optional - set(state)) | {
         name for name, p in own.items() if name in state and _shape(p) != state[name].shape
     }
     if wrong:
         raise ValueError(f"the checkpoint doesn't fit the model: {', '.join(sorted(wrong)[:3])}")
     with torch.no_grad():
         for name, parameter in own.items():
+            if name not in state:
+                continue
             value = state[name].to(parameter.device)
             if hasattr(parameter, "ds_id"):
                 with _gathered(parameter, modifier_rank=0):

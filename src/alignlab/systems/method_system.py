@@ -129,6 +129,10 @@ class MethodSystem(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.method.restore(checkpoint)
 
+    def optional_weights(self) -> set[str]:
+        """Names of weights that a checkpoint may leave out."""
+        return set()
+
     def configure_optimizers(self) -> dict:
         """Whatever is trainable in the net, with a schedule over the whole run."""
         steps = self.trainer.estimated_stepping_batches

@@ -20,7 +20,7 @@ class BestOfN(Callback):
     """Samples several responses to held-out prompts before the first update and picks by the reward; a resumed run
     keeps what it has.
 
-    Ranks: rank zero alone samples, from the policy that it holds whole; for systems that fsdp and deepspeed refuse.
+    Ranks: all of them gather a policy that is cut up; rank zero alone samples.
 
     Args:
         num_samples: responses to each prompt; n goes up to it in powers of two.
@@ -33,9 +33,14 @@ class BestOfN(Callback):
         self.num_samples, self.num_batches = num_samples, num_batches
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        file = Path(trainer.default_root_dir) / "samples" / FILE
-        if not trainer.is_global_zero or trainer.global_step > 0:
+        if trainer.global_step > 0:
             return
+        with pl_module.speaking(answers=True):
+            if trainer.is_global_zero:
+                self._sample(trainer, pl_module)
+
+    def _sample(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        file = Path(trainer.default_root_dir) / "samples" / FILE
         answers = []
         loader = read_by(trainer, "best_of_n", "val_dataloader").val_dataloader()
         with untouched(pl_module):

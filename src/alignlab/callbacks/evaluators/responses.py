@@ -24,7 +24,7 @@ class ResponseTable(Callback):
     """Writes `samples/responses.jsonl`, `reward_against_kl.png` and `responses.html` when training ends, and prints
     the table.
 
-    Ranks: rank zero alone answers, from the policy that it holds whole; for systems that fsdp and deepspeed refuse.
+    Ranks: all of them gather a policy that is cut up; rank zero alone answers.
 
     Prompts are held-out ones; both times they are answered with the same random numbers. A resumed run keeps what was
     said before its first step.
@@ -40,15 +40,19 @@ class ResponseTable(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         file = _folder(trainer) / "responses_before.jsonl"
-        if trainer.is_global_zero and not (file.exists() and trainer.global_step > 0):
-            write_text(file, _lines(self._answers(trainer, pl_module)))
+        with pl_module.speaking(answers=True):
+            if trainer.is_global_zero and not (file.exists() and trainer.global_step > 0):
+                write_text(file, _lines(self._answers(trainer, pl_module)))
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.global_step == 0:
+        if trainer.global_step == 0:
+            return
+        with pl_module.speaking(answers=True):
+            after = self._answers(trainer, pl_module) if trainer.is_global_zero else []
+        if not trainer.is_global_zero:
             return
         folder = _folder(trainer)
         before = [row for _, _, row in json_lines(folder / "responses_before.jsonl")]
-        after = self._answers(trainer, pl_module)
         pairs = [
             {"prompt": old["prompt"], "before": _without_prompt(old), "after": _without_prompt(new)}
             for old, new in zip(before, after, strict=True)

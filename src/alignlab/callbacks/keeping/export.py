@@ -49,15 +49,12 @@ class Export(Callback):
         self._restore_best(trainer, module)
         module.export(temporary)
         tokenizer = getattr(trainer.datamodule, "tokenizer", None)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(temporary)
-            ends = self._ends(trainer, module)
-            for place in (temporary, temporary / "merged"):
-                if place.is_dir():
-                    write_ends(place, ends)
-        for place in (temporary, temporary / "merged"):
-            if place.is_dir():
-                write_sums(place)
+        places = [place for place in (temporary, temporary / "merged") if place.is_dir()]
+        for place in places if tokenizer is not None else ():
+            tokenizer.save_pretrained(place)
+            write_ends(place, self._ends(trainer, module))
+        for place in places:
+            write_sums(place)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
 

@@ -54,9 +54,10 @@ class Introduction(Callback):
         needed = expected(trainer, pl_module, batch)
         if not trainer.is_global_zero:
             return
-        for line in (model_line(pl_module), data_line(trainer, batch), device_line(trainer, *needed)):
+        whole = getattr(getattr(pl_module, "whole", None), "num_bytes", 0)
+        for line in (model_line(pl_module), data_line(trainer, batch), device_line(trainer, *needed, whole)):
             log.info(line)
-        if warning := warning_of(trainer, *needed):
+        if warning := warning_of(trainer, *needed, whole):
             log.warning(warning)
 
     def on_train_batch_end(
@@ -103,8 +104,10 @@ def data_line(trainer: lightning.Trainer, batch: Any) -> str:
     return f"data    {source}: {'' if rows is None else f'{rows:,} '}rows{shape}{epoch} ({', '.join(parts)}){whole}"
 
 
-def device_line(trainer: lightning.Trainer, more: Memory, activations: int | None) -> str:
-    """Device, precision, expected memory against what is there."""
+def device_line(trainer: lightning.Trainer, more: Memory, activations: int | None, whole: int = 0) -> str:
+    """Device, precision, expected memory against what is there; `whole`: bytes of weights that are gathered for
+    rollouts.
+    """
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}"
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
@@ -112,16 +115,20 @@ def device_line(trainer: lightning.Trainer, more: Memory, activations: int | Non
     peak, there = _peak(device, more, activations), free_bytes(device)
     known = "" if activations is not None else " and activations"
     of = "" if there is None else f" of {(held_bytes(device) + there) / GB:.1f}"
-    return f"device  {name}{threads}, {trainer.precision}; about {peak / GB:.1f} GB{of} expected{known}{ranks}"
+    rollouts = f"; whole weights for rollouts and answers take {whole / GB:.2g} GB meanwhile" if whole else ""
+    return (
+        f"device  {name}{threads}, {trainer.precision}; about {peak / GB:.1f} GB{of} expected{known}{ranks}{rollouts}"
+    )
 
 
-def warning_of(trainer: lightning.Trainer, more: Memory, activations: int | None) -> str | None:
+def warning_of(trainer: lightning.Trainer, more: Memory, activations: int | None, whole: int = 0) -> str | None:
     """What to say of a run that will not fit; None for one that fits, or where nobody knows."""
     device = trainer.strategy.root_device
     there = free_bytes(device)
-    if there is None or more.total + (activations or 0) <= there:
+    if there is None or max(more.total + (activations or 0), more.optimizer + whole) <= there:
         return None
     parts = {"gradients": more.gradients, "optimizer states": more.optimizer, "activations": activations or 0}
+    parts |= {"whole weights for rollouts": whole} if whole else {}
     told = ", ".join(f"{name} {size / GB:.1f} GB" for name, size in parts.items())
     helps = "a smaller batch_size or gradient_checkpointing=true" if (activations or 0) > more.total else "an adapter"
     return (

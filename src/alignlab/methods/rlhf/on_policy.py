@@ -18,6 +18,7 @@ Legend: B responses of this process, T response tokens of the longest.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ from alignlab.methods.rlhf.reward import Function, Reward, as_reward
 from alignlab.methods.rlhf.rollout import Responses, Trajectory, evaluate, generate, prompts_of, request_seeds
 from alignlab.methods.rlhf.sampler import default_backend, verify_head
 from alignlab.methods.rlhf.update import Update
+from alignlab.methods.rlhf.whole_policy import WholePolicy
 from alignlab.models.language.actor_critic import ActorCritic, Critic, without_dropout
 from alignlab.models.language.context import context_length
 from alignlab.models.language.loading import load_language_model
@@ -123,6 +125,7 @@ class OnPolicyMethod(Method):
         self.net = ActorCritic(built, critic)
         self.tokenizer: Any = None
         self.backend: Backend | None = None
+        self.whole: WholePolicy | None = None
         self._ready_on: torch.device | None = None
 
     # What a sub-class says
@@ -138,9 +141,31 @@ class OnPolicyMethod(Method):
 
     # Verbs
 
+    def cut_up(self) -> None:
+        """To be told before a strategy cuts the net's parameters up: from then on rollouts, rewards and answers work on
+        copies that hold whole weights within `speaking`.
+        """
+        self.whole = WholePolicy(self.net, self._load_backend, self._close_backend)
+
+    @property
+    def speaker(self) -> ActorCritic:
+        """The net that rollouts, rewards and answers read."""
+        return self.net if self.whole is None else self.whole.net
+
+    @contextmanager
+    def speaking(self, answers: bool = False) -> Iterator[None]:
+        """Within, this process can respond and score at its own pace; with `answers` it can answer too. All ranks enter
+        and leave together. Where every rank holds whole weights it does nothing.
+        """
+        with ExitStack() as stack:
+            if self.whole is not None:
+                stack.enter_context(self.whole.policy())
+                stack.enter_context(self.whole.reference()) if answers else None
+            yield
+
     def prepare(self, tokenizer: Any, renderer: Any = None) -> None:
         """Makes the backend, binds rewards and checks the output layer, once a device; called before the first
-        rollout.
+        rollout, within `speaking`.
 
         Args:
             renderer: of the prompts, where it is known: a reward model then reads rollouts as its training read texts.
@@ -149,19 +174,29 @@ class OnPolicyMethod(Method):
         if self._ready_on == device:
             return
         with own_precision(device):
-            self.net.move_reference(device)
-            self.tokenizer = tokenizer
-            ids = torch.arange(1, 9, device=device)[None] % self.net.head.out_features
-            verify_head(self.net, ids, 0.3 if self.weight_type == "bfloat16" else 1e-3)
+            if self.whole is None:
+                self.net.move_reference(device)
+            self.tokenizer, speaker = tokenizer, self.speaker
+            ids = torch.arange(1, 9, device=device)[None] % speaker.head.out_features
+            verify_head(speaker, ids, 0.3 if self.weight_type == "bfloat16" else 1e-3)
             for reward in (self.reward, self.judge):
                 if reward is not None:
-                    reward.bind(self.net, tokenizer)
+                    reward.bind(speaker, tokenizer)
                     if renderer is not None and hasattr(reward, "read_as_trained"):
                         reward.read_as_trained(renderer, self.sampling.stop_ids)
-            self.backend = self.make_backend() if self.make_backend is not None else default_backend(self.net.model)
-            self.backend.load(ModelSource("policy", dtype=self.weight_type, model=self.net.model, tokenizer=tokenizer))
+            self.backend = self.make_backend() if self.make_backend is not None else default_backend(speaker.model)
+            self._load_backend()
             without_dropout(self.net)  # a backend may have changed the mode
         self._ready_on = device
+
+    def _load_backend(self) -> None:
+        if self.backend is not None:
+            model = self.speaker.model
+            self.backend.load(ModelSource("policy", dtype=self.weight_type, model=model, tokenizer=self.tokenizer))
+
+    def _close_backend(self) -> None:
+        if self.backend is not None:
+            self.backend.close()
 
     @property
     def weight_type(self) -> Literal["float32", "bfloat16"]:
@@ -192,8 +227,11 @@ class OnPolicyMethod(Method):
 
     def assess(self, responses: Responses) -> Trajectory:
         """All that the nets say about responses."""
+        return self._assessed(self.net, responses)
+
+    def _assessed(self, net: ActorCritic, responses: Responses) -> Trajectory:
         return evaluate(
-            self.net,
+            net,
             responses,
             temperature=self.sampling.temperature,
             micro_batch=self.update.micro_batch_size,
@@ -235,7 +273,8 @@ class OnPolicyMethod(Method):
     def answers(self, batch: PromptBatch, number: int = 0, repeats: int = 1) -> list[Answer]:
         """Responses to prompts with scores; the same for the same weights, whatever was drawn before."""
         with float32_tensors():
-            responses, t = self.roll_out(batch, number, seed=VALIDATION_SEED, repeats=repeats)
+            responses = self.respond(batch, number, seed=VALIDATION_SEED, repeats=repeats)
+            t = self._assessed(self.speaker, responses)
             score = self.score(self.reward, responses).tolist()
             judged = [None] * len(score) if self.judge is None else self.score(self.judge, responses).tolist()
         kl = torch.where(t.mask, t.logprob - t.reference, 0.0).sum(1).tolist()
@@ -245,7 +284,7 @@ class OnPolicyMethod(Method):
     @torch.no_grad()
     def export(self, folder: Path) -> None:
         """Writes the policy in Hugging Face's format: the model, or the adapter and beside it, in `merged/`, base and
-        adapter in one.
+        adapter in one; the tokenizer is the callback's business.
         """
         model = self.net.model
         export_model(model, folder)
@@ -255,4 +294,3 @@ class OnPolicyMethod(Method):
                 whole.save_pretrained(folder / "merged")
             else:
                 export_model(model, folder / "merged", whole=True)
-            self.tokenizer.save_pretrained(folder / "merged")

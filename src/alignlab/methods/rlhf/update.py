@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from alignlab.distributed.collectives import reduce_sum
+from alignlab.distributed.shards import is_sharded, local_shards
 from alignlab.methods.rlhf.objective import Statistics
 from alignlab.methods.rlhf.rollout import request_seeds
 
@@ -77,20 +78,30 @@ class Update:
 def clip(parameters: list[torch.nn.Parameter], limit: float | None) -> Tensor:
     """Scale gradients down to a norm of `limit` (None: never); returns their norm before.
 
+    Gradients that are cut up count as wholes, all ranks together.
     A norm that isn't finite must not reach the weights. On a CPU the caller sees it; elsewhere nobody looks before the
     step, so all gradients become 0.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    whole = [p.grad for p in parameters if p.grad is not None]
+    gradients = local_shards(whole)
     norm = torch.nn.utils.get_total_norm(gradients)
+    if any(map(is_sharded, whole)):
+        norm = reduce_sum(norm.square()).sqrt()
     if norm.device.type == "cpu":
         if limit is not None and limit < norm < torch.inf:  # short ones are left alone where looking costs no wait
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+            _shorten(gradients, norm, limit)
         return norm
     finite = norm.isfinite()
     zero_unless(finite, gradients)
     if limit is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm.where(finite, torch.ones_like(norm)))
+        _shorten(gradients, norm.where(finite, torch.ones_like(norm)), limit)
     return norm
+
+
+def _shorten(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
+    """To a norm of `limit`, as `torch.nn.utils.clip_grads_with_norm_` does."""
+    if gradients:
+        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
 
 
 def zero_unless(keep: Tensor, tensors: list[Tensor]) -> None:

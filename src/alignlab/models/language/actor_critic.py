@@ -75,6 +75,11 @@ class ActorCritic(nn.Module):
         return self.model.get_output_embeddings()
 
     @property
+    def frozen_reference(self) -> nn.Module | None:
+        """The reference where it is a model of its own; it is no sub-module."""
+        return self._frozen[0]
+
+    @property
     def reference_head(self) -> nn.Linear:
         """The reference's output layer."""
         return (self._frozen[0] or self.model).get_output_embeddings()

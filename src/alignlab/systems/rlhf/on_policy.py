@@ -5,13 +5,12 @@ Legend: B responses of this process.
 """
 
 import math
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from alignlab.distributed.collectives import reduce_mean, world_size
 from alignlab.methods.rlhf.answers import Answer, means
@@ -20,39 +19,53 @@ from alignlab.methods.rlhf.objective import Statistics
 from alignlab.methods.rlhf.precision import float32_tensors
 from alignlab.methods.rlhf.rollout import Trajectory
 from alignlab.methods.rlhf.sampler import check_sampler, sampler_error
-from alignlab.methods.rlhf.update import clip, metrics_of
+from alignlab.methods.rlhf.update import metrics_of
 from alignlab.systems.diverged import Diverged
 from alignlab.systems.method_system import MethodSystem
 from alignlab.systems.rlhf.critic_group import with_critic_group
+from alignlab.systems.rlhf.engine import Engine, cuts_parameters_up, engine_of
 from alignlab.systems.rlhf.precision import check_precision
 from alignlab.systems.rlhf.redrawing import redraw
 from alignlab.types.language import PromptBatch
 
 RATIO_TOLERANCE = 1e-4  # of a run's first minibatch, in float32
+Result = TypeVar("Result")
 
 
 class OnPolicySystem(MethodSystem):
     """An `OnPolicyMethod` and its optimizer as a LightningModule, by manual optimization; see `MethodSystem` for the
     arguments.
+
+    A strategy that cuts parameters up has the net gathered for each forward pass (`as_forward`), and whole copies of
+    policy and reference while they speak (`OnPolicyMethod.speaking`).
     """
+
+    forwards = ("as_forward",)
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.automatic_optimization = False
         self._ratio_checked = False
+        self._cut_up = False
         self._validated: list[Answer] = []
+        self._validating = ExitStack()
 
     def setup(self, stage: str) -> None:
-        """Refuses what can't work: rollouts read whole weights, and one step holds several updates.
-
-        Raises:
-            ValueError: a precision that can't work, or a strategy that cuts parameters or optimizer up.
-        """
-        if isinstance(self.trainer.strategy, ModelParallelStrategy | DeepSpeedStrategy):
-            raise ValueError(
-                "on-policy training (ppo, grpo) needs whole weights: take trainer=ddp, not fsdp or deepspeed"
-            )
+        """Raises ValueError for a precision that can't work."""
         check_precision(self.trainer.precision)
+
+    def configure_model(self) -> None:
+        """Builds the method, once, and tells it if its parameters are going to be cut up."""
+        if self.method is not None:
+            return
+        super().configure_model()
+        if self._trainer is not None and cuts_parameters_up(self.trainer.strategy) and not self._cut_up:
+            self._cut_up = True
+            self.method.cut_up()
+
+    def as_forward(self, call: Callable[[], Result]) -> Result:
+        """Does `call`, which uses the net's parameters."""
+        return call()
 
     def configure_optimizers(self) -> dict:
         """Whatever is trainable, in one optimizer; the critic's own parameters at their own rate."""
@@ -74,14 +87,17 @@ class OnPolicySystem(MethodSystem):
         once, at the end.
         """
         with float32_tensors():
-            self.prepare()
-            number = self.trainer.global_step
-            responses = self.method.respond(batch, number)
-            scores = self.method.scores(self.method.reward, responses)
-            responses, scores, redrawn = redraw(self.method, self.trainer.datamodule, number, responses, scores)
-            t = self.method.assess(responses)
+            number, engine = self.trainer.global_step, engine_of(self)
+            with self.method.speaking():
+                self.prepare()
+                responses = self.method.respond(batch, number)
+                scores = self.method.scores(self.method.reward, responses)
+                responses, scores, redrawn = redraw(self.method, self.trainer.datamodule, number, responses, scores)
+            whole = self.method.whole
+            with torch.no_grad(), nullcontext() if whole is None else whole.reference():
+                t = engine.forward(lambda: self.method.assess(responses))
             e, metrics = self.method.experience(t, scores.learned)
-            metrics |= self.improve(t, e, number)
+            metrics |= self.improve(engine, t, e, number)
             metrics |= (
                 scores.metrics()
                 | redrawn
@@ -100,36 +116,33 @@ class OnPolicySystem(MethodSystem):
             raise Diverged(f"gradient is {norm} in update {number}")
         self.method.learn_from(read, len(responses.ended) * world_size())
 
-    def improve(self, t: Trajectory, e: Experience, number: int) -> dict[str, Tensor]:
+    def improve(self, engine: Engine, t: Trajectory, e: Experience, number: int) -> dict[str, Tensor]:
         """All optimizer steps of update `number`. Returns metrics, means over the minibatches that were stepped."""
-        update, optimizer = self.method.update, self.optimizers(use_pl_optimizer=False)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        update = self.method.update
         done: list[Statistics] = []
         for parts in self.method.minibatches(t, e, number):
-            statistics = self._gradient(parts)
+            statistics = self._gradient(engine, parts)
             self._check_ratio(statistics)
             if update.went_too_far(statistics):
-                optimizer.zero_grad(set_to_none=True)
+                engine.forget()
                 break
-            norm = clip(parameters, update.max_grad_norm)
+            norm = engine.clip(update.max_grad_norm)
             if norm.device.type == "cpu" and not norm.isfinite():
                 raise Diverged(f"gradient is {norm.item()} in update {number}")
             statistics.sums["grad_norm"] = norm.detach() / world_size()  # metrics are summed over ranks
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            engine.step()
             done.append(statistics)
         self.optimizers().step()  # without gradients it moves nothing: the trainer counts one step an update
         self.lr_schedulers().step()
         count = torch.full((), float(len(done)), device=t.ids.device)
         return metrics_of(done) | {"ppo/minibatches": count}
 
-    def _gradient(self, parts: list[Minibatch]) -> Statistics:
-        """Of one minibatch, summed over micro-batches; ranks exchange it once, after the last of these."""
-        model, statistics = self.trainer.strategy.model, Statistics()
+    def _gradient(self, engine: Engine, parts: list[Minibatch]) -> Statistics:
+        """Of one minibatch, summed over micro-batches and averaged over ranks."""
+        statistics = Statistics()
         for index, part in enumerate(parts):
-            waits = isinstance(model, DistributedDataParallel) and index < len(parts) - 1
-            with model.no_sync() if waits else nullcontext():
-                loss = self.method.objective(self.net, part, statistics)
+            with engine.micro_batch(last=index == len(parts) - 1):
+                loss = engine.forward(lambda part=part: self.method.objective(self.net, part, statistics))
                 # Shares of a global mean are to be summed over ranks, which averages them.
                 self.manual_backward(loss * world_size())
         return statistics
@@ -151,18 +164,23 @@ class OnPolicySystem(MethodSystem):
 
     # Validation, which changes nothing
 
+    def on_validation_epoch_start(self) -> None:
+        """Whole weights for all of it: ranks may have different numbers of batches."""
+        self._validating.enter_context(self.method.speaking(answers=True))
+
     def validation_step(self, batch: PromptBatch, batch_index: int) -> None:
         """One response to each held-out prompt, always with the same seeds."""
         self._validated += self.answers(batch, batch_index)
 
     def answers(self, batch: PromptBatch, number: int = 0, repeats: int = 1) -> list[Answer]:
-        """See `OnPolicyMethod.answers`."""
+        """See `OnPolicyMethod.answers`; within `speaking(answers=True)`."""
         with float32_tensors():
             self.prepare()
         return self.method.answers(batch, number, repeats)
 
     def on_validation_epoch_end(self) -> None:
         """Means over held-out prompts."""
+        self._validating.close()
         answers, self._validated = self._validated, []
         for name, value in means(answers).items() if answers else ():
             self.log(
@@ -173,10 +191,14 @@ class OnPolicySystem(MethodSystem):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Frozen weights stay where they came from; what the method itself remembers is added."""
-        named = self.net.named_parameters(remove_duplicate=False)  # tied weights under both their names
-        frozen = {f"net.{name}" for name, p in named if not p.requires_grad}
+        frozen = self.optional_weights()
         checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n not in frozen}
         super().on_save_checkpoint(checkpoint)
+
+    def optional_weights(self) -> set[str]:
+        """Names of what is frozen."""
+        named = self.net.named_parameters(remove_duplicate=False)  # tied weights under both their names
+        return {f"net.{name}" for name, p in named if not p.requires_grad}
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False):
         """Loads a checkpoint's weights; only frozen ones may be missing. Raises RuntimeError
