@@ -134,8 +134,9 @@ def rollout_section(rows: dict[str, dict], size: Counts) -> str:
             f"| {case} | {parts} | {total:.0f} | {row['tensors'] / 2**20:.0f} | {row['peak'] / 2**20:.0f} | {row['seconds']:.1f} | {row['date']} |"
         )
     return f"""
-MiB of each rank for PPO of a Llama of {size.trainable / 1e6:.1f} million parameters (W = {weights / 2**20:.0f} MiB) with a frozen reference, joint batch {JOINT_BATCH} prompts, responses of at most 16 tokens,
-two gloo processes on a CPU. Arithmetic: parameters + optimizer + reference, all that is to lie there between updates. Tensors: what does. Peak: growth of the process's resident size.
+MiB of each rank for PPO of a Llama of {size.trainable / 1e6:.1f} million parameters (W = {weights / 2**20:.0f} MiB) with a frozen reference, joint batch
+{JOINT_BATCH} prompts, responses of at most 16 tokens, two gloo processes on a CPU. Arithmetic: parameters + optimizer + reference, all that is to lie there
+between updates. Tensors: what does. Peak: growth of the process's resident size.
 Made by `python benchmarks/strategies.py --ppo`; torch {torch.__version__}.
 
 | strategy | arithmetic | sum | tensors | peak | seconds an update | date |

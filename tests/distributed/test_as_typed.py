@@ -19,11 +19,19 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 SHORT = ("trainer.max_steps=3", "trainer.val_check_interval=3", "data.batch_size=8")
-VISION, LANGUAGE = ("clip", "siglip", "albef"), ("sft", "reward", "dpo")
+VISION, LANGUAGE = ("clip", "siglip", "albef"), ("sft", "reward", "dpo", "ppo", "grpo")
 TRAINERS = ("cpu", "ddp", "fsdp", "deepspeed")
 USUAL = {("albef", "ddp"), ("albef", "fsdp"), ("sft", "fsdp")}
 RESUMED = {("sft", "fsdp")}
 SECONDS = 180  # no run takes longer on two cores that have nothing else to do
+
+
+SUPPORT = REPOSITORY / "tests" / "support"
+FROM_POLICY = {  # what follows an SFT
+    "dpo": (),
+    "ppo": ("model.reward=tiny_policy.count_letters", "model.response_length=8", "trainer.limit_val_batches=2"),
+    "grpo": ("model.reward=tiny_policy.count_letters", "model.response_length=8", "trainer.limit_val_batches=2"),
+}
 
 
 def cells() -> Iterator[object]:
@@ -44,6 +52,7 @@ def typed(folder: Path, *overrides: str) -> dict:
     environment = {
         k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "RANK", "LOCAL_RANK", "WORLD_SIZE")
     }
+    environment["PYTHONPATH"] = os.pathsep.join((str(SUPPORT), environment.get("PYTHONPATH", "")))  # of the reward
     command = [sys.executable, "train.py", *overrides]
     if not any(override.startswith("resume=") for override in overrides):
         command.append(f"hydra.run.dir={folder}")
@@ -54,7 +63,7 @@ def typed(folder: Path, *overrides: str) -> dict:
 
 @pytest.fixture(scope="session")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that DPO starts from, trained at its first use."""
+    """The run that DPO, PPO and GRPO start from, trained at its first use."""
     folder = tmp_path_factory.mktemp("policy") / "sft"
     typed(folder, "model=sft", "trainer=cpu", *SHORT)
     return folder
@@ -64,7 +73,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_exports_resumes_and_reloads(
     model: str, trainer: str, resumed: bool, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    start = (f"model.net.path={request.getfixturevalue('policy')}",) if model == "dpo" else ()
+    start = FROM_POLICY.get(model, ())
+    if model in FROM_POLICY:
+        start += (f"model.net.path={request.getfixturevalue('policy')}",)
     folder = tmp_path / "run"
     result = typed(folder, f"model={model}", f"trainer={trainer}", *start, *SHORT)
     assert (result["status"], result["steps"]) == ("ok", 3), result["reason"]
@@ -75,12 +86,26 @@ def test_runs_exports_resumes_and_reloads(
         assert (folder / "samples" / "retrieval.png").exists()
     else:
         check_export(folder / "export", model)
+    if model in ("ppo", "grpo"):
+        assert (folder / "samples" / "responses.html").exists()
+        check_export(folder / "export" / "merged", model)
+        said = answered(tmp_path / "infer", folder)
+        assert said["status"] == "ok", said["reason"]
 
     if resumed:
         again = typed(folder, f"resume={folder}", "trainer.max_steps=4")
         assert (again["status"], again["steps"]) == ("ok", 4), again["reason"]
     system, datamodule = load_system(folder)
     assert all(p.isfinite().all() for p in system.parameters()) and datamodule.vocabulary.size > 0
+
+
+def answered(folder: Path, run: Path) -> dict:
+    """result.json of infer.py on the export of a run."""
+    words = (f"model={run}", "prompt_text=a good film", "sampling.max_new_tokens=4", f"hydra.run.dir={folder}")
+    command = [sys.executable, "infer.py", *words]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=3 * SECONDS)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return json.loads((folder / "result.json").read_text())
 
 
 def check_export(folder: Path, model: str) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -95,3 +94,16 @@ def engine_of(module: Any) -> Engine:
 def cuts_parameters_up(strategy: Any) -> bool:
     """Whether a strategy leaves every rank a part of the parameters: FSDP2, ZeRO-3."""
     return isinstance(strategy, ModelParallelStrategy) or getattr(strategy, "zero_stage_3", False)
+
+
+def check_offload(strategy: Any) -> None:
+    """Raises ValueError for a strategy that keeps parameters on the host: what is gathered for rollouts would lie
+    there too.
+    """
+    config = getattr(strategy, "config", None) or {}
+    for key, on in {
+        "cpu_offload": getattr(strategy, "cpu_offload", False),
+        "offload_parameters": "offload_param" in config.get("zero_optimization", {}),
+    }.items():
+        if on:
+            raise ValueError(f"{key}=true can't be had with ppo and grpo, whose rollouts need weights on the device")

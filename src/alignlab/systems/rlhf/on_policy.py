@@ -23,7 +23,7 @@ from alignlab.methods.rlhf.update import metrics_of
 from alignlab.systems.diverged import Diverged
 from alignlab.systems.method_system import MethodSystem
 from alignlab.systems.rlhf.critic_group import with_critic_group
-from alignlab.systems.rlhf.engine import Engine, cuts_parameters_up, engine_of
+from alignlab.systems.rlhf.engine import Engine, check_offload, cuts_parameters_up, engine_of
 from alignlab.systems.rlhf.precision import check_precision
 from alignlab.systems.rlhf.redrawing import redraw
 from alignlab.types.language import PromptBatch
@@ -51,8 +51,9 @@ class OnPolicySystem(MethodSystem):
         self._validating = ExitStack()
 
     def setup(self, stage: str) -> None:
-        """Raises ValueError for a precision that can't work."""
+        """Raises ValueError for a precision that can't work, and where parameters would lie on the host."""
         check_precision(self.trainer.precision)
+        check_offload(self.trainer.strategy)
 
     def configure_model(self) -> None:
         """Builds the method, once, and tells it if its parameters are going to be cut up."""
