@@ -1,6 +1,6 @@
 """Grad-CAM: shape, locality, formula, no traces; the pointing game by hand."""
 
-from alignlab.evaluation.grounding import box_mask, grad_cam, mean_heat, pointing_game, upsample
+from alignlab.evaluation.grounding import box_mask, box_ranking, grad_cam, mean_heat, overlap, pointing_game, upsample
 
 import pytest
 import torch
@@ -85,3 +85,17 @@ def test_pointing_game_by_hand():
     hit, chance = pointing_game(heat, torch.stack([box_mask(each, (4, 4)) for each in boxes]))
     assert hit.tolist() == [1.0, 0.0, 0.5]
     assert chance.tolist() == [5 / 16, 4 / 16, 8 / 16]
+
+
+def test_boxes_are_ranked_by_their_heat_over_the_root_of_their_area():
+    heat = torch.zeros(10, 10)
+    heat[2:4, 2:4] = 1.0  # 4 within 4 pixels
+    heat[6:9, 5:9] = 0.5  # 6 within 12
+    small, large, whole, away = (2, 2, 4, 4), (5, 6, 9, 9), (0, 0, 10, 10), (8, 0, 10, 2)
+    assert box_ranking(heat, [away, large, whole, small], [small]) == (1.0, 0.25)  # 2, 1.73, 1 and 0
+    assert box_ranking(heat, [small, large, (2, 2, 5, 4)], [(2, 2, 5, 4)]) == (
+        1.0,
+        pytest.approx(2 / 3),
+    )  # overlap 2 / 3
+    assert box_ranking(torch.zeros(10, 10), [small, large, whole, away], [large]) == (0.25, 0.25)  # no heat: blind
+    assert overlap((0, 0, 4, 2), (2, 0, 6, 2)) == pytest.approx(4 / 12) and overlap(small, away) == 0

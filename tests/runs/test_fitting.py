@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alignlab.data.image_text.modules import PairDataModule
 from alignlab.data.language.modules import LanguageDataModule
+from alignlab.data.picture_tasks.modules import JudgedDataModule, QuestionDataModule
 from alignlab.runs.building import build_trainer
 from alignlab.runs.errors import cause
 from alignlab.runs.fitting import check_kind
@@ -15,17 +16,20 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 LEARNS = {
-    "sft.SftMethod": "texts",
+    "sft.SftMethod": "texts to learn",
     "dpo.DpoMethod": "pairs",
     "simpo.SimpoMethod": "pairs",
     "reward.RewardMethod": "pairs",
     "ppo.PpoMethod": "prompts",
     "grpo.GrpoMethod": "prompts",
-    "clip.ClipMethod": "pictures",
-    "albef.AlbefMethod": "pictures",
-    "coca.CocaMethod": "pictures",
+    "clip.ClipMethod": "pictures with captions",
+    "albef.AlbefMethod": "pictures with captions",
+    "coca.CocaMethod": "pictures with captions",
+    "albef_entailment.AlbefEntailmentMethod": "texts about pictures with labels",
+    "albef_nlvr2.AlbefNlvr2Method": "texts about pictures with labels",
+    "albef_vqa.AlbefVqaMethod": "questions about pictures",
 }
-KINDS = {"texts": "sft", "pairs": "preference", "prompts": "prompt"}
+KINDS = {"texts to learn": "sft", "pairs": "preference", "prompts": "prompt"}
 
 
 def test_data_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
@@ -39,7 +43,11 @@ def test_data_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
     }
     for module in data.values():
         module.setup("fit")
-    data["pictures"] = PairDataModule("alignlab.data.emoji.scene_pairs.EmojiScenePairs")
+    data["pictures with captions"] = PairDataModule("alignlab.data.emoji.scene_pairs.EmojiScenePairs")
+    data["texts about pictures with labels"] = JudgedDataModule(
+        "alignlab.data.picture_tasks.scenes_entailment.SceneEntailment"
+    )
+    data["questions about pictures"] = QuestionDataModule("alignlab.data.picture_tasks.scenes_questions.SceneQuestions")
     for method, wanted in LEARNS.items():
         model = OmegaConf.create({"_target_": f"alignlab.methods.{method}"})
         for kind, module in data.items():

@@ -1,5 +1,6 @@
 """The oracle and our system at the same sizes, with the same weights, which travel through the published layout."""
 
+from collections.abc import Callable
 from functools import partial
 
 from albef_reference import AlbefReference
@@ -57,11 +58,8 @@ def make_reference(
     return model.train()
 
 
-def make_system(
-    sizes: Sizes = TINY, *, lr: float = 1e-4, weight_decay: float = 0.02, **settings: object
-) -> MethodSystem:
-    """Our system at the oracle's sizes, built and in training mode."""
-    z = sizes
+def make_net(z: Sizes = TINY) -> Callable[..., Albef]:
+    """Builds our net at the oracle's sizes."""
     vision = partial(
         vision_transformer,
         image_size=z.image_size,
@@ -82,10 +80,23 @@ def make_system(
         dropout=z.dropout,
         attention_dropout=z.dropout,
     )
+    return partial(Albef, encoder)
+
+
+def words_of(z: Sizes = TINY) -> Vocabulary:
+    """The oracle's vocabulary."""
+    return Vocabulary(z.vocab_size, z.pad_id, z.cls_id, z.cls_id + 1, z.mask_id)
+
+
+def make_system(
+    sizes: Sizes = TINY, *, lr: float = 1e-4, weight_decay: float = 0.02, **settings: object
+) -> MethodSystem:
+    """Our system at the oracle's sizes, built and in training mode."""
+    z = sizes
     system = albef_system(
-        partial(Albef, encoder),
+        make_net(z),
         partial(adamw, lr=lr, weight_decay=weight_decay, schedule="constant"),
-        Vocabulary(z.vocab_size, z.pad_id, z.cls_id, z.cls_id + 1, z.mask_id),
+        words_of(z),
         queue_size=z.queue_size,
         momentum=z.momentum,
         mask_probability=z.mlm_probability,

@@ -34,6 +34,14 @@ SCENES = ("data=emoji_scenes", "data.num_train=400", "data.num_val=8", "data.num
 REVIEWS = ("+data.vocab_size=300", "data.max_length=40", "+trainer.limit_val_batches=2")
 LLAMA = ("model.net.width=32", "model.net.depth=2", "model.net.heads=2", "model.net.dropout=0")
 LANGUAGE = ("model/net=llama_tiny", *LLAMA, *REVIEWS)
+ENCODER = (
+    "model.net.encoder.vision.width=32",
+    "model.net.encoder.vision.depth=2",
+    "model.net.encoder.text_width=32",
+    "model.net.encoder.text_layers=1",
+    "model.net.encoder.fusion_layers=2",
+    "model.net.encoder.embed_dim=16",
+)
 TOWER = ("model.net.vision.width=32", "model.net.vision.depth=2")
 MODELS = {
     "clip": ("model=clip", *SCENES, *TOWER, "model.net.text.width=32", "model.net.text.depth=2"),
@@ -45,12 +53,7 @@ MODELS = {
     "albef": (
         "model=albef",
         *SCENES,
-        "model.net.encoder.vision.width=32",
-        "model.net.encoder.vision.depth=2",
-        "model.net.encoder.text_width=32",
-        "model.net.encoder.text_layers=1",
-        "model.net.encoder.fusion_layers=2",
-        "model.net.encoder.embed_dim=16",
+        *ENCODER,
         "model.queue_size=20",
         "model.momentum=0.9",
         "model.alpha=0.4",
@@ -62,6 +65,10 @@ MODELS = {
         "model.fuse_from_step=3",
         f"model.negative_pool={PAIRS // 2}",
     ),
+}
+MODELS |= {
+    f"albef_{task}": (f"model=albef_{task}", f"data=emoji_scenes_{task}", *SCENES[1:], *ENCODER, "model.momentum=0.9")
+    for task in ("entailment", "vqa", "nlvr2")
 }
 MODELS["albef_muon"] = (*MODELS["albef"], "optim=muon")
 STRATEGIES = {

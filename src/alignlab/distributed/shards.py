@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def local_shards(parameters: Iterable[Tensor]) -> list[Tensor]:
@@ -35,6 +35,18 @@ def gathered(parameter: Tensor) -> Tensor:
         with deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().clone()
     return parameter
+
+
+def wait_for_fetches(module: nn.Module) -> None:
+    """Lets go of what ZeRO-3 fetches ahead and nobody will use, lest it is gathered while it is on its way: after a
+    validation that runs fewer parts than training does.
+    """
+    fetches = getattr(module, "ds_inflight_param_registry", {})
+    for parameter, handle in list(fetches.items()):
+        handle.wait()
+        if not parameter.ds_persist:
+            parameter.partition()
+    fetches.clear()
 
 
 def is_sharded(parameter: Tensor) -> bool:

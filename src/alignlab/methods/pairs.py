@@ -21,7 +21,13 @@ class PairMethod(Method):
         vocabulary: of the tokenizer that made the texts.
         gradient_checkpointing: all towers compute activations again in the backward pass.
         compile: True or arguments of `torch.compile`, for the towers' blocks.
+
+    Attributes:
+        rows_of_words: ends of the names of parameters that have a row for each id of the vocabulary. Started from a run
+            whose vocabulary has since got more words (`init_from`), they take its rows.
     """
+
+    rows_of_words: tuple[str, ...] = ("embeddings.word.weight", "language_head.bias", "token_embedding.weight")
 
     def __init__(
         self,

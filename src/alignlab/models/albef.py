@@ -4,8 +4,7 @@ Legend: B pictures, N texts, R rows of text, T tokens, S image tokens, W text wi
 positions.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -99,7 +98,7 @@ class AlbefEncoder(nn.Module):
         self.gradient_checkpointing, self.causal = gradient_checkpointing, causal
         self.directed_heads = heads if directed_heads else 0
         for part in (self.embeddings, self.text, self.fusion, self.language_head):
-            part.apply(partial(_initialise_bert, deviation=0.02 * (768 / text_width) ** 0.5))
+            initialise_bert(part, text_width)
         if text_weights is not None:
             load_bert(self, text_weights)
 
@@ -142,17 +141,20 @@ class AlbefEncoder(nn.Module):
         picture: Tensor | None = None,
         masked_rows: slice | None = None,
         masked_position: Tensor | None = None,
+        layers: Sequence[FusionLayer] | None = None,
     ) -> FusedRows:
-        """All texts of a step through the fusion layers in one call.
+        """All texts of a step through the fusion layers in one call; or through others, each with its state.
 
         Rows (R, T, W) look at pictures as `CrossAttention.forward` says. In the last layer matching rows compute [CLS]
         only; rows in `masked_rows` attend in full but only `masked_position` (M,), an index into them flattened, goes
         through the feed-forward.
         """
-        bias, words, x = self.fusion_bias(mask, tokens.dtype), self.asking_words(tokens), tokens
-        for layer, state in zip(self.fusion[:-1], states[:-1], strict=True):
-            x, words = self._run(layer, x, bias, state, picture, None, words), None
-        last, state = self.fusion[-1], states[-1]
+        bias, asked, x = self.fusion_bias(mask, tokens.dtype), self.asking_words(tokens), tokens
+        *first, last = self.fusion if layers is None else layers
+        for layer, state in zip(first, states[:-1], strict=True):
+            x = self._run(layer, x, bias, state, picture, None, None if state.patch is None else asked)
+        state = states[-1]
+        words = None if state.patch is None else asked
         if masked_rows is None:
             return FusedRows(self._run(last, x, bias, state, picture, 1, words)[:, 0], None)
         asking = (None, None) if words is None else (words[masked_rows], words[masked_rows.stop :])
@@ -177,9 +179,7 @@ class AlbefEncoder(nn.Module):
         return self.language_head(hidden, self.embeddings.word.weight)
 
     def _run(self, layer: Callable[..., Tensor], *inputs: object) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, *inputs, use_reentrant=False)
-        return layer(*inputs)
+        return run_layer(layer, self.gradient_checkpointing, *inputs)
 
 
 class Albef(nn.Module):
@@ -269,9 +269,17 @@ class Albef(nn.Module):
         return self.matching_head(x[:, 0]), kept
 
 
-def _initialise_bert(module: nn.Module, deviation: float) -> None:
+def run_layer(layer: Callable[..., Tensor], again: bool, *inputs: object) -> Tensor:
+    """A layer's output; again: computed anew in the backward pass, which then needs its inputs alone."""
+    if again and torch.is_grad_enabled():
+        return checkpoint(layer, *inputs, use_reentrant=False)
+    return layer(*inputs)
+
+
+def initialise_bert(module: nn.Module, width: int) -> None:
     """Normal weights and zero biases as BERT, whose deviation of 0.02 at width 768 grows for narrower nets."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=deviation)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=0.02 * (768 / width) ** 0.5)
+        if isinstance(part, nn.Linear):
+            nn.init.zeros_(part.bias)

@@ -19,6 +19,7 @@ class ImageState(NamedTuple):
     key: Tensor  # (P, H, S, E)
     value: Tensor  # (P, H, S, E)
     patch: Tensor | None = None  # (P, S, K) what words are compared with, where the layer's logits take that in
+    bias: Tensor | None = None  # (P, 1, 1, S) added to all logits: hides padding where a text is looked at
 
     def of(self, picture: Tensor) -> "ImageState":
         """Those of some pictures: (M,)."""
@@ -144,7 +145,7 @@ class CrossAttention(nn.Module):
         if words is not None:
             words = words.view(groups, pictures, length, -1).transpose(0, 1).reshape(pictures, groups * length, -1)
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = attend(query, state.key, state.value, mask=_affinity(words, state, query.dtype), dropout=dropout)
+        mixed = attend(query, state.key, state.value, mask=_added(words, state, query.dtype), dropout=dropout)
         mixed = mixed.view(pictures, self.heads, groups, length, -1).permute(2, 0, 3, 1, 4)
         return mixed.reshape(rows, length, width)
 
@@ -152,15 +153,19 @@ class CrossAttention(nn.Module):
         """The plain form, one row a picture, with its attention map: (R, T, W), (R, H, T, S)."""
         query = self.query(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
         logits = query @ state.key.transpose(2, 3) * query.shape[-1] ** -0.5
-        added = _affinity(words, state, logits.dtype)
+        added = _added(words, state, logits.dtype)
         weights = (logits if added is None else logits + added).softmax(-1)
         mixed = (weights @ state.value).transpose(1, 2).flatten(2)
         return self.norm(x + self.out(mixed)), weights
 
 
-def _affinity(words: Tensor | None, state: ImageState, dtype: torch.dtype) -> Tensor | None:
-    """(P, T, K) -> (P, 1, T, S), or nothing where nothing is compared."""
-    return None if words is None else (words @ state.patch.transpose(1, 2))[:, None].to(dtype)
+def _added(words: Tensor | None, state: ImageState, dtype: torch.dtype) -> Tensor | None:
+    """What is added to logits: (P, T, K) -> (P, 1, 1 or T, S), or nothing where nothing is compared nor hidden."""
+    bias = None if state.bias is None else state.bias.to(dtype)
+    if words is None:
+        return bias
+    likeness = (words @ state.patch.transpose(1, 2))[:, None].to(dtype)
+    return likeness if bias is None else likeness + bias
 
 
 class FeedForward(nn.Module):

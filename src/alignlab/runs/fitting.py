@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from alignlab.types.language import PreferenceBatch, PromptBatch, TokenBatch
 from alignlab.types.pairs import PairBatch
+from alignlab.types.picture_tasks import JudgedBatch, QuestionBatch
 
 # What they are, and which data there are.
 _KINDS = {
@@ -14,6 +15,8 @@ _KINDS = {
     PreferenceBatch: ("pairs of texts", "data=movie_preferences or preference_jsonl, or data.kind=preference"),
     PromptBatch: ("prompts to answer", "data=movie_prompts, or data=jsonl data.kind=prompt"),
     PairBatch: ("pictures with captions", "data=emoji_scenes, emoji or image_text"),
+    JudgedBatch: ("texts about pictures with labels", "data=emoji_scenes_entailment or emoji_scenes_nlvr2"),
+    QuestionBatch: ("questions about pictures", "data=emoji_scenes_vqa"),
 }
 
 

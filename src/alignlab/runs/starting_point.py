@@ -35,7 +35,7 @@ def checkpoint(
     if cfg.get("init_from") is not None:
         if cfg.ckpt_path is not None:
             raise ValueError("init_from and ckpt_path both say where weights come from; take one of them")
-        notes = start_from(cfg.init_from, system)
+        notes = start_from(cfg.init_from, system, same_words=cfg.data.get("tokenizer") is None)
         result.notes += notes
         for note in notes:
             log.info(note)

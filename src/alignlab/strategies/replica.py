@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from alignlab.callbacks.keeping.random_states import preserved
 from alignlab.distributed.collectives import rank_zero
-from alignlab.distributed.shards import gathered, is_sharded
+from alignlab.distributed.shards import gathered, is_sharded, wait_for_fetches
 from alignlab.strategies.sharding import forwards_of
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs")
@@ -43,6 +43,7 @@ def whole(
     with preserved(device):
         replica = _unsharded_twin(system) if keep else None
     parts = dict(replica.named_parameters(remove_duplicate=False)) if keep else {}
+    wait_for_fetches(system)
     with torch.no_grad():
         for name, parameter in system.named_parameters(remove_duplicate=False):
             value = gathered(parameter)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from alignlab.distributed.collectives import rank_zero
+from alignlab.distributed.shards import wait_for_fetches
 from alignlab.strategies.optimizer_state import check_groups
 
 UPDATE = "update"  # a step's change, among the optimizer's states while it is put together
@@ -26,6 +27,7 @@ def weights(module: nn.Module, optimizer: Any) -> dict[str, Tensor]:
     elsewhere.
     """
     state = {}
+    wait_for_fetches(module)
     for name, parameter in module.named_parameters(remove_duplicate=False):
         value = _whole(optimizer, parameter)
         if rank_zero():

@@ -9,7 +9,7 @@ from alignlab.callbacks.evaluators.retrieval import encode_split
 from alignlab.callbacks.evaluators.samples import text_heat
 from alignlab.distributed import collectives
 from alignlab.evaluation.encoding import EncodedSet, gather_rows
-from alignlab.evaluation.grounding import box_mask, mean_heat, pointing_game, upsample
+from alignlab.evaluation.grounding import box_mask, box_ranking, mean_heat, pointing_game, upsample
 from alignlab.evaluation.words import tokens_of
 
 
@@ -19,8 +19,9 @@ class GroundingEvaluator(Evaluator):
     Ranks: as `Evaluator`; hits are gathered.
 
     Reads `datamodule.source.grounded_phrases(index, split)`: character spans of the first caption with their boxes.
-    Logs `pointing_game_accuracy` and `pointing_game_chance`, what pointing blindly would reach; nothing where net or
-    data don't fit.
+    Logs `pointing_game_accuracy` and `pointing_game_chance`, what pointing blindly would reach, and where the source
+    has `candidate_boxes(index, split)` the same of choosing among these as `box_ranking_...`; nothing where net or data
+    don't fit.
 
     Args:
         max_pictures: use about so many pictures of the split.
@@ -45,20 +46,21 @@ class GroundingEvaluator(Evaluator):
         encoded = encode_split(
             trainer, module, "grounding", split=self.split, keep_tokens=True, max_pictures=self.max_pictures
         )
-        hits, chances = gather_rows(self._play(module.net, encoded, datamodule)).mean(0).tolist()
-        return {"pointing_game_accuracy": hits, "pointing_game_chance": chances}
+        means = gather_rows(self._play(module.net, encoded, datamodule)).mean(0).tolist()
+        names = ("pointing_game_accuracy", "pointing_game_chance", "box_ranking_accuracy", "box_ranking_chance")
+        return dict(zip(names if hasattr(datamodule.source, "candidate_boxes") else names[:2], means, strict=False))
 
     def _play(self, net: torch.nn.Module, encoded: EncodedSet, datamodule: lightning.LightningDataModule) -> Tensor:
-        """Hit and chance of every noun on this rank's pictures: (M, 2)."""
+        """Hit and chance of every noun on this rank's pictures, of pointing and of ranking boxes: (M, 4)."""
         device = encoded.text_features.device
         own = (encoded.image_rank == collectives.rank()).nonzero().flatten()
         texts = torch.searchsorted(encoded.image_of_text, own).tolist()
         numbers, ids = encoded.image_index[own].tolist(), encoded.text_ids.cpu()
-        results = [torch.zeros(0, 2, device=device)]
+        results, candidates = [torch.zeros(0, 4, device=device)], getattr(datamodule.source, "candidate_boxes", None)
         for start in range(0, len(own), 32):
             slots = list(range(start, min(start + 32, len(own))))
             heat = text_heat(net, encoded, slots, [texts[slot] for slot in slots], self.layer)
-            rows, tokens, targets = [], [], []
+            rows, tokens, targets, choices = [], [], [], []
             for row, slot in enumerate(slots):
                 picture, caption = (
                     datamodule.picture(numbers[slot], self.split),
@@ -71,8 +73,13 @@ class GroundingEvaluator(Evaluator):
                         rows.append(row)
                         tokens.append(token[: heat.shape[1]])
                         targets.append(box_mask(boxes, size))
+                        there = boxes if candidates is None else candidates(numbers[slot], self.split)
+                        choices.append((there, boxes))
             if rows:
                 word_heat = mean_heat(heat[rows], torch.stack(tokens).to(device))
                 target = torch.stack(targets).to(device)
-                results.append(torch.stack(pointing_game(upsample(word_heat, target.shape[1:]), target), dim=1))
+                large = upsample(word_heat, target.shape[1:])
+                ranked = [box_ranking(one, *choice) for one, choice in zip(large.cpu(), choices, strict=True)]
+                pointed = torch.stack(pointing_game(large, target), dim=1)
+                results.append(torch.cat([pointed, torch.tensor(ranked, device=device)], 1))
         return torch.cat(results)

@@ -18,7 +18,6 @@ from alignlab.cost.measured import peak_memory_bytes
 from alignlab.cost.memory import ADAMW_STATES, Counts, Memory, training_memory
 from alignlab.cost.saved_activations import saved_bytes
 from alignlab.models.language.trunk import hidden_states
-from alignlab.types.pairs import PairBatch
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ def data_line(trainer: lightning.Trainer, batch: Any) -> str:
     epoch = "" if batches == float("inf") else f", {-(-batches // accumulated):,} steps an epoch"
     steps = last_step(trainer)
     whole = "" if steps is None else f"; {steps:,} steps are {steps * accumulated / max(batches, 1):.2g} epochs"
-    shape = f" of {batch.image.shape[-1]} px" if isinstance(batch, PairBatch) else f" of {batch.ids.shape[-1]} tokens"
+    shape = f" of {batch.image.shape[-1]} px" if hasattr(batch, "image") else f" of {batch.ids.shape[-1]} tokens"
     return f"data    {source}: {'' if rows is None else f'{rows:,} '}rows{shape}{epoch} ({', '.join(parts)}){whole}"
 
 
@@ -163,7 +162,7 @@ def expected(trainer: lightning.Trainer, module: lightning.LightningModule, batc
 
 def _activations(trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any) -> int | None:
     net = module.net
-    if isinstance(batch, PairBatch):
+    if hasattr(batch, "image"):
         rows = len(batch.image)
         few = min(rows, max(2, rows // 8))
         forward: Callable[[], Any] = lambda: module.method(_first(batch, few))  # noqa: E731

@@ -20,7 +20,8 @@ from alignlab.data.image_text.batches import FoilSet, Pair, Sentence, ZeroShotPi
 
 ARRANGEMENTS = "arrangements"  # a split
 PROMPT_COLOURS = ("white", "black", "blue", "green")
-_NEAR_MISS, _SENTENCES, _FOILS, _NOISE = 1, 2, 3, 4  # purposes of random numbers
+_NEAR_MISS, _SENTENCES, _FOILS, _NOISE, _BOXES = 1, 2, 3, 4, 5  # purposes of random numbers
+_WRONG_BOXES = 8  # of a picture, among which its things are to be found
 _NUM_VOCABULARY_CAPTIONS = 4000  # enough for every word of the grammar; the names are added besides
 
 
@@ -134,6 +135,16 @@ class EmojiScenePairs:
     def grounded_phrases(self, index: int, split: str) -> list[Phrase]:
         """The nouns of a picture's caption with the boxes of what they name."""
         return grounded_phrases(self.scene(index, split))
+
+    def candidate_boxes(self, index: int, split: str) -> list[tuple[int, int, int, int]]:
+        """The boxes of a picture's things, and some at random of the sizes that things have."""
+        draw, size = self.scenes.draws(index, "train" if split == "train" else "val", _BOXES), self.scenes.image_size
+        boxes = [sprite.box for sprite in self.scene(index, split).sprites]
+        for _ in range(_WRONG_BOXES):
+            width, height = (round((0.35 + 0.2 * draw()) * size) for _ in range(2))
+            left, top = (int(draw() * (size - side + 1)) for side in (width, height))
+            boxes.append((left, top, left + width, top + height))
+        return boxes
 
     @functools.cached_property
     def _arrangements(self) -> list[Scene]:

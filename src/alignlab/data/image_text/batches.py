@@ -122,7 +122,7 @@ class RetrievalPictures(Dataset):
         captions = [self.source.captions_of(i, self.split) for i in indices]
         ids, mask = self.encode([caption for several in captions for caption in several])
         image_of_text = torch.tensor([i for i, several in zip(indices, captions, strict=True) for _ in several])
-        image = _stack([self.source.picture(i, self.split) for i in indices])
+        image = stacked([self.source.picture(i, self.split) for i in indices])
         return RetrievalBatch(image, ids, mask, image_of_text, torch.tensor(list(indices)))
 
 
@@ -134,7 +134,7 @@ class LabelledPictures(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> ClassificationBatch:
         return ClassificationBatch(
-            _stack([self.pictures.picture(i) for i in indices]),
+            stacked([self.pictures.picture(i) for i in indices]),
             torch.tensor([self.pictures.labels[i] for i in indices]),
         )
 
@@ -147,7 +147,7 @@ class FoilPictures(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> FoilBatch:
         ids, mask = self.encode([caption for i in indices for caption in self.rows.captions[i]])
-        image = _stack([self.rows.picture(i, side) for i in indices for side in range(self.rows.pictures)])
+        image = stacked([self.rows.picture(i, side) for i in indices for side in range(self.rows.pictures)])
         return FoilBatch(*_by_picture(len(indices), image, ids, mask))
 
 
@@ -180,7 +180,7 @@ def _pair_batch(pairs: list[Pair], encode: CaptionEncoder, draws: Sequence[float
     ids, mask = encode([*(pair.caption for pair in pairs), *foils], draws)  # equally long
     size = len(pairs)
     return PairBatch(
-        _stack([pair.picture for pair in pairs]),
+        stacked([pair.picture for pair in pairs]),
         ids[:size],
         mask[:size],
         torch.tensor([pair.image_id for pair in pairs]),
@@ -205,6 +205,6 @@ def _by_picture(pictures: int, *rows: Tensor) -> Iterator[Tensor]:
     return (x.unflatten(0, (pictures, -1)) for x in rows)
 
 
-def _stack(pictures: list[np.ndarray]) -> Tensor:
+def stacked(pictures: list[np.ndarray]) -> Tensor:
     """(B, 3, H, W) uint8, contiguous."""
     return torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))

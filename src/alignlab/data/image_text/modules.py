@@ -23,7 +23,13 @@ from alignlab.data.image_text.batches import (
     TrainPairs,
 )
 from alignlab.data.image_text.picture_cache import read_picture
-from alignlab.data.image_text.vocabulary import CaptionEncoder, load_tokenizer, train_tokenizer, vocabulary_of
+from alignlab.data.image_text.vocabulary import (
+    CaptionEncoder,
+    load_tokenizer,
+    train_tokenizer,
+    vocabulary_of,
+    with_words_of,
+)
 from alignlab.data.loaders import JointBatches, JointOrder, training_batches, whole_batches, workers_by_cores
 from alignlab.data.recipes.contradictions import refuse_contradictions
 from alignlab.data.recipes.pictures import WHOLE, shaped, squashed
@@ -95,7 +101,7 @@ class PairDataModule(LightningDataModule):
         self.batch_size, self.long_captions = batch_size, long_captions
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
         self._tokenizer_name, self._tokenizer_kind, self._vocab_size = tokenizer, tokenizer_kind, vocab_size
-        self._append_sep, self._pad_to_multiple = append_sep, pad_to_multiple
+        self._append_sep, self._pad_to_multiple, self._taken_over = append_sep, pad_to_multiple, False
         self._released = None if like is None else read_released(like, "like")
         if self._released is not None:
             refuse_contradictions(self._released, image_size, context_length, append_sep, mean, std)
@@ -127,6 +133,8 @@ class PairDataModule(LightningDataModule):
             )
         else:
             self.tokenizer = load_tokenizer(self._tokenizer_name)
+            if self._taken_over:
+                self.tokenizer = with_words_of(self.tokenizer, source.vocabulary_texts())
         self._encode = CaptionEncoder(
             self.tokenizer, self.context_length, self._append_sep, self._pad_to_multiple, recipe
         )
@@ -160,10 +168,10 @@ class PairDataModule(LightningDataModule):
 
     def reuse_tokenizer(self, folder: Path) -> None:
         """Takes a run's tokenizer, if it is there, instead of training one: its ids belong to the run's weights,
-        whatever a new one would be.
+        whatever a new one would be. Words that only these data have get ids behind them.
         """
         if self._tokenizer_name is None and self._released is None and folder.is_dir():
-            self._tokenizer_name = str(folder)
+            self._tokenizer_name, self._taken_over = str(folder), True
 
     @property
     def _ranks(self) -> tuple[int, int]:
@@ -256,7 +264,7 @@ class PairDataModule(LightningDataModule):
         """Normalises pictures on the device, in float32, and gives them the type that the trainer's precision asks
         for.
         """
-        if isinstance(batch, PairBatch) and batch.image.dtype == torch.uint8:
+        if isinstance(batch, self.batch_type) and batch.image.dtype == torch.uint8:
             image = self.normalise(batch.image)
             return batch._replace(image=self.trainer.precision_plugin.convert_input(image) if self.trainer else image)
         return batch

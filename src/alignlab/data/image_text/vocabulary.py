@@ -65,6 +65,22 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
 
 
+def with_words_of(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words that knows those of the texts too, numbered behind all others in the order in which
+    they come; one of another kind as it is.
+    """
+    rust = tokenizer.backend_tokenizer
+    if not isinstance(rust.model, models.WordLevel):
+        return tokenizer
+    normalise, cut, known = rust.normalizer.normalize_str, rust.pre_tokenizer.pre_tokenize_str, tokenizer.get_vocab()
+    new = {word: None for text in texts for word, _ in cut(normalise(text)) if word not in known}
+    if not new:
+        return tokenizer
+    numbers = known | {word: len(known) + place for place, word in enumerate(new)}
+    larger = _untrained(models.WordLevel(numbers, unk_token="[UNK]"))
+    return PreTrainedTokenizerFast(tokenizer_object=larger, **SPECIAL_TOKENS)
+
+
 def _untrained(model: models.Model) -> Tokenizer:
     tokenizer = Tokenizer(model)
     # Accents become letters of their own, so that both spellings of one (composed or not) have the same ids; nothing
