@@ -38,9 +38,10 @@ FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base
 
 
 def unit(file: Path) -> str:
-    """The folder or top-level module a file belongs to; Lightning data modules are a unit of their own."""
+    """The folder or top-level module a file belongs to; Lightning data modules, and what derives from them, are a unit of their own."""
     parts = file.relative_to(SOURCE).with_suffix("").parts
-    if parts[0] == "data" and any(root in ("lightning", "pytorch_lightning") for root in imported(file)):
+    lightning = any(root in ("lightning", "pytorch_lightning") for root in imported(file))
+    if parts[0] == "data" and (lightning or parts[-1] == "modules"):
         return "data.modules"
     return parts[0]
 

@@ -46,6 +46,33 @@ def test_albef_starts_coca(prepared: Prepare, tmp_path: Path) -> None:
     assert not any("begins anew" in note for note in notes)
 
 
+def test_albef_starts_a_task_whose_questions_have_words_of_their_own(prepared: Prepare, tmp_path: Path) -> None:
+    albef = [word for word in TINY_ALBEF if not word.startswith("callbacks.")]
+    run.train(prepared(tmp_path / "a", "model=albef", *VIT, *REST, *albef, "callbacks=default"))
+    rest = [word for word in REST if not word.startswith("data=")]
+    task = ("model=albef_vqa", *VIT, *rest, *(word for word in albef if "fuse" not in word), "data.num_val=4")
+    run.train(prepared(tmp_path / "b", *task, f"init_from={tmp_path}/a", "optim.lr=1e-12", "model.momentum=1.0"))
+    before, after = weights(tmp_path / "a"), weights(tmp_path / "b")
+    old = len(before["net.encoder.embeddings.word.weight"])
+    for words in (
+        "net.encoder.embeddings.word.weight",
+        "net.decoder.language_head.bias",
+        "twin.teacher.encoder.embeddings.word.weight",
+    ):
+        theirs = before[words.replace("decoder", "encoder").replace("teacher.encoder", "teacher")]
+        assert len(after[words]) > old and torch.allclose(after[words][:old], theirs)
+    fusion = [
+        name for name in before if name.startswith("net.encoder.fusion.") and "cross_attention.key_value" not in name
+    ]
+    for name in fusion:
+        assert torch.allclose(after[name], before[name])
+        assert torch.allclose(after[name.replace("encoder.fusion", "decoder.layers")], before[name])
+    taught = "twin.teacher.{}fusion.0.feed_forward.inner.weight"
+    assert torch.allclose(after[taught.format("encoder.")], before[taught.format("")])
+    notes = json.loads((tmp_path / "b" / "result.json").read_text())["notes"]
+    assert any("got rows for new words: net.encoder.embeddings.word.weight" in note for note in notes)
+
+
 def test_a_tower_of_clip_starts_albef(prepared: Prepare, tmp_path: Path) -> None:
     tower = [f"model.net.vision.{key}" for key in ("width=32", "depth=1")]
     run.train(prepared(tmp_path / "a", *TINY, *REST, *tower))

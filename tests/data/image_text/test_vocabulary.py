@@ -16,6 +16,7 @@ from alignlab.data.image_text.vocabulary import (
     text_id,
     train_tokenizer,
     vocabulary_of,
+    with_words_of,
 )
 from alignlab.evaluation.words import tokens_of
 
@@ -57,6 +58,22 @@ def test_strings_of_control_tokens_in_captions_are_text(kind):
     ids, first = encode(["a [MASK] dog"])[0][0], 2
     chosen = tokens_of(encode.tokenizer, "a [MASK] dog", (first, first + 6), ids)
     assert chosen.nonzero().flatten().tolist() == [2, 3, 4], "its own pieces are found"
+
+
+def test_new_words_get_ids_behind_the_others(tmp_path):
+    train_tokenizer(TEXTS).save_pretrained(tmp_path)
+    old = load_tokenizer(str(tmp_path))
+    new = with_words_of(old, ["How many dogs, Zebra?", "many a zebra"])
+    assert list(new.get_vocab().items() - old.get_vocab().items()) != [] and with_words_of(old, TEXTS) is old
+    assert {word: new.get_vocab()[word] - len(old) for word in ("how", "many", "zebra", "?")} == {
+        "how": 0, "many": 1, "zebra": 2, "?": 3,
+    }  # fmt: skip
+    assert all(new.get_vocab()[word] == number for word, number in old.get_vocab().items())
+    text = "how many [MASK] red dogs"
+    assert [x for x in new(text).input_ids if x < len(old)] == [x for x in old(text).input_ids if x != old.unk_token_id]
+    assert vocabulary_of(new)[1:] == vocabulary_of(old)[1:] and vocabulary_of(new).size == len(old) + 4
+    pieces = train_tokenizer(TEXTS, "wordpiece")
+    assert with_words_of(pieces, ["how many zebras"]) is pieces
 
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece"])
