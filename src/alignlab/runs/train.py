@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 # Warnings about choices that were made on purpose.
 NOISE = (
+    r"The number of training batches .* is smaller than the logging interval.*",  # steps are counted over epochs
     r"Found .* module\(s\) in eval mode.*",  # policies under reinforcement learning have no dropout
     r".*isinstance\(treespec, LeafSpec\).*",
     r"Checkpoint directory .* exists and is not empty.*",  # a resumed run

@@ -128,13 +128,14 @@ def test_pictures(tab: Tab, tmp_path: Path) -> None:
 def test_two_models_and_texts(tab: Tab, tmp_path: Path) -> None:
     tab.size(1280)
     folder = write_language_model(tmp_path / "chat", chat=True)
-    subjects = [subject_of(folder, backend=ScriptedBackend([f"Hello. {EVIL}", "Again."])), subject_of(folder)]
+    scripted = ScriptedBackend([f"Hello. {EVIL}", "Again."])
+    subjects = [subject_of(folder, backend=scripted, max_new_tokens=200), subject_of(folder)]
     with shown(tab, tmp_path / "demo", subjects) as rows:
         tab.click("Send", "button.primary")
         note(tab, "the message is empty")
         fill(tab, 0, "Hi")
         tab.click("Send", "button.primary")
-        tab.wait("document.body.innerText.includes('elsewhere.example/y.png)')")  # as text
+        tab.wait(f"document.body.innerText.includes({json.dumps(EVIL)})")  # as text
         tab.wait("document.querySelector('textarea').value == ''")
         fill(tab, 0, "x" * 600)
         tab.click("Send", "button.primary")

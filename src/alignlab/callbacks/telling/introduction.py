@@ -98,7 +98,9 @@ def data_line(trainer: lightning.Trainer, batch: Any) -> str:
     batches = trainer.num_training_batches
     epoch = "" if batches == float("inf") else f", {-(-batches // accumulated):,} steps an epoch"
     steps = last_step(trainer)
-    whole = "" if steps is None else f"; {steps:,} steps are {steps * accumulated / max(batches, 1):.2g} epochs"
+    epochs = (steps or 0) * accumulated / max(batches, 1)
+    epochs = f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.2g}"
+    whole = "" if steps is None else f"; {steps:,} steps are {epochs} epochs"
     shape = f" of {batch.image.shape[-1]} px" if hasattr(batch, "image") else f" of {batch.ids.shape[-1]} tokens"
     return f"data    {source}: {'' if rows is None else f'{rows:,} '}rows{shape}{epoch} ({', '.join(parts)}){whole}"
 

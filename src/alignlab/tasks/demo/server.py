@@ -79,7 +79,9 @@ def served(gr: Any, page: Any, waiting: socket.socket, css: str) -> Iterator[Non
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page, path="/", server_name=host,
         server_port=port, footer_links=[], run_history=False, allowed_paths=[], show_error=True,
         ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, css=css,
-        theme=gr.themes.Default("blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=gr.themes.Default(
+            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
     )  # fmt: skip
     config = uvicorn.Config(
         guarded(app), log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=1
