@@ -22,6 +22,8 @@ REWARD = "model.reward=x"
         (("model=dpo", OWN), "adapter", 1e-4),
         (("model=dpo", OWN, "model/peft=none"), "pretrained", 1e-5),
         (("model=simpo", OWN), "adapter", 1e-4),
+        (("model=orpo", OWN), "adapter", 1e-4),
+        (("model=kto", OWN, "model/peft=none"), "pretrained", 1e-5),
         (("model=reward",), "nothing", 1e-3),
         (("model=reward", *PRETRAINED), "pretrained", 1e-5),
         (("model=reward", "model/net=reward_encoder_minilm"), "pretrained", 1e-5),

@@ -83,7 +83,7 @@ def test_dpo_losses(tmp_path, kind, theirs, smoothing, sft_weight):
     wanted = trainer._compute_loss(trainer.model, dict(inputs), False)
     settings = {"kind": kind, "beta": 0.3, "label_smoothing": smoothing, "sft_weight": sft_weight}
     method = DpoMethod(lambda vocabulary: policy, vocabulary=WORDS, **settings)
-    method._frozen = [before]
+    method._start._copy = before
     target = inputs["completion_mask"].bool().flatten().nonzero().squeeze(1)
     first = torch.arange(3)
     batch = PreferenceBatch(

@@ -19,6 +19,8 @@ LEARNS = {
     "sft.SftMethod": "texts to learn",
     "dpo.DpoMethod": "pairs",
     "simpo.SimpoMethod": "pairs",
+    "orpo.OrpoMethod": "pairs",
+    "kto.KtoMethod": "texts with labels",
     "reward.RewardMethod": "pairs",
     "ppo.PpoMethod": "prompts",
     "grpo.GrpoMethod": "prompts",
@@ -29,12 +31,12 @@ LEARNS = {
     "albef_nlvr2.AlbefNlvr2Method": "texts about pictures with labels",
     "albef_vqa.AlbefVqaMethod": "questions about pictures",
 }
-KINDS = {"texts to learn": "sft", "pairs": "preference", "prompts": "prompt"}
+KINDS = {"texts to learn": "sft", "pairs": "preference", "texts with labels": "label", "prompts": "prompt"}
 
 
 def test_data_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
     """model=dpo data=jsonl was an AttributeError in the first step."""
-    rows = ({"prompt": f"q{n}", "completion": "a", "chosen": "b", "rejected": "c"} for n in range(20))
+    rows = ({"prompt": f"q{n}", "completion": "a", "chosen": "b", "rejected": "c", "label": n % 2} for n in range(20))
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     own, settings = "alignlab.data.language.own_rows.OwnRows", {"vocab_size": 300, "val_share": 0.3}
     data = {

@@ -8,6 +8,7 @@ from alignlab.data.loaders import training_batches
 from alignlab.losses.contrastive import InfoNce, SigLip
 from alignlab.methods.coca import Coca, CocaMethod
 from alignlab.methods.dpo import DpoMethod
+from alignlab.methods.orpo import OrpoMethod
 from alignlab.methods.reward import RewardMethod
 from alignlab.methods.sft import SftMethod
 from alignlab.methods.simpo import SimpoMethod
@@ -132,6 +133,7 @@ LANGUAGE_SYSTEMS = {
         comparisons,
     ),
     "simpo": (lambda: system_of(partial(SimpoMethod, NET), vocabulary=LANGUAGE, optim=sgd), comparisons),
+    "orpo": (lambda: system_of(partial(OrpoMethod, NET, beta=1.0), vocabulary=LANGUAGE, optim=sgd), comparisons),
     "dpo": (lambda: system_of(partial(DpoMethod, NET, beta=1.0), vocabulary=LANGUAGE, optim=sgd), comparisons),
     "dpo_sft": (
         lambda: system_of(partial(DpoMethod, NET, beta=1.0, sft_weight=1.0), vocabulary=LANGUAGE, optim=sgd),
@@ -192,11 +194,11 @@ def compare(name: str, small: tuple, large: tuple) -> None:
 
 def test_no_system_is_forgotten() -> None:
     """CLIP's and SigLIP's loss is nothing but a contrast; PPO, GRPO and its presets make their own steps and refuse to
-    accumulate."""
+    accumulate; KTO's KL is that of a batch (tests/methods/test_kto.py)."""
     configs = {file.stem: OmegaConf.load(file) for file in (REPOSITORY / "conf" / "model").glob("*.yaml")}
     presets = {name for name, config in configs.items() if "grpo" in config.defaults}
     assert {"dapo", "rloo"} <= presets
-    assert configs.keys() - presets == {*SYSTEMS, "clip", "siglip", "ppo", "grpo"} - {"ipo", "dpo_sft"}
+    assert configs.keys() - presets == {*SYSTEMS, "clip", "siglip", "ppo", "grpo", "kto"} - {"ipo", "dpo_sft"}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -4,7 +4,6 @@ beforehand.
 Legend: B texts, P pairs.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 
 from alignlab.distributed.collectives import all_gather, reduce_min, world_size
 from alignlab.losses.preference import DpoKind, DpoTerms, dpo
+from alignlab.methods.language_models.frozen import FrozenStart
 from alignlab.methods.language_models.language_method import LanguageMethod
-from alignlab.methods.language_models.responses import response_lengths, response_log_probs
+from alignlab.methods.language_models.responses import preferred_tokens, response_lengths, response_log_probs
 from alignlab.methods.method import WHOLE
 from alignlab.methods.step import Step, StepOutput
-from alignlab.models.language.lora import has_adapters, reference
 from alignlab.types.language import PreferenceBatch
 
 Split = Literal["train", "val"]
@@ -72,8 +71,7 @@ class DpoMethod(LanguageMethod):
         super().__init__(net, **settings)
         self.kind, self.beta, self.label_smoothing, self.soft_labels = kind, beta, label_smoothing, soft_labels
         self.sft_weight, self.cache_reference = sft_weight, cache_reference
-        # in a list: no part of the method, its checkpoint or its optimizer
-        self._frozen = [] if has_adapters(self.net) else [copy.deepcopy(self.net).requires_grad_(False).eval()]
+        self._start = FrozenStart(self.net)
         self._known: dict[tuple[str, int], float] = {}
         self._forget_new()
 
@@ -90,14 +88,7 @@ class DpoMethod(LanguageMethod):
             if self._knows(keys, device):
                 known = torch.tensor([self._known[key] for key in keys], dtype=torch.float32)
                 return known.to(device, non_blocking=True)
-        policy_was_training = self.net.training
-        self.net.eval()
-        if self._frozen:
-            answer = response_log_probs(self._frozen[0].to(batch.ids.device), batch)
-        else:
-            with reference(self.net):
-                answer = response_log_probs(self.net, batch)
-        self.net.train(policy_was_training)
+        answer = self._start.log_probs(self.net, batch)
         if self.cache_reference:
             if world_size() > 1:  # a text may come to another rank next time
                 keys, said = [(split, i) for i in all_gather(batch.index).tolist()], all_gather(answer)
@@ -141,7 +132,7 @@ class DpoMethod(LanguageMethod):
         if self.sft_weight:
             # A mean over tokens: huggingface/trl v1.12.0 trl/trainer/dpo_trainer.py:1572-1576, loss_type "sft".
             nats, tokens = self._of_preferred(policy, batch)
-            sft = nats.sum() / tokens.sum() * step.share(batch, _preferred_tokens)
+            sft = nats.sum() / tokens.sum() * step.share(batch, preferred_tokens)
             metrics["sft_loss"], loss = sft.detach(), loss + self.sft_weight * sft
         return StepOutput(loss, metrics)
 
@@ -195,8 +186,3 @@ class DpoMethod(LanguageMethod):
             first_length=lengths[first],
             second_length=lengths[second],
         )
-
-
-def _preferred_tokens(batch: PreferenceBatch) -> Tensor:
-    """How many tokens the preferred responses of all pairs have; on the device, where the batch is."""
-    return response_lengths(batch, like=batch.share)[batch.first].sum()

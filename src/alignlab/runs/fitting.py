@@ -5,7 +5,7 @@ from typing import Any, get_type_hints
 
 from omegaconf import DictConfig
 
-from alignlab.types.language import PreferenceBatch, PromptBatch, TokenBatch
+from alignlab.types.language import LabelledBatch, PreferenceBatch, PromptBatch, TokenBatch
 from alignlab.types.pairs import PairBatch
 from alignlab.types.picture_tasks import JudgedBatch, QuestionBatch
 
@@ -13,6 +13,7 @@ from alignlab.types.picture_tasks import JudgedBatch, QuestionBatch
 _KINDS = {
     TokenBatch: ("texts to learn", "data=movie_reviews, jsonl or hub"),
     PreferenceBatch: ("pairs of texts", "data=movie_preferences or preference_jsonl, or data.kind=preference"),
+    LabelledBatch: ("texts with labels", "data=movie_labels or label_jsonl, or data.kind=label"),
     PromptBatch: ("prompts to answer", "data=movie_prompts, or data=jsonl data.kind=prompt"),
     PairBatch: ("pictures with captions", "data=emoji_scenes, emoji or image_text"),
     JudgedBatch: ("texts about pictures with labels", "data=emoji_scenes_entailment or emoji_scenes_nlvr2"),

@@ -67,6 +67,19 @@ class PreferenceBatch(NamedTuple):
     sources: Sources | None = None  # of a mixture
 
 
+class LabelledBatch(NamedTuple):
+    """Texts that people call good or bad, padded on the right, and each prompt with the response of another row."""
+
+    ids: Tensor  # (B, T) int64
+    mask: Tensor  # (B, T) bool
+    target: Tensor  # (M,) int64, places in the flattened (B * T) of the responses' tokens, texts' first ones left out
+    label: Tensor  # (B,) bool, True: good
+    index: Tensor  # (B,) int64, number of the text in its set
+    other_ids: Tensor  # (B, T') int64, the prompt of each row and the response of the row before it
+    other_target: Tensor  # (M',) int64, of the responses in these
+    sources: Sources | None = None  # of a mixture
+
+
 class RatedBatch(NamedTuple):
     """Single texts of a set with human ratings, for exact statistics over all their pairs. Padded on the right."""
 

@@ -14,7 +14,7 @@ from alignlab.callbacks.evaluators.evaluator import evaluation, read_by
 from alignlab.files.text import json_lines
 from alignlab.files.writing import write_text
 from alignlab.models.language.ends import ends_of
-from alignlab.types.language import PreferenceBatch, TokenBatch
+from alignlab.types.language import LabelledBatch, PreferenceBatch, TokenBatch
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +87,20 @@ class Answers(Callback):
         return [dict(zip(keys, tokenizer.batch_decode(each, skip_special_tokens=True), strict=True)) for each in texts]
 
 
-def openings(batch: TokenBatch | PreferenceBatch, number: int, opening: int) -> list[tuple[list[int], list[int]]]:
-    """Prompt and response of the first rows of a batch, as ids; of compared texts the preferred ones.
+def openings(
+    batch: TokenBatch | PreferenceBatch | LabelledBatch, number: int, opening: int
+) -> list[tuple[list[int], list[int]]]:
+    """Prompt and response of the first rows of a batch, as ids; of compared texts the preferred ones, of labelled ones
+    the good.
 
     Where hardly anything stands before the response, its first `opening` tokens are the prompt.
     """
     length = batch.ids.shape[1]
-    rows = range(len(batch.ids)) if isinstance(batch, TokenBatch) else dict.fromkeys(batch.first.tolist())
+    if isinstance(batch, PreferenceBatch):
+        rows = list(dict.fromkeys(batch.first.tolist()))
+    else:
+        good = batch.label.tolist() if isinstance(batch, LabelledBatch) else [True] * len(batch.ids)
+        rows = [row for row, chosen in enumerate(good) if chosen]
     found: dict[tuple[int, ...], list[int]] = {}
     for row in rows:
         places = batch.target[(batch.target // length) == row] % length

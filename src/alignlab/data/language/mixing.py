@@ -14,13 +14,19 @@ import torch
 from torch import Tensor
 
 from alignlab.data.language.batches import RowSource, Shuffled, Split
+from alignlab.data.language.labelled import MovieLabels
 from alignlab.data.language.movies import MoviePreferences, MoviePrompts, MovieReviews
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.shares import shares_of
-from alignlab.types.language import PreferenceBatch, PromptBatch, Sources, TokenBatch
+from alignlab.types.language import LabelledBatch, PreferenceBatch, PromptBatch, Sources, TokenBatch
 
 log = logging.getLogger(__name__)
-BUILT_IN = {"movie_reviews": MovieReviews, "movie_preferences": MoviePreferences, "movie_prompts": MoviePrompts}
+BUILT_IN = {
+    "movie_reviews": MovieReviews,
+    "movie_preferences": MoviePreferences,
+    "movie_labels": MovieLabels,
+    "movie_prompts": MoviePrompts,
+}
 
 
 class MixedSource:
@@ -167,12 +173,15 @@ def _joined(batches: Sequence[tuple[Any, int]]) -> Any:
     if left:
         lists = {name: _listed([getattr(part, name) for part in parts], parts) for name in ("content", "rows")}
         return PromptBatch(wide("ids"), wide("mask"), flat("index", texts), **lists)
-    target = torch.cat(
-        [
-            (part.target // part.ids.shape[1] + row) * width + part.target % part.ids.shape[1]
-            for part, row in zip(parts, first_row, strict=False)
-        ]
-    )
+    target = _moved([(part.target, part.ids) for part in parts], first_row, width)
+    if isinstance(parts[0], LabelledBatch):
+        other_width = max(part.other_ids.shape[1] for part in parts)
+        other = torch.cat(
+            [torch.nn.functional.pad(p.other_ids, (0, other_width - p.other_ids.shape[1])) for p in parts]
+        )
+        other_target = _moved([(p.other_target, p.other_ids) for p in parts], first_row, other_width)
+        label = torch.cat([part.label for part in parts])
+        return LabelledBatch(wide("ids"), wide("mask"), target, label, flat("index", texts), other, other_target)
     if isinstance(parts[0], TokenBatch):
         packed = any(part.packed for part in parts)
         return TokenBatch(wide("ids"), wide("document"), wide("position"), target, packed)
@@ -180,6 +189,12 @@ def _joined(batches: Sequence[tuple[Any, int]]) -> Any:
     pairs = (flat("first", first_row[:-1]), flat("second", first_row[:-1]), flat("share", [0] * len(parts)))
     margin = flat("margin", [0] * len(parts))
     return PreferenceBatch(wide("ids"), wide("mask"), target, *pairs, margin, index, tuple(index.tolist()))
+
+
+def _moved(targets: Sequence[tuple[Tensor, Tensor]], first_row: Sequence[int], width: int) -> Tensor:
+    """Places in flattened tensors (B, T), each with its tensor, as places in all of them below each other, as wide."""
+    rows = zip(targets, first_row, strict=False)
+    return torch.cat([(place // ids.shape[1] + row) * width + place % ids.shape[1] for (place, ids), row in rows])
 
 
 def _pad(more: int, left: bool) -> tuple[int, int]:

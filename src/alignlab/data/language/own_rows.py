@@ -4,13 +4,23 @@ from typing import Literal
 
 from alignlab.data.language.batches import PromptRows, Shuffled, Split, TextRows
 from alignlab.data.language.dialogues import without_prompts
-from alignlab.data.language.preference_texts import comparisons_of, examples_of, prompts_of
+from alignlab.data.language.preference_texts import comparisons_of, examples_of, labelled_of, prompts_of
 from alignlab.data.language.rated_reviews import of_split
 from alignlab.data.language.rendering import Renderer
-from alignlab.data.language.rows import OwnRow, example, normalised, preference, prompt, read_hub, read_jsonl
+from alignlab.data.language.rows import (
+    OwnRow,
+    example,
+    labelled,
+    normalised,
+    preference,
+    prompt,
+    read_hub,
+    read_jsonl,
+    sides,
+)
 
-_READ = {"sft": example, "preference": preference, "prompt": prompt}
-_RESPONSES = {"sft": ("response",), "preference": ("chosen", "rejected"), "prompt": ()}  # columns
+_READ = {"sft": example, "label": labelled, "preference": preference, "prompt": prompt}
+_RESPONSES = {"sft": ("response",), "label": ("response",), "preference": ("chosen", "rejected"), "prompt": ()}
 
 
 class OwnRows:
@@ -18,7 +28,8 @@ class OwnRows:
 
     Args:
         path: a .jsonl file, or with `source="hub"` a data set's name; several: `mix` of the data module.
-        kind: "sft" (to learn), "preference" (pairs) or "prompt" (to answer).
+        kind: "sft" (to learn), "preference" (pairs), "label" (good or bad; pairs are two of them each) or "prompt" (to
+            answer).
         source: "jsonl" or "hub".
         val_path: a second file or (hub) the name of a split; None holds out `val_share` of the rows by a hash of their
             prompt.
@@ -35,7 +46,7 @@ class OwnRows:
         self,
         *,
         path: str | None = None,
-        kind: Literal["sft", "preference", "prompt"] = "sft",
+        kind: Literal["sft", "preference", "label", "prompt"] = "sft",
         source: Literal["jsonl", "hub"] = "jsonl",
         val_path: str | None = None,
         split: str = "train",
@@ -60,6 +71,11 @@ class OwnRows:
             return PromptRows(
                 prompts_of(rows, renderer), seed, [row.prompt for row in rows], [row.columns for row in rows]
             )
+        if self._kind == "label":
+            labels = {row.good for row in rows}
+            if split == "train" and len(labels) < 2:
+                raise ValueError(f"path={self._path}: every label is {str(labels.pop()).lower()}; KTO needs both")
+            return labelled_of(rows, renderer, seed)
         if self._kind == "preference":
             return comparisons_of(rows, renderer, seed)
         capacity = renderer.max_length if self._pack and split == "train" else None
@@ -76,6 +92,7 @@ class OwnRows:
                 raw = read_hub(self._path, val_path or self._split, self._config)
             else:
                 raw = read_jsonl(val_path, "val_path") if val_path else read_jsonl(self._path)
+            raw = sides(raw) if self._kind == "label" else raw
             rows, columns = normalised(raw, _READ[self._kind]), _RESPONSES[self._kind]
             self._read[val_path] = without_prompts(rows, columns, val_path or self._path) if columns else rows
         return self._read[val_path]

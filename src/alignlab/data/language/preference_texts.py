@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from alignlab.data.language.batches import ComparisonRows, Preferences, TokenStore
+from alignlab.data.language.labelled import LabelledRows
 from alignlab.data.language.rendering import Content, Rendered, Renderer
-from alignlab.data.language.rows import Example, Preference, Prompt
+from alignlab.data.language.rows import Example, Labelled, Preference, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,20 @@ def comparisons_of(pairs: Sequence[Preference], renderer: Renderer, seed: int) -
     return ComparisonRows(
         store, lambda epoch: groups, lambda first, second: Preferences(shares[first // 2], margins[first // 2]), seed
     )
+
+
+def labelled_of(texts: Sequence[Labelled], renderer: Renderer, seed: int) -> LabelledRows:
+    """Texts with labels as ids, of a chat its last answer; those without a token of the response left after cutting
+    are dropped.
+
+    Raises:
+        ValueError: none is left.
+    """
+    rendered = [part[-1] for part in _rendered([(row.prompt, row.response, row.place) for row in texts], renderer)]
+    kept = [i for i, text in enumerate(rendered) if any(text.response[1:])]
+    _say_dropped(len(kept), len(texts), "texts have no response within", renderer)
+    labels = np.array([texts[i].good for i in kept], dtype=bool)
+    return LabelledRows(TokenStore([rendered[i] for i in kept]), labels, seed, renderer.max_length)
 
 
 def prompts_of(prompts: Sequence[Prompt], renderer: Renderer) -> list[list[int]]:

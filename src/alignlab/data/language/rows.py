@@ -13,7 +13,7 @@ from alignlab.data.language.rendering import Content, Messages
 from alignlab.files.text import flaw, json_lines, kind_of, meant
 
 log = logging.getLogger(__name__)
-COLUMNS = ("messages", "prompt", "completion", "response", "text", "chosen", "rejected", "share", "margin")
+COLUMNS = ("messages", "prompt", "completion", "response", "text", "chosen", "rejected", "share", "margin", "label")
 _ROLES = {"human": "user", "gpt": "assistant"}
 _CHAT = "a list of messages with role and content"
 
@@ -24,6 +24,15 @@ class Example(NamedTuple):
     prompt: Content
     response: Content
     place: str = ""  # file and line
+
+
+class Labelled(NamedTuple):
+    """A prompt with a response that is good or bad."""
+
+    prompt: Content
+    response: Content
+    good: bool
+    place: str = ""
 
 
 class Prompt(NamedTuple):
@@ -45,7 +54,7 @@ class Preference(NamedTuple):
     place: str = ""
 
 
-OwnRow = Example | Prompt | Preference
+OwnRow = Example | Labelled | Prompt | Preference
 
 
 def example(row: Mapping[str, Any]) -> Example:
@@ -65,6 +74,32 @@ def example(row: Mapping[str, Any]) -> Example:
     if _given(row, "text"):
         return Example("", content(row["text"], "text"))
     raise ValueError(f"no column messages, completion, response or text; {_columns(row)}")
+
+
+def labelled(row: Mapping[str, Any]) -> Labelled:
+    """From an example with a `label`: true or false, 1 or 0.
+
+    Raises:
+        ValueError: see `example`; or the label is another.
+    """
+    label = row.get("label")
+    if label is None:
+        raise ValueError(f"no column label; {_columns(row)}")
+    if label not in (True, False):
+        raise ValueError(f"label is {kind_of(label)}; it must be true (good) or false (bad)")
+    found = example(row)
+    return Labelled(found.prompt, found.response, bool(label))
+
+
+def sides(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Pairs as two labelled rows each, other rows as they are."""
+    for place, row in rows:
+        if not (_given(row, "chosen") and _given(row, "rejected")):
+            yield place, row
+            continue
+        pair = preference(row)
+        for response, good in ((pair.chosen, True), (pair.rejected, False)):
+            yield place, {"prompt": pair.prompt, "completion": response, "label": good}
 
 
 def preference(row: Mapping[str, Any]) -> Preference:
