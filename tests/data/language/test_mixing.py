@@ -21,6 +21,7 @@ import torch
 KINDS = {
     "sft": lambda name, i: {"prompt": f"{name} {i}", "completion": " and on" * (i % 5 + 1)},
     "preference": lambda name, i: {"prompt": f"{name} {i}", "chosen": " yes" * (i % 3 + 1), "rejected": f" no {i}"},
+    "label": lambda name, i: {"prompt": f"{name} {i}", "completion": " yes" * (i % 4 + 1), "label": bool(i % 2)},
     "prompt": lambda name, i: {"prompt": f"{name} {i} is" + " so" * (i % 4), "answer": i},
 }
 
@@ -89,6 +90,18 @@ def test_a_joined_batch_predicts_what_its_rows_do(two: list[str], pack: bool) ->
     assert not any(name in predicted for name in batch.sources.names), "prompts aren't predicted"
     assert predicted.count(" and on") == sum(text.count(" and on") for text in texts)
     assert (batch.position.flatten()[batch.target] > 0).all()
+
+
+def test_labelled_texts_keep_the_responses_of_others(tmp_path: Path) -> None:
+    made = module("label", mix=dict.fromkeys(files(tmp_path, "label", {"a": 40, "b": 80}), 1.0))
+    batch = next(b for b in made.train_dataloader() if len(set(b.sources.number.tolist())) == 2)
+    for ids, target in ((batch.ids, batch.target), (batch.other_ids, batch.other_target)):
+        predicted = made.tokenizer.decode(ids.flatten()[target], skip_special_tokens=True).split()
+        assert set(predicted) == {"yes"} and len(predicted) == made.tokenizer.decode(ids.flatten()).split().count("yes")
+    own = [made.tokenizer.decode(row, skip_special_tokens=True).split()[:2] for row in batch.ids]
+    other = [made.tokenizer.decode(row, skip_special_tokens=True).split()[:2] for row in batch.other_ids]
+    assert own == other, "each row's own prompt"
+    assert [int(number) % 2 for _, number in own] == batch.label.tolist()
 
 
 def test_prompts_keep_their_columns_and_numbers(tmp_path: Path) -> None:
