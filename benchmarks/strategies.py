@@ -39,10 +39,10 @@ MODEL = (  # some 75 million parameters
 )  # fmt: skip
 PPO = (  # a policy of some 25 million parameters, its frozen reference, a head for values
     *("model=ppo", "model/peft=none", "model/net=llama_tiny", "model.net.width=512", "model.net.depth=8", "model.net.heads=8", "+data.vocab_size=300"),
-    *("model.reward=plan.no_reward", "model.response_length=16", "model.update.micro_batch_size=2", "data.max_length=16"),
+    *("model.reward=plan.no_reward", "model.response_length=16", "model.update.micro_batch_size=2", "model.update.epochs=1"),
     *("callbacks=[default,memory]", "callbacks.checkpoint=null", "callbacks.final_validation=null", "callbacks.curves=null", "callbacks.memory.at_step=2"),
     *("trainer.max_steps=3", "trainer.num_sanity_val_steps=0", "trainer.log_every_n_steps=1", "++trainer.limit_val_batches=0"),
-    "++callbacks.throughput.warmup_steps=1",
+    *("++callbacks.throughput.warmup_steps=1", "data.max_length=16"),
 )  # fmt: skip
 OFFLOAD = ("trainer.strategy.offload_optimizer=true", "trainer.strategy.offload_parameters=true")
 CASES: dict[str, tuple[Strategy, int, tuple[str, ...]]] = {

@@ -27,11 +27,9 @@ SECONDS = 180  # no run takes longer on two cores that have nothing else to do
 
 
 SUPPORT = REPOSITORY / "tests" / "support"
-FROM_POLICY = {  # what follows an SFT
-    "dpo": (),
-    "ppo": ("model.reward=tiny_policy.count_letters", "model.response_length=8", "trainer.limit_val_batches=2"),
-    "grpo": ("model.reward=tiny_policy.count_letters", "model.response_length=8", "trainer.limit_val_batches=2"),
-}
+REWARD = "tiny_policy.count_letters"
+ON_POLICY = (f"model.reward={REWARD}", "model.response_length=8", "trainer.limit_val_batches=2")
+FROM_POLICY = {"dpo": (), "ppo": ON_POLICY, "grpo": ON_POLICY}  # what follows an SFT
 
 
 def cells() -> Iterator[object]:
@@ -93,9 +91,9 @@ def test_runs_exports_resumes_and_reloads(
         assert said["status"] == "ok", said["reason"]
 
     if resumed:
-        again = typed(folder, f"resume={folder}", "trainer.max_steps=4")
+        again = typed(folder, f"resume={folder}", *start, "trainer.max_steps=4")
         assert (again["status"], again["steps"]) == ("ok", 4), again["reason"]
-    system, datamodule = load_system(folder)
+    system, datamodule = load_system(folder, plugins=[REWARD])
     assert all(p.isfinite().all() for p in system.parameters()) and datamodule.vocabulary.size > 0
 
 

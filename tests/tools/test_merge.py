@@ -8,10 +8,11 @@ from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
 from alignlab.files.checksums import check_sums
 from alignlab.models.language.new import llama
 from alignlab.models.language.paths import write_base
+from alignlab.models.language.reward import RewardModel, load_reward_model
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 peft = pytest.importorskip("peft")
 TOKENIZER = built_in_tokenizer(300)
@@ -62,3 +63,18 @@ def test_one_model_of_two(adapter: Path, tmp_path: Path, capsys: pytest.CaptureF
     weights.write_bytes(content)
     assert main(["convert", "merge", str(adapter), str(tmp_path / "other")]) == 2
     assert "has changed since it was trained" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+def test_a_reward_adapter_becomes_a_classifier(adapter: Path, tmp_path: Path) -> None:
+    head = RewardModel(AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32))
+    head.mean.fill_(0.5)
+    head.save_head(adapter)
+    ids = torch.tensor([[1, 7, 9, 20, 33, 4]])
+    before = load_reward_model(adapter)(ids, ids > 0)
+    assert main(["convert", "merge", str(adapter), str(tmp_path / "whole")]) == 0
+    after = load_reward_model(tmp_path / "whole")
+    torch.testing.assert_close(after(ids, ids > 0), before, rtol=0.05, atol=0.05)  # stored in bfloat16
+    assert after.mean.item() == 0.5
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole", dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(ids).logits[0], after(ids, ids > 0), rtol=1e-2, atol=1e-2)

@@ -17,7 +17,7 @@ from alignlab.methods.language_models.export import export_model
 from alignlab.methods.language_models.language_method import LanguageMethod
 from alignlab.methods.method import WHOLE
 from alignlab.methods.step import Step, StepOutput
-from alignlab.models.language.reward import RewardModel
+from alignlab.models.language.reward import RewardModel, save_classifier
 from alignlab.models.language.value_head import Pool
 from alignlab.types.language import PreferenceBatch
 
@@ -53,6 +53,7 @@ class RewardMethod(LanguageMethod):
             raise ValueError(f"margin_weight={margin_weight} and centering={centering} must not be negative")
         super().__init__(net, **settings)
         self.net = RewardModel(self.net, pool)
+        self.net.head.bias.requires_grad_(centering > 0)  # comparisons don't see it
         self.soft_labels, self.margin_weight, self.centering = soft_labels, margin_weight, centering
 
     def forward(self, batch: PreferenceBatch, step: Step = WHOLE) -> StepOutput:
@@ -100,8 +101,9 @@ class RewardMethod(LanguageMethod):
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """Writes model or adapter, and the head with mean and deviation."""
-        export_model(self.net.model, folder)
+        """Writes model or adapter, and the head with mean and deviation; a causal model as transformers' classifier."""
+        if not save_classifier(self.net, folder):
+            export_model(self.net.model, folder)
         self.net.save_head(folder)
 
     def _rewards(self, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from alignlab.files.writing import write_folder
 from alignlab.models.language.loading import load_language_model
 from alignlab.models.language.lora import merged
 from alignlab.models.language.paths import gguf_file, load_tokenizer, resolve_model
+from alignlab.models.language.reward import HEAD_FILE, reward_head, save_classifier
 
 NOTE = "merged.json"
 
@@ -19,7 +20,7 @@ NOTE = "merged.json"
 def merge(source: Path, target: Path) -> int:
     """Writes base and adapter as one model that needs neither; returns the number of its tensors.
 
-    Added up in float32 and stored in the base's own dtype. `merged.json` beside it names both and their fingerprints.
+    Added up in float32 and stored in the base's own dtype; a reward adapter becomes a reward model. `merged.json` beside it names both and their fingerprints.
 
     Args:
         source: a run that trained an adapter, or an adapter's folder.
@@ -34,9 +35,11 @@ def merge(source: Path, target: Path) -> int:
     if target.exists():
         raise ValueError(f"convert merge: {target} is there already; name a new folder")
     model = load_language_model(str(source))  # refuses a base that has changed
+    rewards = (Path(adapter) / HEAD_FILE).is_file()
     folder, gguf = gguf_file(base)
     stored = None if gguf else AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype
     whole = merged(model).to(stored or torch.float32)
+    reward = reward_head(whole, adapter) if rewards else None
     note = {
         "base": base,
         "base_fingerprint": fingerprint(Path(base)) if Path(base).is_dir() else None,
@@ -45,7 +48,10 @@ def merge(source: Path, target: Path) -> int:
     }
 
     def write(folder: Path) -> None:
-        whole.save_pretrained(folder)
+        if reward is None or not save_classifier(reward, folder):
+            whole.save_pretrained(folder)
+        if reward is not None:
+            reward.save_head(folder)
         load_tokenizer(str(source)).save_pretrained(folder)
         if (ends := Path(adapter) / "generation_config.json").is_file():
             shutil.copy(ends, folder)

@@ -1,5 +1,5 @@
 """Reward models: a language model or encoder with a scalar head, saved in Hugging Face's format with the head beside
-it.
+it; of causal models as the `AutoModelForSequenceClassification` of transformers, which others read.
 
 Legend: B rows, T tokens.
 """
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from alignlab.files.checksums import check_sums
 from alignlab.files.kinds import line_of
 from alignlab.files.safetensors import read_safetensors
+from alignlab.files.text import parse_json, read_text
+from alignlab.models.language.ends import ends_of
 from alignlab.models.language.loading import load_language_model
 from alignlab.models.language.lora import merged
 from alignlab.models.language.paths import export_folder, resolve_model
@@ -75,7 +77,8 @@ class RewardModel(nn.Module):
 
 
 def load_reward_model(run_dir: str | Path, device: str = "cpu") -> RewardModel:
-    """The reward model of a run directory (its `export/`) or of such a folder: frozen, in eval mode, on `device`.
+    """The reward model of a run directory (its `export/`), of such a folder, or of one that holds a causal model of
+    transformers' `AutoModelForSequenceClassification`: frozen, in eval mode, on `device`.
 
     Raises:
         ValueError: no export, or one without a score head.
@@ -84,7 +87,9 @@ def load_reward_model(run_dir: str | Path, device: str = "cpu") -> RewardModel:
 
     folder = export_folder(run_dir)
     if not (folder / HEAD_FILE).is_file():
-        raise ValueError(f"{run_dir} holds no reward model: there is no {folder / HEAD_FILE}")
+        if not holds_reward_model(folder):
+            raise ValueError(f"{run_dir} holds no reward model: there is no {folder / HEAD_FILE}")
+        return _of_classifier(folder).requires_grad_(False).eval().to(device)
     base, adapter = resolve_model(str(folder))
     if adapter is None:
         trunk = from_folder(AutoModel, base, trunk=True, dtype=torch.float32)
@@ -93,6 +98,66 @@ def load_reward_model(run_dir: str | Path, device: str = "cpu") -> RewardModel:
     model = RewardModel(trunk, _pool(folder))
     model.load_head(folder)
     return model.requires_grad_(False).eval().to(device)
+
+
+def holds_reward_model(folder: str | Path) -> bool:
+    """Whether a folder has a reward head, or its config.json names a model that gives a text one number."""
+    folder = Path(folder)
+    if (folder / HEAD_FILE).is_file():
+        return True
+    file = folder / "config.json"
+    config = parse_json(read_text(file, "model"), str(file)) if file.is_file() else None
+    if not isinstance(config, dict):
+        return False
+    names, labels = config.get("architectures") or [""], config.get("id2label") or {}
+    return str(names[0]).endswith("ForSequenceClassification") and len(labels) == 1
+
+
+def save_classifier(reward: RewardModel, folder: str | Path) -> bool:
+    """Writes a causal model that reads the last token's state as transformers' class of sequence classifiers.
+
+    Its scores are those of the reward model without the bias, which the class lacks and comparisons don't see. It finds
+    the last token by the padding id; where that ends texts too it would find the one before, so none is named, and
+    transformers scores one text at a time.
+
+    Returns:
+        False, and nothing is written, for models that have no such class.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    model = reward.model
+    causal = hasattr(model, "get_output_embeddings") and model.get_output_embeddings() is not None
+    if reward.pool != "last" or not causal or hasattr(model, "peft_config"):
+        return False
+    config = type(model.config).from_dict(model.config.to_dict())
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        return False
+    config.num_labels = 1
+    if config.pad_token_id in ends_of(config, None, None):
+        config.pad_token_id = None
+    with torch.device("meta"):
+        classifier = AutoModelForSequenceClassification.from_config(config)
+    if type(getattr(classifier, "score", None)) is not nn.Linear:
+        return False
+    setattr(classifier, classifier.base_model_prefix, trunk_of(model))
+    classifier.score.weight = nn.Parameter(reward.head.weight.detach().to(model.dtype), False)
+    classifier.save_pretrained(folder)
+    return True
+
+
+def _of_classifier(folder: Path) -> RewardModel:
+    from transformers import AutoModelForSequenceClassification
+
+    classifier = from_folder(AutoModelForSequenceClassification, str(folder), dtype=torch.float32)
+    score = getattr(classifier, "score", None)
+    if type(score) is not nn.Linear or score.bias is not None:
+        raise ValueError(
+            f"reward: {folder} is a {type(classifier).__name__}: its head is none on the last token's state"
+        )
+    model = RewardModel(trunk_of(classifier))
+    with torch.no_grad():
+        model.head.weight.copy_(score.weight)
+    return model
 
 
 def reward_head(model: nn.Module, folder: str | Path) -> RewardModel:

@@ -19,7 +19,7 @@ from alignlab.inference.native.resident import resident_bytes
 from alignlab.inference.sampling import check
 from alignlab.models.language.context import path_context
 from alignlab.models.language.paths import export_folder, load_tokenizer
-from alignlab.models.language.reward import HEAD_FILE
+from alignlab.models.language.reward import holds_reward_model
 from alignlab.prompting.asking import Asker
 from alignlab.prompting.technique import Technique
 from alignlab.prompting.zero_shot import ZeroShot
@@ -36,7 +36,7 @@ class Unavailable(ValueError):
 @contextmanager
 def subject_of(cfg: DictConfig, task: Task) -> Iterator[object]:
     """What the task runs on; given back afterwards."""
-    rewards = cfg.model_path is not None and (export_folder(cfg.model_path) / HEAD_FILE).is_file()
+    rewards = cfg.model_path is not None and holds_reward_model(export_folder(cfg.model_path))
     if rewards and task.needs == "scorer":
         from alignlab.tasks.rewards import load_rewarded
 
@@ -133,7 +133,7 @@ def _opened(cfg: DictConfig, other: str | None) -> Iterator[list[Opened]]:
 
 def _one(cfg: DictConfig, place: str, backends: list[Any]) -> Opened:
     name = place.rstrip("/")
-    if (export_folder(place) / HEAD_FILE).is_file():
+    if holds_reward_model(export_folder(place)):
         from alignlab.tasks.rewards import load_rewarded
 
         return Opened(name, load_rewarded(place))
