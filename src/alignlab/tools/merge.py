@@ -20,7 +20,8 @@ NOTE = "merged.json"
 def merge(source: Path, target: Path) -> int:
     """Writes base and adapter as one model that needs neither; returns the number of its tensors.
 
-    Added up in float32 and stored in the base's own dtype; a reward adapter becomes a reward model. `merged.json` beside it names both and their fingerprints.
+    Added up in float32 and stored in the base's own dtype; a reward adapter becomes a reward model. `merged.json`
+    beside it names both and their fingerprints.
 
     Args:
         source: a run that trained an adapter, or an adapter's folder.
