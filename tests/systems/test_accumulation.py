@@ -4,8 +4,12 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from albef_pair import TINY, make_net, words_of
 from alignlab.data.loaders import training_batches
 from alignlab.losses.contrastive import InfoNce, SigLip
+from alignlab.methods.albef_entailment import AlbefEntailmentMethod
+from alignlab.methods.albef_nlvr2 import AlbefNlvr2Method
+from alignlab.methods.albef_vqa import AlbefVqaMethod
 from alignlab.methods.coca import Coca, CocaMethod
 from alignlab.methods.dpo import DpoMethod
 from alignlab.methods.orpo import OrpoMethod
@@ -19,6 +23,7 @@ from alignlab.models.vision import vision_transformer
 from alignlab.systems.choosing import system_of
 from alignlab.systems.method_system import MethodSystem
 from alignlab.types.pairs import PairBatch
+from alignlab.types.picture_tasks import Answers, JudgedBatch, QuestionBatch
 from tiny_language import NET, preference_batch, token_batch
 from tiny_language import WORDS as LANGUAGE
 from tiny_run import REPOSITORY
@@ -126,6 +131,40 @@ def clip(loss: torch.nn.Module, **settings) -> MethodSystem:
     return clip_system(net, loss, sgd, **settings)
 
 
+def of_task(kind: type, **settings) -> MethodSystem:
+    return system_of(partial(kind, make_net(), **settings), vocabulary=words_of(), optim=sgd)
+
+
+def judged(rows: Sequence[int], pictures: int) -> JudgedBatch:
+    image = torch.stack([noise(row, pictures, 3, TINY.image_size, TINY.image_size) for row in rows])
+    ids, mask = task_texts(rows)
+    return JudgedBatch(image, ids, mask, torch.tensor([row % 3 for row in rows]))
+
+
+def questions(rows: Sequence[int]) -> QuestionBatch:
+    """One to three answers each, of other lengths and weights."""
+    ids, mask = task_texts(rows)
+    said = [(place, row + 10 * n) for place, row in enumerate(rows) for n in range(1 + row % 3)]
+    answers = Answers(*task_texts([row for _, row in said]))
+    image = torch.stack([noise(row, 3, TINY.image_size, TINY.image_size) for row in rows])
+    weight = torch.tensor([1 / (1 + row % 5) for _, row in said])
+    return QuestionBatch(image, ids, mask, answers, torch.tensor([place for place, _ in said]), weight)
+
+
+def task_texts(rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = torch.tensor([3 + row % 5 for row in rows])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    g = [torch.Generator().manual_seed(row) for row in rows]
+    ids = torch.stack([torch.randint(TINY.mask_id + 1, TINY.vocab_size, (8,), generator=one) for one in g])
+    ids = ids[:, : mask.shape[1]].masked_fill(~mask, TINY.pad_id)
+    ids[:, 0] = TINY.cls_id
+    return ids, mask
+
+
+def noise(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 LANGUAGE_SYSTEMS = {
     "sft": (lambda: system_of(partial(SftMethod, NET), vocabulary=LANGUAGE, optim=sgd), texts),
     "reward": (
@@ -144,7 +183,12 @@ LANGUAGE_SYSTEMS = {
         comparisons,
     ),
 }
-SYSTEMS = LANGUAGE_SYSTEMS | {"albef": (albef, scenes), "coca": (coca, scenes)}
+TASK_SYSTEMS = {
+    "albef_entailment": (partial(of_task, AlbefEntailmentMethod, classes=3), partial(judged, pictures=1)),
+    "albef_nlvr2": (partial(of_task, AlbefNlvr2Method, classes=3), partial(judged, pictures=2)),
+    "albef_vqa": (partial(of_task, AlbefVqaMethod), questions),
+}
+SYSTEMS = LANGUAGE_SYSTEMS | TASK_SYSTEMS | {"albef": (albef, scenes), "coca": (coca, scenes)}
 # What isn't a contrast: the parts of a loss that are those of the whole step, and the weights which nothing else moves.
 _EXACT = {
     "albef": ("train/mlm_loss", "train/itm_loss", "train/itm_accuracy", "train/salient_loss"),
@@ -196,8 +240,8 @@ def test_no_system_is_forgotten() -> None:
     """CLIP's and SigLIP's loss is nothing but a contrast; PPO, GRPO and its presets make their own steps and refuse to
     accumulate; KTO's KL is that of a batch (tests/methods/test_kto.py)."""
     configs = {file.stem: OmegaConf.load(file) for file in (REPOSITORY / "conf" / "model").glob("*.yaml")}
-    presets = {name for name, config in configs.items() if "grpo" in config.defaults}
-    assert {"dapo", "rloo"} <= presets
+    presets = {name for name, config in configs.items() if {"grpo", "albef"} & set(map(str, config.defaults))}
+    assert {"dapo", "rloo", "albef_retrieval"} <= presets
     assert configs.keys() - presets == {*SYSTEMS, "clip", "siglip", "ppo", "grpo", "kto"} - {"ipo", "dpo_sft"}
 
 

@@ -97,7 +97,7 @@ def test_labelled_texts_keep_the_responses_of_others(tmp_path: Path) -> None:
     batch = next(b for b in made.train_dataloader() if len(set(b.sources.number.tolist())) == 2)
     for ids, target in ((batch.ids, batch.target), (batch.other_ids, batch.other_target)):
         predicted = made.tokenizer.decode(ids.flatten()[target], skip_special_tokens=True).split()
-        assert set(predicted) == {"yes"} and len(predicted) == made.tokenizer.decode(ids.flatten()).split().count("yes")
+        assert set(predicted) == {"yes"} and len(predicted) == made.tokenizer.decode(ids.flatten()).count("yes")
     own = [made.tokenizer.decode(row, skip_special_tokens=True).split()[:2] for row in batch.ids]
     other = [made.tokenizer.decode(row, skip_special_tokens=True).split()[:2] for row in batch.other_ids]
     assert own == other, "each row's own prompt"
