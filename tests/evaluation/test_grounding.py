@@ -93,6 +93,7 @@ def test_boxes_are_ranked_by_their_heat_over_the_root_of_their_area():
     heat[6:9, 5:9] = 0.5  # 6 within 12
     small, large, whole, away = (2, 2, 4, 4), (5, 6, 9, 9), (0, 0, 10, 10), (8, 0, 10, 2)
     assert box_ranking(heat, [away, large, whole, small], [small]) == (1.0, 0.25)  # 2, 1.73, 1 and 0
+    assert box_ranking(heat, [(2, 2, 3, 3), large], [large]) == (1.0, 0.5)  # 1 and 1.73; over the area itself 1 and 0.5
     assert box_ranking(heat, [small, large, (2, 2, 5, 4)], [(2, 2, 5, 4)]) == (
         1.0,
         pytest.approx(2 / 3),
