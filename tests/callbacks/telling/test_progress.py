@@ -93,6 +93,16 @@ def test_a_pipe_gets_lines_at_an_interval_and_three_before_the_first_step(
     assert torch.equal(states[0], states[1])  # counting activations draws nothing
 
 
+def test_lines_of_the_other_thread_have_numbers_of_late() -> None:
+    """Steps of two seconds: that thread always came first, with the numbers of a minute ago."""
+    seen, module = progress(every_seconds=30.0), SimpleNamespace(shown=("train/loss",))
+    now = time.perf_counter()
+    seen._due, seen._looked = now + 20.0, now - 10.0
+    trainer = SimpleNamespace(global_step=4, callback_metrics={"train/loss": torch.tensor(1.5)})
+    seen.on_train_batch_end(trainer, module, None, None, 3)
+    assert "loss 1.5" in seen.text()
+
+
 def test_a_run_that_will_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
     monkeypatch.setattr(introduction, "free_bytes", lambda device: int(3e9))

@@ -87,6 +87,8 @@ class Progress(ProgressBar):
         elif now >= self._due or step == self.pace.total or (self.every_n_steps and step % self.every_n_steps == 0):
             self._look(trainer, pl_module)
             self._print()
+        elif now - self._looked >= self.every_seconds / 4:  # the next line may be the other thread's
+            self._look(trainer, pl_module)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.pace.pause()
