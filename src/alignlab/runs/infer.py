@@ -50,7 +50,7 @@ def infer(cfg: DictConfig) -> Result:
         recording.enter_context(recorded(result, run_dir, cfg, log="infer.log", unit="item"))
         for note in result.notes:
             log.warning(note)
-        for name in ("transformers", "httpx", "huggingface_hub", "torchao", "torch.utils._pytree"):
+        for name in ("transformers", "httpx", "huggingface_hub", "torchao", "bitsandbytes", "torch.utils._pytree"):
             logging.getLogger(name).setLevel(logging.ERROR)  # what they report doesn't concern the user
         task: Task = instantiated(cfg, "task")
         job, before = _job(cfg, run_dir, predictions), len(predictions.rows)

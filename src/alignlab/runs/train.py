@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 # Warnings about choices that were made on purpose.
 NOISE = (
+    r"`is_gradient_checkpointing` is deprecated.*",  # PEFT asks transformers
     r"The number of training batches .* is smaller than the logging interval.*",  # steps are counted over epochs
     r"Found .* module\(s\) in eval mode.*",  # policies under reinforcement learning have no dropout
     r".*isinstance\(treespec, LeafSpec\).*",
@@ -106,6 +107,7 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> None:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING if rank_zero_only.rank == 0 else logging.ERROR)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of kernels that no adapter here asks for
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     if rank_zero_only.rank == 0:
         (run_dir / "result.json").unlink(missing_ok=True)  # of the run that is resumed

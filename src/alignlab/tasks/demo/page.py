@@ -180,7 +180,7 @@ def _how(gr: Any, model: Opened, talking: Talking) -> list[Any]:
 def _shown(dialogue: list, more: list[tuple[str, str]]) -> list[dict]:
     """Turns for a `gr.Chatbot`, which reads HTML where it doesn't read Markdown."""
     turns = [(message.role, message.content) for message in dialogue if message.role != "system"]
-    return [{"role": role, "content": escape(content, quote=False)} for role, content in [*turns, *more]]
+    return [{"role": role, "content": escape(content, quote=False) or "…"} for role, content in [*turns, *more]]
 
 
 def judging_page(gr: Any, model: Opened, notes: Notes) -> Any:
