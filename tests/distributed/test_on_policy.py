@@ -88,15 +88,26 @@ def fewer_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
     ranks.few_reviews()
 
 
-@pytest.mark.distributed
-def test_grpo_under_fsdp_equals_one_process(tmp_path: Path) -> None:
-    check(tmp_path, ["grpo"], ["fsdp"], updates=3, each_other=False)
-
-
-@DEEPSPEED
-@pytest.mark.deepspeed
-def test_ppo_with_lora_under_zero_2_equals_one_process(tmp_path: Path) -> None:
-    check(tmp_path, ["ppo_lora"], ["deepspeed_2"], updates=3, each_other=False)
+@pytest.mark.parametrize(
+    ("model", "strategy"),
+    [
+        pytest.param("grpo", "fsdp", marks=pytest.mark.distributed),
+        pytest.param("ppo_lora", "deepspeed_2", marks=[pytest.mark.deepspeed, DEEPSPEED]),
+    ],
+)
+def test_a_resumed_run_equals_one_process(model: str, strategy: str, tmp_path: Path) -> None:
+    """Three updates: one, and two from its checkpoint."""
+    strategy_ranks.quiet()
+    place = tmp_path / model
+    ranks.fit(place / "one", model, "trainer=cpu", steps=3)
+    start(SCRIPT, tmp_path, [f"{model}:{strategy}!"], ["3"])
+    parts = [place / f"{strategy}_half", place / f"{strategy}_resumed"]
+    said = [torch.load(part / f"said{rank}.pt") for rank in (0, 1) for part in parts]
+    both = zip(said[0] + said[1], said[2] + said[3], strict=True)
+    assert [a + b for a, b in both] == torch.load(place / "one" / "said0.pt")
+    for row, wanted in zip([*rows(parts[0]), *rows(parts[1])], rows(place / "one"), strict=True):
+        assert row == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    near(parts[1], place / "one", f"{model} {strategy}")
 
 
 @DEEPSPEED

@@ -86,21 +86,22 @@ def few_reviews() -> None:
 
 
 def main(folder: Path, cases: list[str], updates: int) -> None:
-    """For each case, model:strategy, all updates, then all but two and these two from its checkpoint; for
-    model:strategy+other these two under the other.
+    """For each case, model:strategy, all updates, then all but two and these two from its checkpoint; with a ! behind it
+    without the first of these; for model:strategy+other the last two under the other.
     """
     ranks.quiet()
     few_reviews()
     for case in cases:
         model, name = case.split(":")
-        first, _, other = name.partition("+")
+        first, _, other = name.removesuffix("!").partition("+")
         half = folder / model / f"{first}_half"
-        if not other:
+        if name == first:
             fit(folder / model / name, model, *ranks.STRATEGIES[name], steps=updates)
-            fit(half, model, *ranks.STRATEGIES[name], steps=updates - 2)
+        if not other:
+            fit(half, model, *ranks.STRATEGIES[first], steps=updates - 2)
         checkpoint = half / "checkpoints" / "last.ckpt"
-        target = folder / model / (name if other else f"{name}_resumed")
-        fit(target, model, *ranks.STRATEGIES[other or name], steps=updates, ckpt_path=checkpoint)
+        target = folder / model / (name if other else f"{first}_resumed")
+        fit(target, model, *ranks.STRATEGIES[other or first], steps=updates, ckpt_path=checkpoint)
         print(os.environ["RANK"], case, "done", flush=True)
     torch.distributed.destroy_process_group()
 
