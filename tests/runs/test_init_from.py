@@ -28,7 +28,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_albef_starts_coca(prepared: Prepare, tmp_path: Path) -> None:
+def test_albef_starts_coca_and_a_task_with_words_of_its_own(prepared: Prepare, tmp_path: Path) -> None:
     albef = [word for word in TINY_ALBEF if not word.startswith("callbacks.")]
     run.train(prepared(tmp_path / "a", "model=albef", *VIT, *REST, *albef))
     run.train(prepared(tmp_path / "b", "model=coca", *REST, *COCA, f"init_from={tmp_path}/a", "optim.lr=1e-12"))
@@ -44,15 +44,11 @@ def test_albef_starts_coca(prepared: Prepare, tmp_path: Path) -> None:
     notes = json.loads((tmp_path / "b" / "result.json").read_text())["notes"]
     assert any("taken" in note for note in notes) and any("left out: net.matching_head" in note for note in notes)
     assert not any("begins anew" in note for note in notes)
-
-
-def test_albef_starts_a_task_whose_questions_have_words_of_their_own(prepared: Prepare, tmp_path: Path) -> None:
-    albef = [word for word in TINY_ALBEF if not word.startswith("callbacks.")]
-    run.train(prepared(tmp_path / "a", "model=albef", *VIT, *REST, *albef, "callbacks=default"))
+    # a task whose questions have words of their own
     rest = [word for word in REST if not word.startswith("data=")]
     task = ("model=albef_vqa", *VIT, *rest, *(word for word in albef if "fuse" not in word), "data.num_val=4")
-    run.train(prepared(tmp_path / "b", *task, f"init_from={tmp_path}/a", "optim.lr=1e-12", "model.momentum=1.0"))
-    before, after = weights(tmp_path / "a"), weights(tmp_path / "b")
+    run.train(prepared(tmp_path / "c", *task, f"init_from={tmp_path}/a", "optim.lr=1e-12", "model.momentum=1.0"))
+    before, after = weights(tmp_path / "a"), weights(tmp_path / "c")
     old = len(before["net.encoder.embeddings.word.weight"])
     for words in (
         "net.encoder.embeddings.word.weight",
@@ -69,7 +65,7 @@ def test_albef_starts_a_task_whose_questions_have_words_of_their_own(prepared: P
         assert torch.allclose(after[name.replace("encoder.fusion", "decoder.layers")], before[name])
     taught = "twin.teacher.{}fusion.0.feed_forward.inner.weight"
     assert torch.allclose(after[taught.format("encoder.")], before[taught.format("")])
-    notes = json.loads((tmp_path / "b" / "result.json").read_text())["notes"]
+    notes = json.loads((tmp_path / "c" / "result.json").read_text())["notes"]
     assert any("got rows for new words: net.encoder.embeddings.word.weight" in note for note in notes)
 
 

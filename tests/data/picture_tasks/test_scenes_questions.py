@@ -82,9 +82,9 @@ def test_answers_are_true(source: SceneQuestions, split: str) -> None:
 def test_a_question_alone_tells_nothing(source: SceneQuestions) -> None:
     number = {answer: place for place, answer in enumerate(source.answers)}
     rows = [
-        (question.text, number[question.answers[0][0]], question.kind) for _, question in asked(source, "train", 4500)
+        (question.text, number[question.answers[0][0]], question.kind) for _, question in asked(source, "train", 3500)
     ]
-    train, held_out = rows[:3500], rows[3500:]
+    train, held_out = rows[:2500], rows[2500:]
     chance = 0.0
     for kind in source.kinds:
         answers = Counter(label for _, label, of in rows if of == kind)
