@@ -63,8 +63,8 @@ class Demo:
             gr, waiting = gradio(Path(folder)), listen(self.port)
             page, talking = self._page(gr, subjects, job, Path(folder), notes)
             with served(gr, page, waiting, CSS.read_text(encoding="utf-8")), suppress(KeyboardInterrupt):
-                job.console.print(f"http://{LOOPBACK}:{waiting.getsockname()[1]} (Ctrl-C ends)")
                 try:
+                    job.console.print(f"http://{LOOPBACK}:{waiting.getsockname()[1]} (Ctrl-C ends)")
                     self.over.wait()
                 except Interrupted as stop:
                     if stop.number != signal.SIGINT:  # Ctrl-C is how it ends
