@@ -111,6 +111,8 @@ def test_an_answer_is_stopped_and_an_error_is_of_one_side(chat_model: Path, lang
     alone.stop("me")
     *_, last = turn
     assert last[0].done and last[0].error is None and len(known[0]) == 2  # what it had said by then stands
+    *_, whole = alone.turn([[]], "Hi", 0.0, 400)
+    assert len(last[0].text) < len(whole[0].text)
 
 
 def test_texts_are_judged_best_first(chat_model: Path, tmp_path: Path) -> None:
