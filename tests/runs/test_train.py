@@ -194,3 +194,4 @@ def test_two_processes_from_one_command(tmp_path: Path) -> None:
     assert (result["status"], result["world_size"], result["steps"]) == ("ok", expected, 2)
     assert [int(row["step"]) for row in rows_of(tmp_path)] == [0, 1]
     assert done.stdout.count("run directory  ") == 1, "only rank zero prints"
+    assert done.stdout.startswith("run directory ") and done.stdout.count("; loading torch") == 1, "the first line"

@@ -96,6 +96,8 @@ def _hydra_job(kind: kinds.Kind, configs: Path, stop: Callable[..., NoReturn]) -
         run_dir = Path(job.runtime.output_dir)
         try:
             cfg = kind.checked(cfg, job.overrides.task, run_dir)
+            if kind is kinds.TRAIN and environment.launch().rank == 0:  # seconds pass before anything else is said
+                print(f"run directory {run_dir}; loading torch", flush=True)
             kind.imported(cfg)
         except ConfigError as error:
             if not (run_dir / "result.json").exists():  # of the run that was to be resumed
