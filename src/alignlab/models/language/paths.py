@@ -54,7 +54,7 @@ def export_folder(path: str | Path) -> Path:
         name, _, inside = str(path).removeprefix("package:").partition("/")
         spec = importlib.util.find_spec(name) if name.isidentifier() else None  # of `a.b` it would import a
         if spec is None or not spec.submodule_search_locations:
-            raise ValueError(f"model={path}: the package {name} is not installed (extras: minilm)")
+            raise ValueError(f"model={path}: the package {name} is not installed (extras: minilm, smollm2)")
         return Path(spec.submodule_search_locations[0]) / inside
     folder = newest_run(path, holding="export")
     return folder / "export" if (folder / "export").is_dir() else folder
