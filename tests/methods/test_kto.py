@@ -5,8 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from alignlab.data.language.batches import TokenStore
-from alignlab.data.language.labelled import LabelledRows, MovieLabels
+from alignlab.data.language.labelled import LabelledRows
 from alignlab.data.language.modules import LanguageDataModule
+from alignlab.data.language.movies import MovieLabels
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rated_reviews import rated_reviews
 from alignlab.data.language.rendering import Rendered

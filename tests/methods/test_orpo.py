@@ -4,10 +4,9 @@ import math
 from functools import partial
 
 from alignlab.methods.orpo import OrpoMethod, log_odds, odds_ratio
-from alignlab.methods.step import Step
 from alignlab.models.language.lora import add_lora
 from alignlab.systems.choosing import system_of
-from tiny_language import NET, OPTIM, WORDS, fit, preference_batch, validated
+from tiny_language import NET, OPTIM, WORDS, fit, loop, preference_batch, validated
 
 import pytest
 import torch
@@ -52,15 +51,7 @@ def test_loss_and_gradient_are_those_of_trl():
 
 def test_a_loop_without_a_trainer_learns_and_every_parameter_gets_a_gradient():
     method, batch = make(beta=1.0), preference_batch(LENGTHS)
-    optimizer, losses = torch.optim.AdamW(method.net.parameters(), lr=3e-3), []
-    for number in range(30):
-        output = method(batch, Step(number))
-        output.loss.backward()
-        if not number:
-            assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.net.parameters())
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(output.loss.item())
+    losses, output = loop(method, batch, 30)
     assert losses[-1] < 0.5 * losses[0] and output.metrics["accuracy"] == 1.0
 
 

@@ -3,6 +3,8 @@
 from functools import partial
 
 import recorder
+from alignlab.methods.method import Method
+from alignlab.methods.step import Step, StepOutput
 from alignlab.models.language.new import llama
 from alignlab.optim.adamw import adamw
 from alignlab.types.language import LanguageVocabulary, PreferenceBatch, TokenBatch
@@ -49,6 +51,20 @@ def preference_batch(lengths: list[int], seed: int = 0, share: float = 1.0) -> P
 def fit(system: pl.LightningModule, steps: int, batches: list, **settings) -> list[float]:
     """Trains on a list of batches again and again; the losses."""
     return recorder.fit(system, steps, batches, **settings)[1]
+
+
+def loop(method: Method, batch: tuple, steps: int) -> tuple[list[float], StepOutput]:
+    """Trains a method without a trainer; the losses and the last output. In the first step every parameter gets a gradient."""
+    optimizer, losses = torch.optim.AdamW(method.net.parameters(), lr=3e-3), []
+    for number in range(steps):
+        output = method(batch, Step(number))
+        output.loss.backward()
+        if not number:
+            assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.net.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(output.loss.item())
+    return losses, output
 
 
 def validated(system: pl.LightningModule, batches: list) -> dict[str, float]:

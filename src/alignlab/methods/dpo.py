@@ -139,9 +139,8 @@ class DpoMethod(LanguageMethod):
     def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps loss and rewards of all pairs, and what the preferred responses cost."""
         policy = response_log_probs(self.net, batch)
-        terms = self._terms(batch, "val", policy)
-        source = self._by_source.of(batch, batch.first)
-        self._validated.append(torch.stack([*terms, *self._of_preferred(policy, batch), source], 1))
+        terms = torch.stack([*self._terms(batch, "val", policy), *self._of_preferred(policy, batch)], 1)
+        self._validated.append(self._by_source.beside(terms, batch, batch.first))
         return {}
 
     def summarise(self) -> dict[str, Tensor]:

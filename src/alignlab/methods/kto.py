@@ -88,9 +88,8 @@ class KtoMethod(LanguageMethod):
     def validate(self, batch: LabelledBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps loss, reward, KL, label and source of all texts."""
         loss, reward, kl = self._terms(batch)
-        source = self._by_source.of(batch, torch.arange(len(loss), device=loss.device))
-        columns = (loss, reward, kl.expand_as(loss), batch.label, source)
-        self._validated.append(torch.stack([column.to(loss.dtype) for column in columns], 1))
+        terms = torch.stack([loss, reward, kl.expand_as(loss), batch.label.to(loss.dtype)], 1)
+        self._validated.append(self._by_source.beside(terms, batch, torch.arange(len(loss), device=loss.device)))
         return {}
 
     def summarise(self) -> dict[str, Tensor]:

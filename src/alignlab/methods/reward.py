@@ -69,8 +69,8 @@ class RewardMethod(LanguageMethod):
     def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps r_1, r_2, share, margin and source of all pairs."""
         first, second = self._rewards(batch)
-        source = self._by_source.of(batch, batch.first).float()
-        self._validated.append(torch.stack([first, second, self._target(batch), batch.margin.float(), source], 1))
+        terms = torch.stack([first, second, self._target(batch), batch.margin.float()], 1)
+        self._validated.append(self._by_source.beside(terms, batch, batch.first))
         return {}
 
     def summarise(self) -> dict[str, float]:

@@ -59,9 +59,7 @@ class SimpoMethod(LanguageMethod):
 
     def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps loss and rewards of all pairs."""
-        terms = self._terms(batch)
-        source = self._by_source.of(batch, batch.first)
-        self._validated.append(torch.cat([terms, source[:, None].to(terms.dtype)], 1))
+        self._validated.append(self._by_source.beside(self._terms(batch), batch, batch.first))
         return {}
 
     def summarise(self) -> dict[str, Tensor]:

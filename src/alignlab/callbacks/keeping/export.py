@@ -50,9 +50,11 @@ class Export(Callback):
         module.export(temporary)
         tokenizer = getattr(trainer.datamodule, "tokenizer", None)
         places = [place for place in (temporary, temporary / "merged") if place.is_dir()]
-        for place in places if tokenizer is not None else ():
-            tokenizer.save_pretrained(place)
-            write_ends(place, self._ends(trainer, module))
+        if tokenizer is not None:
+            ends = self._ends(trainer, module)
+            for place in places:
+                tokenizer.save_pretrained(place)
+                write_ends(place, ends)
         for place in places:
             write_sums(place)
         shutil.rmtree(folder, ignore_errors=True)

@@ -70,6 +70,15 @@ class NearMisses:
         """The scene with one of the facts changed that it tells; the scene itself if it tells none of them."""
         return next(self._near_misses(scene, draw), scene)
 
+    def told_apart(self, scene: Scene, draw: Draw, lest: str) -> Scene:
+        """A near miss that differs. Raises ValueError, with what can't be done then, where the scene tells none of the
+        facts.
+        """
+        other = self.near_miss(scene, draw)
+        if other is scene:
+            raise ValueError(f"facts is {list(self.facts)}; {scene.caption!r} tells none of them, so {lest}")
+        return other
+
     def foils(self, scene: Scene, number: int, draw: Draw) -> list[str]:
         """Captions that are false of the scene by one fact, of different facts as long as there are such.
 

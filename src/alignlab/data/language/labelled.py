@@ -1,13 +1,11 @@
-"""Texts with a label each, good or bad: rows of users' files, and the built-in reviews by their ratings."""
+"""Texts with a label each, good or bad."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from alignlab.data.language.batches import Shuffled, Split, TokenStore, right_padded, targets
-from alignlab.data.language.rated_reviews import rated_reviews
-from alignlab.data.language.rendering import Renderer
+from alignlab.data.language.batches import Shuffled, TokenStore, right_padded, targets
 from alignlab.types.language import LabelledBatch
 
 
@@ -45,28 +43,3 @@ class LabelledRows(Shuffled):
         label = torch.from_numpy(self.labels[rows])
         other = (right_padded(others)[0], targets(other_marks))
         return LabelledBatch(ids, mask, targets(marks), label, torch.from_numpy(rows), *other)
-
-
-class MovieLabels:
-    """Movie reviews with a mean rating beyond `least` as good or bad texts, for KTO.
-
-    Args:
-        least: mean rating, of -4 to 4, of a good review at least, of a bad one at most its negative.
-        split_seed: salts the hash of the text that divides them.
-        val_share: share of the texts that is held out.
-
-    Raises:
-        ValueError: `least` is negative, or no review is as good as that.
-    """
-
-    def __init__(self, *, least: float = 0.5, split_seed: int, val_share: float) -> None:
-        if not 0 <= least < 3:
-            raise ValueError(f"least is {least}; it must be at least 0 and below 3, ratings go from -4 to 4")
-        self.least, self.split_seed, self.val_share = least, split_seed, val_share
-
-    def rows(self, split: Split, renderer: Renderer, seed: int) -> LabelledRows:
-        rated = rated_reviews().part(split, self.split_seed, self.val_share)
-        means = rated.means
-        kept = np.flatnonzero(np.abs(means) >= max(self.least, 1e-6))
-        store = TokenStore(renderer.texts([("", rated.texts[i]) for i in kept]))
-        return LabelledRows(store, means[kept] > 0, seed, renderer.max_length)

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from alignlab.data.language.batches import RowSource, Shuffled, Split
-from alignlab.data.language.labelled import MovieLabels
-from alignlab.data.language.movies import MoviePreferences, MoviePrompts, MovieReviews
+from alignlab.data.language.movies import MovieLabels, MoviePreferences, MoviePrompts, MovieReviews
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.shares import shares_of
 from alignlab.types.language import LabelledBatch, PreferenceBatch, PromptBatch, Sources, TokenBatch
@@ -27,6 +26,7 @@ BUILT_IN = {
     "movie_labels": MovieLabels,
     "movie_prompts": MoviePrompts,
 }
+_OF_ONE = ("path", "val_path", "tasks")  # settings that say what a source is
 
 
 class MixedSource:
@@ -46,9 +46,9 @@ class MixedSource:
         self, mix: Mapping[str, float], make: Callable[..., RowSource], common: dict[str, Any], settings: dict[str, Any]
     ) -> None:
         self.shares = list(shares_of(mix).values())
-        if given := [key for key in ("path", "val_path", "tasks") if settings.get(key)]:
+        if given := [key for key in _OF_ONE if settings.get(key)]:
             raise ValueError(f"{given[0]} has no place beside mix, which names all sources; each holds out val_share")
-        files = {key: value for key, value in settings.items() if key not in ("path", "val_path", "tasks")}
+        files = {key: value for key, value in settings.items() if key not in _OF_ONE}
         self.sources = {
             name: BUILT_IN[name](**common) if name in BUILT_IN else make(path=name, **common, **files) for name in mix
         }

@@ -1,5 +1,5 @@
-"""The built-in reviews as rows: texts to learn to write, groups of texts that are compared by their ratings, and
-openings to go on with.
+"""The built-in reviews as rows: texts to learn to write, groups of texts that are compared by their ratings, good and
+bad ones, and openings to go on with.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from alignlab.data.language.batches import (
     TextRows,
     TokenStore,
 )
+from alignlab.data.language.labelled import LabelledRows
 from alignlab.data.language.preference_texts import opening
 from alignlab.data.language.rated_reviews import RatedTexts, rated_reviews
 from alignlab.data.language.rendering import Renderer
@@ -93,6 +94,30 @@ class MoviePreferences(_Movies):
             return Preferences(rated.preference(first, second), means[first] - means[second])
 
         return ComparisonRows(_store(rated, renderer), groups_of, preferences, seed)
+
+
+class MovieLabels(_Movies):
+    """Movie reviews with a mean rating beyond `least` as good or bad texts, for KTO.
+
+    Args:
+        least: mean rating, of -4 to 4, of a good review at least, of a bad one at most its negative.
+        settings: see `LanguageDataModule`.
+
+    Raises:
+        ValueError: `least` is negative, or no review is as good as that.
+    """
+
+    def __init__(self, *, least: float = 0.5, **settings: float) -> None:
+        super().__init__(**settings)
+        if not 0 <= least < 3:
+            raise ValueError(f"least is {least}; it must be at least 0 and below 3, ratings go from -4 to 4")
+        self.least = least
+
+    def rows(self, split: Split, renderer: Renderer, seed: int) -> LabelledRows:
+        rated = self.rated_texts(split)
+        kept = np.flatnonzero(np.abs(rated.means) >= max(self.least, 1e-6))
+        rated = RatedTexts([rated.texts[i] for i in kept], rated.shares[kept])
+        return LabelledRows(_store(rated, renderer), rated.means > 0, seed, renderer.max_length)
 
 
 class MoviePrompts(_Movies):

@@ -37,12 +37,7 @@ class SceneEntailment(EmojiScenePairs):
         number, label = (serial, None) if split == "train" else divmod(serial, len(self.labels))
         draw = self.scenes.draws(number, split, _JUDGED)
         scene = self.families.detailed(self.scenes.scene(number, split), draw)
-        other = self.families.near_miss(scene, draw)
-        if other is scene:
-            raise ValueError(
-                f"facts is {list(self.families.facts)}; {scene.caption!r} tells none of them, so it can't be "
-                "contradicted: add counts or backgrounds"
-            )
+        other = self.families.told_apart(scene, draw, "it can't be contradicted: add counts or backgrounds")
         shown, other = (scene, other) if draw() < 0.5 else (other, scene)
         label = int(draw() * len(self.labels)) if label is None else label
         stranger = self._with_a_stranger(shown.statement, split == "val", draw)

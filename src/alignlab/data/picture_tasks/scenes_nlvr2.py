@@ -66,12 +66,7 @@ class SceneComparisons(EmojiScenePairs):
         draw = self.scenes.draws(number, split, _COMPARED + (case or 0))
         form, label = cases[int(draw() * len(cases)) if case is None else case]
         scene = self.families.detailed(self.scenes.scene(number, split), draw)
-        other = self.families.near_miss(scene, draw)
-        if other is scene:
-            raise ValueError(
-                f"facts is {list(self.families.facts)}; {scene.caption!r} tells none of them, so there is nothing to "
-                "compare: add counts or backgrounds"
-            )
+        other = self.families.told_apart(scene, draw, "there is nothing to compare: add counts or backgrounds")
         told, other = (scene, other) if draw() < 0.5 else (other, scene)
         if self.assignment:
             away = self._elsewhere(number, scene, split, draw)

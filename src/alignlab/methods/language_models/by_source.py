@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from alignlab.types.language import PreferenceBatch, TokenBatch
+from alignlab.types.language import LabelledBatch, PreferenceBatch, TokenBatch
 
 
 class BySource:
@@ -16,12 +16,16 @@ class BySource:
 
     names: tuple[str, ...] = ()
 
-    def of(self, batch: TokenBatch | PreferenceBatch, rows: Tensor) -> Tensor:
+    def of(self, batch: TokenBatch | PreferenceBatch | LabelledBatch, rows: Tensor) -> Tensor:
         """(N,) int64: numbers of the sources of some of a batch's rows."""
         if batch.sources is None:
             return torch.zeros_like(rows)
         self.names = batch.sources.names
         return batch.sources.number[rows]
+
+    def beside(self, terms: Tensor, batch: TokenBatch | PreferenceBatch | LabelledBatch, rows: Tensor) -> Tensor:
+        """Terms (N, K) of some of a batch's rows with the numbers of their sources as a last column, (N, K + 1)."""
+        return torch.cat([terms, self.of(batch, rows)[:, None].to(terms.dtype)], 1)
 
     def means(self, source: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of values (N,) with their sources (N,), those of all ranks; no name stands here before a batch was seen."""
