@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import task_lists
 from alignlab.data.image_text.modules import PairDataModule
 from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.picture_tasks.modules import JudgedDataModule, QuestionDataModule
@@ -60,6 +61,30 @@ def test_data_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
                 ValueError, match=f"^data: these are {kind}.*{method.partition('.')[2]} learns from {wanted}"
             ):
                 check_kind(model, module)
+
+
+def test_labels_and_pictures_that_a_head_has_no_room_for(tmp_path: Path) -> None:
+    """Labels beyond the classes were an IndexError in the first step; of two pictures the second wasn't looked at."""
+    for n in range(8):
+        task_lists.picture(tmp_path / f"{n}.png", n)
+    head = "image,text,label,split\n"
+    rows = [f"{n}.png,text {n},class {n % 4},{'val' if n > 3 else ''}" for n in range(8)]
+    (tmp_path / "rows.csv").write_text(head + "\n".join(rows))
+    (tmp_path / "two.csv").write_text(
+        "left,right,text,label\n" + "\n".join(f"{n}.png,0.png,a,{n % 2}" for n in range(8))
+    )
+    own = "alignlab.data.picture_tasks.own_judged.OwnJudged"
+    four = JudgedDataModule(own, annotations=str(tmp_path / "rows.csv"), image_size=32)
+    two = JudgedDataModule(own, annotations=str(tmp_path / "two.csv"), image_size=32, val_share=0.4)
+    for module in (four, two):
+        module.setup("fit")
+    entailment = {"_target_": "alignlab.methods.albef_entailment.AlbefEntailmentMethod"}
+    with pytest.raises(ValueError, match=r"^model.classes is 3, but the data have 4 labels: .*; set model.classes=4$"):
+        check_kind(OmegaConf.create(entailment), four)
+    check_kind(OmegaConf.create(entailment | {"classes": 4}), four)
+    with pytest.raises(ValueError, match="rows have 2 pictures each, but AlbefEntailmentMethod looks at 1"):
+        check_kind(OmegaConf.create(entailment), two)
+    check_kind(OmegaConf.create({"_target_": "alignlab.methods.albef_nlvr2.AlbefNlvr2Method"}), two)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is not None, reason="tensorboard is installed")

@@ -83,16 +83,22 @@ def json_lines(
                 yield number, where, row
 
 
-def json_items(file: str | Path, key: str | None = None) -> Iterator[tuple[int, str, Any]]:
+def json_items(file: str | Path, key: str | None = None, inside: str | None = None) -> Iterator[tuple[int, str, Any]]:
     """Number from 1, place for messages and value of every element of the list that a .json file holds, read bit by
     bit; a file that holds no list gives its value under the number 0.
 
+    Args:
+        inside: instead of the list that the file is, the first one under this name; what follows it isn't read.
+
     Raises:
-        ValueError: as in `read_lines`, or it is no JSON.
+        ValueError: as in `read_lines`, it is no JSON, or there is no such list.
     """
     path, name = Path(file).expanduser(), named(file, key)
     with _opened(path, name) as text:
         try:
+            if inside is not None:
+                yield from _elements(_list_under(inside, text, name), text, name, alone=False)
+                return
             begun = ""
             while not begun and (bit := text.read(_BIT)):
                 begun = bit.lstrip()
@@ -106,8 +112,21 @@ def json_items(file: str | Path, key: str | None = None) -> Iterator[tuple[int, 
             raise ValueError(f"{name}: can't be read ({error.strerror})") from None
 
 
-def _elements(begun: str, text: TextIO, name: str) -> Iterator[tuple[int, str, Any]]:
-    """`json_items` of a text that begins with a bracket; `begun` is what was read of it."""
+def _list_under(inside: str, text: TextIO, name: str) -> str:
+    """What was read of a text from the bracket on that begins the list under a name."""
+    begins, held = re.compile(rf'(?<!\\)"{re.escape(inside)}"\s*:\s*\['), ""
+    while bit := text.read(_BIT):
+        held += bit
+        if match := begins.search(held):
+            return held[match.end() - 1 :]
+        held = held[-len(inside) - _AHEAD :]
+    raise ValueError(f"{name}: there is no list under {inside!r}")
+
+
+def _elements(begun: str, text: TextIO, name: str, alone: bool = True) -> Iterator[tuple[int, str, Any]]:
+    """`json_items` of a text that begins with a bracket; `begun` is what was read of it. `alone`: nothing may follow
+    the list.
+    """
     read = _JSON.raw_decode
     held, place, number, bit = begun, 1, 0, _BIT
     parted, over = True, False  # a comma or the bracket stands before `place`; nothing follows in the file
@@ -115,7 +134,7 @@ def _elements(begun: str, text: TextIO, name: str) -> Iterator[tuple[int, str, A
         place, where = _SPACE.match(held, place).end(), f"{name}, row {number + 1}"
         mark = held[place : place + 1]
         if mark == "]" and (number == 0 or not parted):
-            if (held[place + 1 :] + text.read()).strip():
+            if alone and (held[place + 1 :] + text.read()).strip():
                 raise ValueError(f"{name}: no JSON (something stands behind the list's end)")
             return
         if not parted and mark:

@@ -21,5 +21,7 @@ class AlbefNlvr2Method(ClassifierMethod):
             first picture, the second, or neither.
     """
 
+    pictures = 2
+
     def __init__(self, net: Callable[..., Albef], *, classes: int = 2, **settings) -> None:
         super().__init__(lambda vocab_size: nlvr2_net(net(vocab_size=vocab_size), classes), **settings)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alignlab.data.image_text import published_lists
 from alignlab.data.image_text.list_values import SPLITS, checked_text, split_of
 from alignlab.data.image_text.picture_list import Pictures, Row, open_list
+from alignlab.data.shares import held_out_of
 from alignlab.data.tables import SUFFIXES, read_table
 from alignlab.files.text import json_items, json_lines, kind_of, lacking, meant
 
@@ -48,11 +47,7 @@ def split_by_hash(pictures: Pictures, share: float, most: int | None = None) -> 
     """Divides pictures into training and held-out ones by a hash of their names: stable when others are added or all
     are moved. At most `most` are held out.
     """
-    hashes = pictures.hashes()
-    held_out = hashes < np.uint64(min(int(share * 2**64), 2**64 - 1))
-    if most is not None and held_out.sum() > most:
-        held_out = np.zeros(len(hashes), bool)
-        held_out[np.argsort(hashes, kind="stable")[:most]] = True
+    held_out = held_out_of(pictures.hashes(), share, most)
     return pictures.where(~held_out), pictures.where(held_out)
 
 

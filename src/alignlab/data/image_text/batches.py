@@ -5,7 +5,7 @@ Pictures travel as uint8 (B, 3, H, W) and are normalised on the device.
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -93,7 +93,7 @@ class TrainPairs(Dataset):
     def __getitems__(self, serials: Sequence[int]) -> PairBatch:
         pairs = [self.source.train_pair(serial) for serial in serials]
         draws = [random.Random(serial).random() for serial in serials] if self.windows else None
-        return _pair_batch(_fill_gaps(pairs, serials), self.encode, draws)
+        return _pair_batch(fill_gaps(pairs, serials), self.encode, draws)
 
 
 class HeldOutPairs(Dataset):
@@ -165,12 +165,12 @@ class NormalisedBatches:
         return len(self.loader)
 
 
-def _fill_gaps(pairs: list[Pair | None], serials: Sequence[int]) -> list[Pair]:
-    """Replaces skipped pairs by others of the batch, so that every rank keeps its batch size."""
-    good = [pair for pair in pairs if pair is not None]
+def fill_gaps(rows: list[Any | None], serials: Sequence[int]) -> list[Any]:
+    """Replaces skipped rows by others of the batch, so that every rank keeps its batch size."""
+    good = [row for row in rows if row is not None]
     if not good:
-        raise ValueError(f"every picture of a batch of {len(pairs)} is broken")
-    return [pair if pair is not None else good[serial % len(good)] for pair, serial in zip(pairs, serials, strict=True)]
+        raise ValueError(f"every picture of a batch of {len(rows)} is broken")
+    return [row if row is not None else good[serial % len(good)] for row, serial in zip(rows, serials, strict=True)]
 
 
 def _pair_batch(pairs: list[Pair], encode: CaptionEncoder, draws: Sequence[float] | None = None) -> PairBatch:

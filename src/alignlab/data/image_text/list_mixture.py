@@ -10,7 +10,7 @@ import numpy as np
 
 from alignlab.data.image_text.annotations import read_annotations, split_by_hash
 from alignlab.data.image_text.picture_list import Pictures
-from alignlab.data.shares import shares_of
+from alignlab.data.shares import num_draws, shares_of, weighted_order
 
 Lists = str | Sequence[str | Mapping[str, Any]]
 _FIELDS = ("file", "image_dir", "weight")
@@ -23,6 +23,7 @@ class ListOf(NamedTuple):
     image_dir: str | None  # None: the data set's
     weight: float = 1.0  # times that an epoch shows its training pictures
     key: str = "annotations"  # what gave it, for messages
+    more: Mapping[str, Any] = {}  # what else a kind of lists has
 
 
 class Mixture(NamedTuple):
@@ -37,7 +38,7 @@ class Mixture(NamedTuple):
         """Times that an epoch shows each part's training pictures."""
         if self.lists is None:
             return self.given
-        sizes = [len(numbers) for _, numbers in self.splits["train"].parts]
+        sizes = self._sizes
         of_list = {one: sum(n for n, of in zip(sizes, self.lists, strict=True) if of == one) for one in self.lists}
         total = sum(sizes)
         return [share * total / max(of_list[of], 1) for share, of in zip(self.given, self.lists, strict=True)]
@@ -45,22 +46,15 @@ class Mixture(NamedTuple):
     @property
     def num_draws(self) -> int:
         """Training pictures of an epoch."""
-        sizes = (len(numbers) for _, numbers in self.splits["train"].parts)
-        return sum(_times(size, weight)[2] for size, weight in zip(sizes, self.weights, strict=True))
+        return num_draws(self._sizes, self.weights)
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """Numbers of the training pictures in a random order of one epoch: each as often as its list's weight says;
-        of a broken weight's rest, others in every epoch.
-        """
-        if all(weight == 1 for weight in self.weights):
-            return rng.permutation(len(self.splits["train"]))
-        drawn, first = [], 0
-        for (_, numbers), weight in zip(self.splits["train"].parts, self.weights, strict=True):
-            whole, rest, _ = _times(len(numbers), weight)
-            drawn += [np.arange(first, first + len(numbers))] * whole
-            drawn.append(first + rng.permutation(len(numbers))[:rest])
-            first += len(numbers)
-        return rng.permutation(np.concatenate(drawn))
+        """Numbers of the training pictures in a random order of one epoch."""
+        return weighted_order(self._sizes, self.weights, rng)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [len(numbers) for _, numbers in self.splits["train"].parts]
 
 
 def read_mixture(
@@ -88,7 +82,7 @@ def read_mixture(
     splits, parts = {}, []  # of training: pictures, weight, and which list
     shares = {} if mix is None else shares_of(mix)
     mixed = (ListOf(file, image_dir, share, "mix") for file, share in shares.items())
-    lists = _lists(annotations, image_dir, "annotations") if mix is None else mixed
+    lists = lists_of(annotations, image_dir, "annotations") if mix is None else mixed
     for number, one in enumerate(lists):
         lists_read = read_annotations(one.file, one.image_dir, one.key, bad)
         parts += [(lists_read.pop(name), one.weight, number) for name in ("train", "") if name in lists_read]
@@ -96,7 +90,7 @@ def read_mixture(
             splits[name] = splits[name] + pictures if name in splits else pictures
     train = Pictures([part for pictures, *_ in parts for part in pictures.parts])
     if val_annotations is not None:
-        held_lists = _lists(val_annotations, image_dir, "val_annotations")
+        held_lists = lists_of(val_annotations, image_dir, "val_annotations")
         held = (p for one in held_lists for p in read_annotations(one.file, one.image_dir, one.key, bad).values())
         splits["val"] = Pictures([part for pictures in held for part in pictures.parts])
     elif "val" not in splits:
@@ -116,8 +110,8 @@ def read_mixture(
     return Mixture(splits, weights, numbers if mix else None)
 
 
-def _lists(given: Lists, image_dir: str | None, key: str) -> Iterator[ListOf]:
-    """Each list, whether it is given as a file or as {file, image_dir, weight}."""
+def lists_of(given: Lists, image_dir: str | None, key: str, more: Sequence[str] = ()) -> Iterator[ListOf]:
+    """Each list, whether it is given as a file or as {file, image_dir, weight} with perhaps `more` keys."""
     if isinstance(given, str) or not isinstance(given, Sequence):
         yield ListOf(str(given), image_dir, key=key)
         return
@@ -128,18 +122,12 @@ def _lists(given: Lists, image_dir: str | None, key: str) -> Iterator[ListOf]:
         if isinstance(one, str):
             yield ListOf(one, image_dir, key=name)
             continue
-        unknown = set(one) - set(_FIELDS)
+        unknown = set(one) - {*_FIELDS, *more}
         if unknown or "file" not in one:
             problem = f"has no {', '.join(sorted(unknown))}" if unknown else "needs a file"
-            raise ValueError(f"{name} {problem}; a list is a file or has the keys {', '.join(_FIELDS)}")
+            raise ValueError(f"{name} {problem}; a list is a file or has the keys {', '.join((*_FIELDS, *more))}")
         weight = one.get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             raise ValueError(f"{name}.weight is {weight}; it must be a number above 0")
-        yield ListOf(str(one["file"]), one.get("image_dir", image_dir), float(weight), name)
-
-
-def _times(size: int, weight: float) -> tuple[int, int, int]:
-    """How often a list is drawn whole, how many of it besides, and the sum."""
-    whole = math.floor(weight)
-    rest = round((weight - whole) * size)
-    return whole, rest, whole * size + rest
+        others = {field: one[field] for field in more if field in one}
+        yield ListOf(str(one["file"]), one.get("image_dir", image_dir), float(weight), name, others)

@@ -35,7 +35,7 @@ def check_files(pictures: Pictures, bad: Callable[[ValueError], None] | None = N
     sizes = np.full(number, -1, np.int64)
     for place in range(number) if number <= most else (i * number // most for i in range(most)):
         try:
-            sizes[place] = _size(pictures[place])
+            sizes[place] = size_of(pictures[place])
         except ValueError as error:
             if bad is None:
                 raise
@@ -45,7 +45,8 @@ def check_files(pictures: Pictures, bad: Callable[[ValueError], None] | None = N
     return Sized(pictures, sizes) if there.all() else Sized(pictures.where(there), sizes[there])
 
 
-def _size(picture: CaptionedPicture) -> int:
+def size_of(picture: CaptionedPicture) -> int:
+    """Bytes of a picture's file. Raises ValueError where it is missing, empty or no file."""
     try:
         file = picture.path.stat()
     except OSError:

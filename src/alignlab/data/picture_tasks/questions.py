@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from alignlab.data.image_text.batches import fill_gaps
 from alignlab.data.image_text.vocabulary import CaptionEncoder
 from alignlab.data.picture_tasks.rows import Hidden, stack_hidden
 from alignlab.types.picture_tasks import Answers, QuestionBatch
@@ -28,29 +29,34 @@ class QuestionSource(Protocol):
 
     def num_rows(self, split: str) -> int: ...
 
-    def question(self, serial: int, split: str) -> Question:
-        """Question of "train" or "val"; training ones beyond `num_rows` are those of later epochs."""
+    def question(self, serial: int, split: str) -> Question | None:
+        """Question of "train" or "val"; training ones beyond `num_rows` are those of later epochs. None of a training
+        question whose picture is broken and left out.
+        """
 
 
 class QuestionRows(Dataset):
     """Whole batches of a split; held-out ones with all answers and what each is worth.
 
-    worth: of an answer that a share s of people gave, min(1, s / least): VQA's 3 of 10 people.
+    worth: of an answer that a share s of people gave, min(1, 3 s): of ten people what VQA's evaluation gives, the mean
+    of min(1, others who say so / 3) over all nine of them (arXiv:1505.00468, footnote 1). An answer that isn't among
+    those to choose from is worth nothing.
     """
 
-    least = 0.3
+    enough = 3  # times its share, and an answer is right
 
     def __init__(self, source: QuestionSource, split: str, encode: CaptionEncoder, hide: Hidden = "nothing") -> None:
         self.source, self.split, self.encode, self.hide = source, split, encode, hide
         # salesforce/ALBEF b9727e4 dataset/vqa_dataset.py:68: answers, unlike texts, have an end
         self._encode_answers = CaptionEncoder(encode.tokenizer, encode.context_length, append_sep=True)
+        self._candidates: Answers | None = None
         self._number = {answer: number for number, answer in enumerate(source.answers)}
 
     def __len__(self) -> int:
         return self.source.num_rows(self.split)
 
     def __getitems__(self, serials: Sequence[int]) -> QuestionBatch:
-        rows = [self.source.question(serial, self.split) for serial in serials]
+        rows = fill_gaps([self.source.question(serial, self.split) for serial in serials], serials)
         ids, mask = self.encode(["" if self.hide == "texts" else row.text for row in rows])
         given = [(number, *answer) for number, row in enumerate(rows) for answer in row.answers]
         batch = QuestionBatch(
@@ -65,6 +71,8 @@ class QuestionRows(Dataset):
             return batch
         credit = torch.zeros(len(rows), len(self._number))
         for number, answer, share in given:
-            credit[number, self._number[answer]] = min(1.0, share / self.least)
-        candidates = Answers(*self._encode_answers(self.source.answers))
-        return batch._replace(candidates=candidates, credit=credit, kind=tuple(row.kind for row in rows))
+            if answer in self._number:
+                credit[number, self._number[answer]] = min(1.0, self.enough * share)
+        if self._candidates is None:
+            self._candidates = Answers(*self._encode_answers(self.source.answers))
+        return batch._replace(candidates=self._candidates, credit=credit, kind=tuple(row.kind for row in rows))

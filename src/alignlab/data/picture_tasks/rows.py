@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from alignlab.data.image_text.batches import stacked
+from alignlab.data.image_text.batches import fill_gaps, stacked
 from alignlab.data.image_text.vocabulary import CaptionEncoder
 from alignlab.types.picture_tasks import JudgedBatch
 
@@ -31,8 +31,10 @@ class JudgedSource(Protocol):
 
     def num_rows(self, split: str) -> int: ...
 
-    def row(self, serial: int, split: str) -> Judged:
-        """Row of "train" or "val"; training rows beyond `num_rows` are those of later epochs."""
+    def row(self, serial: int, split: str) -> Judged | None:
+        """Row of "train" or "val"; training rows beyond `num_rows` are those of later epochs. None of a training row
+        whose picture is broken and left out.
+        """
 
 
 class JudgedRows(Dataset):
@@ -45,7 +47,7 @@ class JudgedRows(Dataset):
         return self.source.num_rows(self.split)
 
     def __getitems__(self, serials: Sequence[int]) -> JudgedBatch:
-        rows = [self.source.row(serial, self.split) for serial in serials]
+        rows = fill_gaps([self.source.row(serial, self.split) for serial in serials], serials)
         ids, mask = self.encode(["" if self.hide == "texts" else row.text for row in rows])
         image = stack_hidden([row.pictures for row in rows], self.hide)
         return JudgedBatch(image, ids, mask, torch.tensor([row.label for row in rows]))

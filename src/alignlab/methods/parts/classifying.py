@@ -29,6 +29,7 @@ class ClassifierMethod(DistilledMethod):
     """
 
     shown = ("train/class_loss", "train/accuracy", "val/accuracy")
+    pictures = 1  # of a row
 
     def forward(self, batch: JudgedBatch, step: Step = WHOLE) -> StepOutput:
         """The loss of a batch; class_loss is the labels' part of it."""
