@@ -40,7 +40,7 @@ def check_kind(model: DictConfig, datamodule: Any) -> None:
             f"data: these are {_KINDS[given][0]}, but {method.__name__} learns from {_KINDS[wanted][0]}: "
             f"take {_KINDS[wanted][1]}"
         )
-    if given is JudgedBatch:
+    if given is JudgedBatch and datamodule.source is not None:
         _check_classes(model, inspect.signature(method).parameters.get("classes"), datamodule.source.labels)
         shown, seen = getattr(datamodule.source, "pictures_a_row", None), getattr(method, "pictures", None)
         if None not in (shown, seen) and shown != seen:
