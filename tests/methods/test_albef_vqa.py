@@ -3,44 +3,15 @@
 import tiny_tasks
 from alignlab.methods.albef_vqa import AlbefVqaMethod, equal_answers
 from alignlab.types.picture_tasks import Answers, QuestionBatch
+from tiny_questions import asked, cut
 from tiny_training import WORDS
 
 import pytest
 import torch
 
-N = 9  # candidates
-
 
 def make(**settings) -> AlbefVqaMethod:
     return tiny_tasks.make(AlbefVqaMethod, **settings)
-
-
-def texts(number: int, length: int, seed: int) -> Answers:
-    """[CLS], one word or more, [SEP], padding."""
-    g = torch.Generator().manual_seed(seed)
-    words = torch.randint(1, length - 1, (number, 1), generator=g)
-    ids, place = torch.randint(4, WORDS.size, (number, length), generator=g), torch.arange(length)
-    ids = ids.masked_fill(place == 0, WORDS.cls_id).masked_fill(place == words + 1, WORDS.sep_id)
-    return Answers(ids.masked_fill(place > words + 1, WORDS.pad_id), place <= words + 1)
-
-
-def asked(size: int = 8) -> QuestionBatch:
-    """Random questions, of which the second has two answers, with all candidates."""
-    judged, g = tiny_tasks.judged(size), torch.Generator().manual_seed(3)
-    question = torch.tensor([0, 1, *range(1, size)])
-    credit = torch.nn.functional.one_hot(torch.randint(N, (size,), generator=g), N).float()
-    weight = torch.ones(size + 1).index_fill(0, torch.tensor([1, 2]), 0.5)
-    kind = tuple("ab"[number % 2] for number in range(size))
-    return QuestionBatch(
-        judged.image[:, 0], *judged[1:3], texts(size + 1, 5, 1), question, weight, texts(N, 5, 2), credit, kind
-    )
-
-
-def cut(batch: QuestionBatch, part: slice) -> QuestionBatch:
-    """Some of the questions with their answers."""
-    own = (batch.question >= part.start) & (batch.question < part.stop)
-    answers = Answers(*(x[own] for x in batch.answers))
-    return QuestionBatch(*(x[part] for x in batch[:3]), answers, batch.question[own] - part.start, batch.weight[own])
 
 
 def test_what_learns_and_what_changes() -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import task_lists
@@ -10,7 +11,8 @@ from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.picture_tasks.modules import JudgedDataModule, QuestionDataModule
 from alignlab.runs.building import build_trainer
 from alignlab.runs.errors import cause
-from alignlab.runs.fitting import check_kind
+from alignlab.runs.fitting import check_kind, check_net
+from tiny_run import REPOSITORY
 
 import pytest
 from hydra.errors import InstantiationException
@@ -31,6 +33,8 @@ LEARNS = {
     "albef_entailment.AlbefEntailmentMethod": "texts about pictures with labels",
     "albef_nlvr2.AlbefNlvr2Method": "texts about pictures with labels",
     "albef_vqa.AlbefVqaMethod": "questions about pictures",
+    "clip_entailment.ClipEntailmentMethod": "texts about pictures with labels",
+    "clip_vqa.ClipVqaMethod": "questions about pictures",
 }
 KINDS = {"texts to learn": "sft", "pairs": "preference", "texts with labels": "label", "prompts": "prompt"}
 
@@ -85,6 +89,43 @@ def test_labels_and_pictures_that_a_head_has_no_room_for(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="rows have 2 pictures each, but AlbefEntailmentMethod looks at 1"):
         check_kind(OmegaConf.create(entailment), two)
     check_kind(OmegaConf.create({"_target_": "alignlab.methods.albef_nlvr2.AlbefNlvr2Method"}), two)
+
+
+MISFITS = {
+    ("albef_vqa", "clip_tiny"): "Clip, but AlbefVqaMethod trains Albef: take model/net=albef_tiny or model=clip_vqa",
+    ("albef_nlvr2", "clip_vit_b16"): "Clip, but AlbefNlvr2Method trains Albef: take model/net=albef_tiny",
+    ("clip_entailment", "albef_tiny"): "take model/net=clip_tiny or model=albef_entailment",
+    ("albef", "siglip_tiny"): "take model/net=albef_tiny or model=clip",
+    ("clip", "albef_tiny"): "take model/net=clip_tiny or model=albef",
+    ("coca", "clip_tiny"): "take model/net=coca_tiny or model=clip",
+    ("albef", "llama_tiny"): "PreTrainedModel, but AlbefMethod trains Albef: take model/net=albef_tiny",
+}
+
+
+def read_group(folder: Path) -> dict[str, dict]:
+    """A group's files as they stand; the target of a preset is that of what it begins with."""
+    read = {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in folder.glob("*.yaml")}
+    for content in read.values():
+        content.setdefault("_target_", read.get(str(content.get("defaults", [""])[0]), {}).get("_target_"))
+    return read
+
+
+def test_a_net_of_another_kind_is_refused_by_name() -> None:
+    """model=albef_vqa model/net=clip_tiny was an AttributeError; all nets that configs choose fit."""
+    chosen, nets = (read_group(REPOSITORY / "conf" / group) for group in ("model", "model/net"))
+    given = [
+        (name, group) for name, model in chosen.items() for group in model["defaults"] if not isinstance(group, str)
+    ]
+    fitting = {(name, group["net"]) for name, group in given if "net" in group}
+    assert {("clip_vqa", "clip_tiny"), ("sft", "llama_tiny")} <= fitting
+    for method, net in {*fitting, *MISFITS}:
+        model = OmegaConf.create({"_target_": chosen[method]["_target_"], "net": {"_target_": nets[net]["_target_"]}})
+        if (method, net) in MISFITS:
+            with pytest.raises(ValueError, match=f"^model.net: this is .*{re.escape(MISFITS[method, net])}$"):
+                check_net(model)
+        else:
+            check_net(model)
+    check_net(OmegaConf.create({"_target_": chosen["clip"]["_target_"], "net": {"_target_": "torch.nn.Linear"}}))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is not None, reason="tensorboard is installed")

@@ -69,7 +69,7 @@ def test_albef_starts_coca_and_a_task_with_words_of_its_own(prepared: Prepare, t
     assert any("got rows for new words: net.encoder.embeddings.word.weight" in note for note in notes)
 
 
-def test_a_tower_of_clip_starts_albef(prepared: Prepare, tmp_path: Path) -> None:
+def test_clip_starts_a_task_whole_and_albef_by_its_tower(prepared: Prepare, tmp_path: Path) -> None:
     tower = [f"model.net.vision.{key}" for key in ("width=32", "depth=1")]
     run.train(prepared(tmp_path / "a", *TINY, *REST, *tower))
     overrides = (*TINY_ALBEF[:-2], f"init_from={tmp_path}/a", "optim.lr=1e-12")
@@ -81,6 +81,19 @@ def test_a_tower_of_clip_starts_albef(prepared: Prepare, tmp_path: Path) -> None
         assert torch.allclose(before[name], after[name.replace("net.", "net.encoder.", 1)]), name
     notes = json.loads((tmp_path / "b" / "result.json").read_text())["notes"]
     assert any("left out: " in note and "net.text." in note for note in notes), notes
+    # questions have words of their own, and answers a head
+    rest = [word for word in (*REST, *tower) if not word.startswith("data=")]
+    start = (f"init_from={tmp_path}/a", "optim.lr=1e-12", "model.momentum=1.0", "data.num_val=4")
+    run.train(prepared(tmp_path / "c", "model=clip_vqa", *rest, *start))
+    after = weights(tmp_path / "c")
+    for net in ("net.clip.", "twin.teacher.clip."):
+        for name, value in before.items():
+            assert torch.allclose(after[name.replace("net.", net, 1)][: len(value)], value), name
+    words = "net.text.token_embedding.weight"
+    assert len(after["net.clip.text.token_embedding.weight"]) > len(before[words])
+    result = json.loads((tmp_path / "c" / "result.json").read_text())
+    assert {"val/accuracy", "val/where_accuracy"} <= result["metrics"].keys()
+    assert any("begins anew: net.head" in note for note in result["notes"]), result["notes"]
 
 
 def test_nothing_that_fits_is_an_error(prepared: Prepare, tmp_path: Path) -> None:

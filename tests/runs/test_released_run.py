@@ -94,3 +94,13 @@ def test_in_trained_a_step_out_and_in_again(place: Path, prepared: Prepare) -> N
     with pytest.raises(ValueError, match=r"convert: .*out is there already"):
         to_open_clip(place / "run", place / "out")
     assert to_open_clip(place / "run", place / "open_clip") == 2 + 6 + 6 * 12 + 6
+
+
+def test_a_released_net_answers_questions(prepared: Prepare, tmp_path: Path) -> None:
+    """Its tokenizer has no [CLS] and [SEP], which answers of the data had to have."""
+    clip_folder(tmp_path / "clip")
+    words = ["model=clip_vqa", "model/net=clip_pretrained", f"model.net.path={tmp_path}/clip", "data.num_val=2"]
+    rest = ["data.batch_size=8", "data.num_workers=0", "trainer=cpu", "trainer.max_steps=1", "callbacks.curves=null"]
+    assert run.train(prepared(tmp_path / "run", *words, *rest)).status == "ok"
+    system, datamodule = load_system(tmp_path / "run")
+    assert system.net.head[2].out_features == datamodule.vocabulary.answers == len(datamodule.source.answers)

@@ -70,6 +70,10 @@ MODELS |= {
     f"albef_{task}": (f"model=albef_{task}", f"data=emoji_scenes_{task}", *SCENES[1:], *ENCODER, "model.momentum=0.9")
     for task in ("entailment", "vqa", "nlvr2")
 }
+MODELS |= {
+    f"clip_{task}": (f"model=clip_{task}", f"data=emoji_scenes_{task}", *SCENES[1:], *MODELS["clip"][6:])
+    for task in ("entailment", "vqa")
+}
 MODELS["albef_muon"] = (*MODELS["albef"], "optim=muon")
 STRATEGIES = {
     "ddp": ("trainer=ddp",),

@@ -1,4 +1,4 @@
-"""ALBEF's tasks at a size of milliseconds: nets, batches, what any of the methods must do."""
+"""Tasks on pictures at a size of milliseconds: nets, batches, what any of the methods must do."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,6 +7,8 @@ from typing import Any
 from alignlab.methods.parts.distilled import DistilledMethod
 from alignlab.methods.step import Step
 from alignlab.models.albef import Albef, AlbefEncoder
+from alignlab.models.clip import Clip
+from alignlab.models.text import TextTower
 from alignlab.models.vision import vision_transformer
 from alignlab.types.picture_tasks import JudgedBatch
 from tiny_training import WORDS, pairs
@@ -24,10 +26,17 @@ def net(**settings) -> Callable[..., Albef]:
     return partial(Albef, partial(AlbefEncoder, vision, dropout=dropout, attention_dropout=0.0, **sizes, **OPTIONS))
 
 
+def towers() -> Callable[..., Clip]:
+    """Builds a CLIP of one layer each."""
+    vision = partial(vision_transformer, image_size=16, patch_size=8, width=16, depth=1, heads=2)
+    return partial(Clip, vision, partial(TextTower, context_length=12, width=16, depth=1, heads=2), embed_dim=8)
+
+
 def make(method: type[DistilledMethod], **settings) -> DistilledMethod:
-    """A method, its weights always the same."""
+    """A method, its weights always the same; on an ALBEF unless a `build` is given."""
     torch.manual_seed(0)
-    return method(net(dropout=settings.pop("dropout", 0.0)), vocabulary=WORDS, **settings)
+    build = settings.pop("build", None) or net(dropout=settings.pop("dropout", 0.0))
+    return method(build, **{"vocabulary": WORDS, **settings})
 
 
 def judged(size: int = 8, pictures: int = 1, classes: int = 3, seed: int = 0) -> JudgedBatch:
@@ -65,19 +74,22 @@ def check_gradients(method: DistilledMethod, batch: Any, idle: set[str]) -> None
     assert all(p.grad is None and not p.requires_grad for p in method.twin.parameters())
 
 
-def check_state(method: DistilledMethod, batch: Any) -> None:
+FUSION = "encoder.fusion.1.cross_attention.out.weight"
+
+
+def check_state(method: DistilledMethod, batch: Any, watched: str = FUSION) -> None:
     """Forward and validation change nothing; a step moves the teacher by 1 - momentum towards the student."""
     before = {name: x.clone() for name, x in method.state_dict().items()}
     method(batch)
     method.validate(batch)
     assert all(torch.equal(before[name], x) for name, x in method.state_dict().items())
     trained(method, batch, 2)  # the teacher moves first: by what the first step has changed
-    name = "encoder.fusion.1.cross_attention.out.weight"
-    assert not torch.equal(method.state_dict()[f"twin.teacher.{name}"], before[f"twin.teacher.{name}"])
+    assert not torch.equal(method.state_dict()[f"twin.teacher.{watched}"], before[f"twin.teacher.{watched}"])
 
 
-def check_teacher(make_method: Callable[..., DistilledMethod], batch: Any) -> None:
-    """alpha says what its opinion counts; what wasn't loaded is the student; dropout in it is the reference's."""
+def check_teacher(make_method: Callable[..., DistilledMethod], batch: Any, drops: bool = True) -> None:
+    """alpha says what its opinion counts; what wasn't loaded is the student; dropout, where the net has such, is in it
+    as the reference's."""
     losses = {}
     for alpha in (0.0, 0.4):
         for disturbed in (False, True):
@@ -92,7 +104,7 @@ def check_teacher(make_method: Callable[..., DistilledMethod], batch: Any) -> No
     for name, parameter in method.net.named_parameters():
         assert torch.equal(parameter, method.twin.teacher.get_parameter(name))
     assert make_method(distill=False)(batch).loss.item() == losses[0.0, False]
-    for reference in (False, True):
+    for reference in (False, True) if drops else ():
         method = make_method(dropout=0.5, reference=reference).train()
         method(batch)
         assert method.twin.teacher.training is reference

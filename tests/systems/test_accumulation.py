@@ -10,6 +10,8 @@ from alignlab.losses.contrastive import InfoNce, SigLip
 from alignlab.methods.albef_entailment import AlbefEntailmentMethod
 from alignlab.methods.albef_nlvr2 import AlbefNlvr2Method
 from alignlab.methods.albef_vqa import AlbefVqaMethod
+from alignlab.methods.clip_entailment import ClipEntailmentMethod
+from alignlab.methods.clip_vqa import ClipVqaMethod
 from alignlab.methods.coca import Coca, CocaMethod
 from alignlab.methods.dpo import DpoMethod
 from alignlab.methods.orpo import OrpoMethod
@@ -37,6 +39,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
 LENGTHS = (5, 6, 7, 60, 9, 4, 30, 12)  # of which all but 4 tokens are predicted: 1, 2, 3, 56, ...
+ANSWERS = 7  # that a list has
 
 
 class Rows(Dataset):
@@ -135,6 +138,13 @@ def of_task(kind: type, **settings) -> MethodSystem:
     return system_of(partial(kind, make_net(), **settings), vocabulary=words_of(), optim=sgd)
 
 
+def of_towers(kind: type) -> MethodSystem:
+    vision = partial(vision_transformer, image_size=TINY.image_size, patch_size=8, width=16, depth=1, heads=2)
+    text = partial(TextTower, context_length=8, width=16, depth=1, heads=2)
+    net, words = partial(Clip, vision, text, embed_dim=8), words_of()._replace(answers=ANSWERS)
+    return system_of(partial(kind, net), vocabulary=words, optim=sgd)
+
+
 def judged(rows: Sequence[int], pictures: int) -> JudgedBatch:
     image = torch.stack([noise(row, pictures, 3, TINY.image_size, TINY.image_size) for row in rows])
     ids, mask = task_texts(rows)
@@ -148,7 +158,8 @@ def questions(rows: Sequence[int]) -> QuestionBatch:
     answers = Answers(*task_texts([row for _, row in said]))
     image = torch.stack([noise(row, 3, TINY.image_size, TINY.image_size) for row in rows])
     weight = torch.tensor([1 / (1 + row % 5) for _, row in said])
-    return QuestionBatch(image, ids, mask, answers, torch.tensor([place for place, _ in said]), weight)
+    asks, listed = torch.tensor([place for place, _ in said]), torch.tensor([row % ANSWERS for _, row in said])
+    return QuestionBatch(image, ids, mask, answers, asks, weight, listed=listed)
 
 
 def task_texts(rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -187,6 +198,8 @@ TASK_SYSTEMS = {
     "albef_entailment": (partial(of_task, AlbefEntailmentMethod, classes=3), partial(judged, pictures=1)),
     "albef_nlvr2": (partial(of_task, AlbefNlvr2Method, classes=3), partial(judged, pictures=2)),
     "albef_vqa": (partial(of_task, AlbefVqaMethod), questions),
+    "clip_entailment": (partial(of_towers, ClipEntailmentMethod), partial(judged, pictures=1)),
+    "clip_vqa": (partial(of_towers, ClipVqaMethod), questions),
 }
 SYSTEMS = LANGUAGE_SYSTEMS | TASK_SYSTEMS | {"albef": (albef, scenes), "coca": (coca, scenes)}
 # What isn't a contrast: the parts of a loss that are those of the whole step, and the weights which nothing else moves.

@@ -8,16 +8,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alignlab.distributed.collectives import gather_objects
 from alignlab.losses.language import distilled_cross_entropy
 from alignlab.methods.method import WHOLE
+from alignlab.methods.parts.by_kind import WorthByKind
 from alignlab.methods.parts.distilled import DistilledMethod
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.albef import Albef
 from alignlab.models.albef_tasks import AnsweringNet
 from alignlab.types.picture_tasks import Answers, QuestionBatch
-
-Counted = dict[str, tuple[int, float, float]]  # of a kind of question: how many, credit of ranked and of free answers
 
 
 def vqa_net(albef: Albef) -> AnsweringNet:
@@ -47,7 +45,7 @@ class AlbefVqaMethod(DistilledMethod):
                 raise ValueError(f"{key}={value} must be at least 1")
         super().__init__(lambda vocab_size: vqa_net(net(vocab_size=vocab_size)), **settings)
         self.shortlist, self.answer_length = shortlist, answer_length
-        self._counted: Counted = {}  # of the present validation
+        self._worth = WorthByKind()  # of ranked answers in the present validation
 
     def forward(self, batch: QuestionBatch, step: Step = WHOLE) -> StepOutput:
         """The loss of a batch; answer_loss is the labels' part of it."""
@@ -70,17 +68,12 @@ class AlbefVqaMethod(DistilledMethod):
         ranked = batch.credit[rows, scores.argmax(1)]
         written = self.net.write(states, self.vocabulary.cls_id, self.vocabulary.sep_id, self.answer_length)
         free = (equal_answers(written, batch.candidates) * batch.credit).sum(1)
-        for kind, one, other in zip(batch.kind, ranked.tolist(), free.tolist(), strict=True):
-            count, ranks, frees = self._counted.get(kind, (0, 0.0, 0.0))
-            self._counted[kind] = (count + 1, ranks + one, frees + other)
+        self._worth.add(batch.kind, ranked)
         return {"loss": loss, "ranked_accuracy": ranked.mean(), "free_accuracy": free.mean()}
 
     def summarise(self) -> dict[str, float]:
         """What ranked answers are worth, by kind of question."""
-        everywhere, self._counted = gather_objects(self._counted), {}
-        kinds = sorted({kind for counted in everywhere for kind in counted})
-        of = {kind: [counted[kind] for counted in everywhere if kind in counted] for kind in kinds}
-        return {f"ranked_{kind}_accuracy": sum(x[1] for x in of[kind]) / sum(x[0] for x in of[kind]) for kind in kinds}
+        return {f"ranked_{kind}_accuracy": worth for kind, worth in self._worth.means().items()}
 
 
 def equal_answers(written: Answers, candidates: Answers) -> Tensor:

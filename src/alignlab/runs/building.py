@@ -24,7 +24,7 @@ from alignlab.files.weights import load_into, read_file, weights_of
 from alignlab.files.writing import write_folder
 from alignlab.launch.admission import refuse_ranks
 from alignlab.launch.environment import launch
-from alignlab.runs.fitting import check_kind
+from alignlab.runs.fitting import check_kind, check_net
 from alignlab.runs.own_source import FOLDER, from_own_source
 from alignlab.runs.plugged import changed
 from alignlab.runs.resuming import saved_config
@@ -40,6 +40,7 @@ def build(
     """The data module, set up, and the system that fits it; a run directory that weights come from gives the tokenizer
     that it trained.
     """
+    check_net(cfg.model)
     datamodule = instantiate(cfg.data, _convert_="all")
     if trained_in is not None and hasattr(datamodule, "reuse_tokenizer"):
         datamodule.reuse_tokenizer(trained_in / "tokenizer")

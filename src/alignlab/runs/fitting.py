@@ -1,11 +1,13 @@
-"""Whether the data give what the method learns from, by the types of their batches."""
+"""Whether net, data and method fit each other: by the types of batches, and by what a net is."""
 
+import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Sequence
-from typing import Any, get_type_hints
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig
+from torch import nn
 
 from alignlab.types.language import LabelledBatch, PreferenceBatch, PromptBatch, TokenBatch
 from alignlab.types.pairs import PairBatch
@@ -41,8 +43,11 @@ def check_kind(model: DictConfig, datamodule: Any) -> None:
             f"take {_KINDS[wanted][1]}"
         )
     if given is JudgedBatch and datamodule.source is not None:
-        _check_classes(model, inspect.signature(method).parameters.get("classes"), datamodule.source.labels)
+        parameters = inspect.signature(method).parameters
+        _check_classes(model, parameters.get("classes"), datamodule.source.labels)
         shown, seen = getattr(datamodule.source, "pictures_a_row", None), getattr(method, "pictures", None)
+        if "pictures" in parameters:
+            seen = model.get("pictures", parameters["pictures"].default)
         if None not in (shown, seen) and shown != seen:
             raise ValueError(f"data: its rows have {shown} pictures each, but {method.__name__} looks at {seen}")
 
@@ -55,3 +60,42 @@ def _check_classes(model: DictConfig, parameter: inspect.Parameter | None, label
             f"model.classes is {classes}, but the data have {len(labels)} labels: {', '.join(labels)}; "
             f"set model.classes={len(labels)}"
         )
+
+
+_NETS = {"Clip": "clip_tiny", "Albef": "albef_tiny", "Coca": "coca_tiny"}  # the smallest choice of each kind
+
+
+def check_net(model: DictConfig) -> None:
+    """Refuses a net of ours that is of another kind than the method is made of; what isn't known is left alone.
+
+    Raises:
+        ValueError: naming both, and the net or the method that would fit.
+    """
+    node = model.get("net")
+    if not isinstance(node, Mapping | DictConfig) or not isinstance(node.get("_target_"), str):
+        return
+    method, builds = pkgutil.resolve_name(model._target_), pkgutil.resolve_name(node["_target_"])
+    given, called = _built_by(builds)
+    wanted = (get_args(get_type_hints(method.__init__).get("net")) or (None,))[-1]
+    known = all(isinstance(kind, type) and issubclass(kind, nn.Module) for kind in (given, wanted))
+    if not known or issubclass(given, wanted) or not node["_target_"].startswith("alignlab."):
+        return
+    remedies = [f"model/net={_NETS[wanted.__name__]}"] if wanted.__name__ in _NETS else []
+    task = method.__module__.rpartition(".")[2].partition("_")[1:]  # "_", "vqa" of albef_vqa
+    other = "".join((called.lower(), *task))
+    if importlib.util.find_spec(f"alignlab.methods.{other}") is not None:
+        remedies.append(f"model={other}")
+    remedy = f": take {' or '.join(remedies)}" if remedies else ""
+    raise ValueError(f"model.net: this is {called}, but {method.__name__} trains {wanted.__name__}{remedy}")
+
+
+def _built_by(builds: Any) -> tuple[Any, str]:
+    """What a class or function gives, and its name; a type that is only imported to be read is some module."""
+    if isinstance(builds, type):
+        return builds, builds.__name__
+    said = builds.__annotations__.get("return")
+    try:
+        given = get_type_hints(builds).get("return")
+    except NameError:
+        given = nn.Module
+    return given, getattr(said, "__name__", said)

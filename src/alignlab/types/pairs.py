@@ -94,6 +94,7 @@ class Vocabulary(NamedTuple):
     cls_id: int
     sep_id: int
     mask_id: int | None  # None: no word can be hidden
+    answers: int = 0  # that data of questions have to choose from
 
 
 class ClassPrompts(NamedTuple):

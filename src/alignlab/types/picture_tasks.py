@@ -36,3 +36,4 @@ class QuestionBatch(NamedTuple):
     candidates: Answers | None = None  # N, the answers to choose from
     credit: Tensor | None = None  # (B, N) float, what each is worth
     kind: tuple[str, ...] | None = None  # B, kinds of question that are counted apart
+    listed: Tensor | None = None  # (A,) int64, each answer's place in the data's list; -1 where it isn't there

@@ -52,3 +52,8 @@ class QuestionDataModule(JudgedDataModule):
 
     batch_type = QuestionBatch
     rows = QuestionRows
+
+    def setup(self, stage: str | None = None) -> None:
+        """As of pairs, and tells how many answers there are."""
+        super().setup(stage)
+        self.vocabulary = self.vocabulary._replace(answers=len(self.source.answers))

@@ -48,7 +48,9 @@ class QuestionRows(Dataset):
     def __init__(self, source: QuestionSource, split: str, encode: CaptionEncoder, hide: Hidden = "nothing") -> None:
         self.source, self.split, self.encode, self.hide = source, split, encode, hide
         # salesforce/ALBEF b9727e4 dataset/vqa_dataset.py:68: answers, unlike texts, have an end
-        self._encode_answers = CaptionEncoder(encode.tokenizer, encode.context_length, append_sep=True)
+        self._encode_answers = encode
+        if not encode.recipe.end:
+            self._encode_answers = CaptionEncoder(encode.tokenizer, encode.context_length, append_sep=True)
         self._candidates: Answers | None = None
         self._number = {answer: number for number, answer in enumerate(source.answers)}
 
@@ -66,6 +68,7 @@ class QuestionRows(Dataset):
             Answers(*self._encode_answers([answer for _, answer, _ in given])),
             torch.tensor([number for number, _, _ in given]),
             torch.tensor([share for *_, share in given]),
+            listed=torch.tensor([self._number.get(answer, -1) for _, answer, _ in given]),
         )
         if self.split == "train":
             return batch

@@ -23,6 +23,7 @@ class SceneEntailment(EmojiScenePairs):
         settings: see `EmojiScenePairs`; `facts` says what may tell a scene from its near miss.
     """
 
+    pictures_a_row = 1
     labels = ("contradiction", "neutral", "entailment")  # salesforce/ALBEF b9727e4 dataset/ve_dataset.py:14
 
     def __init__(self, image_size: int, **settings: Any) -> None:

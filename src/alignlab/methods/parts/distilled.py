@@ -1,21 +1,23 @@
-"""Fine-tuning of an ALBEF towards a task, beside a momentum twin of all of it (arXiv:2107.07651, sec. 4)."""
+"""Fine-tuning towards a task beside a momentum twin of the whole net (arXiv:2107.07651, sec. 4)."""
 
 from collections.abc import Callable, Collection
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignlab.methods.pairs import PairMethod
 from alignlab.methods.step import Step
-from alignlab.models.albef_tasks import TaskNet
 from alignlab.models.momentum import MomentumTwin
+
+# How weights of CLIP's and ALBEF's runs are called in a net that has a `clip`.
+FROM_CLIP = {"net.encoder.vision.": "net.clip.vision.", "net.": "net.clip."}
 
 
 class DistilledMethod(PairMethod):
     """A net for a task and its momentum twin, whose opinion counts `alpha`.
 
     Args:
-        net: builds the net, `net(vocab_size=...)`; see `PairMethod` for the rest.
+        net: builds the net, `net(vocab_size=...)`, which has a `settle` as `TaskNet`; see `PairMethod` for the rest.
         distill: whether there is a twin at all.
         momentum: of the twin. alpha: weight of its opinion beside the labels.
         alpha_ramp_steps: in which alpha rises from 0. alpha_ramp_epochs: the same, by the data.
@@ -27,7 +29,7 @@ class DistilledMethod(PairMethod):
 
     def __init__(
         self,
-        net: Callable[..., TaskNet],
+        net: Callable[..., nn.Module],
         *,
         distill: bool = True,
         momentum: float = 0.995,
@@ -66,7 +68,7 @@ class DistilledMethod(PairMethod):
         return step.ramped(self.alpha, self.alpha_ramp_steps, epochs=self.alpha_ramp_epochs)
 
     @torch.no_grad()
-    def opinion(self, ask: Callable[[TaskNet], Tensor], alpha: float) -> Tensor | None:
+    def opinion(self, ask: Callable[[nn.Module], Tensor], alpha: float) -> Tensor | None:
         """What the teacher says; None where nobody asks for it."""
         if self.twin is None or alpha == 0.0:
             return None
