@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pkgutil
 import re
 from pathlib import Path
 
@@ -89,6 +90,13 @@ def test_labels_and_pictures_that_a_head_has_no_room_for(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="rows have 2 pictures each, but AlbefEntailmentMethod looks at 1"):
         check_kind(OmegaConf.create(entailment), two)
     check_kind(OmegaConf.create({"_target_": "alignlab.methods.albef_nlvr2.AlbefNlvr2Method"}), two)
+    without_fusion = {"_target_": "alignlab.methods.clip_entailment.ClipEntailmentMethod"}
+    with pytest.raises(ValueError, match="rows have 2 pictures each, but ClipEntailmentMethod looks at 1"):
+        check_kind(OmegaConf.create(without_fusion), two)
+    check_kind(OmegaConf.create(without_fusion | {"pictures": 2}), two)
+    scenes = "alignlab.data.picture_tasks.scenes_{}"
+    for name, seen in (("entailment.SceneEntailment", 1), ("nlvr2.SceneComparisons", 2)):
+        assert pkgutil.resolve_name(scenes.format(name)).pictures_a_row == seen
 
 
 MISFITS = {

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from alignlab.methods.parts.classifying import ClassifierMethod
 from alignlab.models.albef import Albef
-from alignlab.models.albef_tasks import PairClassifier
+from alignlab.models.tasks.albef import PairClassifier
 
 
 def nlvr2_net(albef: Albef, classes: int) -> PairClassifier:

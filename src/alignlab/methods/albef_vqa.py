@@ -14,7 +14,7 @@ from alignlab.methods.parts.by_kind import WorthByKind
 from alignlab.methods.parts.distilled import DistilledMethod
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.albef import Albef
-from alignlab.models.albef_tasks import AnsweringNet
+from alignlab.models.tasks.albef import AnsweringNet
 from alignlab.types.picture_tasks import Answers, QuestionBatch
 
 

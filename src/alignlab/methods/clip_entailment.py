@@ -5,7 +5,7 @@ from collections.abc import Callable
 from alignlab.methods.parts.classifying import ClassifierMethod
 from alignlab.methods.parts.distilled import FROM_CLIP
 from alignlab.models.clip import Clip
-from alignlab.models.clip_tasks import ComparingClassifier
+from alignlab.models.tasks.clip import ComparingClassifier
 
 
 class ClipEntailmentMethod(ClassifierMethod):

@@ -1,4 +1,4 @@
-"""Questions about pictures with a CLIP: which of a list of answers is right, by one vector for picture and question each.
+"""Questions about pictures with a CLIP: which of a list of answers is right, by one vector for each side.
 
 Legend: B questions of this process, A answers, C answers of the list.
 """
@@ -14,7 +14,7 @@ from alignlab.methods.parts.by_kind import WorthByKind
 from alignlab.methods.parts.distilled import FROM_CLIP, DistilledMethod
 from alignlab.methods.step import Step, StepOutput
 from alignlab.models.clip import Clip
-from alignlab.models.clip_tasks import ComparingClassifier
+from alignlab.models.tasks.clip import ComparingClassifier
 from alignlab.types.pairs import Vocabulary
 from alignlab.types.picture_tasks import QuestionBatch
 

@@ -45,6 +45,8 @@ class SceneComparisons(EmojiScenePairs):
         settings: see `EmojiScenePairs`; `facts` says what may tell a scene from its near miss.
     """
 
+    pictures_a_row = 2
+
     def __init__(self, image_size: int, *, assignment: bool = False, **settings: Any) -> None:
         super().__init__(image_size, **settings)
         self.assignment = assignment
