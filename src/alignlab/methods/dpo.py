@@ -128,13 +128,14 @@ class DpoMethod(LanguageMethod):
             "chosen_reward": first.mean(),
             "rejected_reward": second.mean(),
         }
+        apart = self._by_source.of_pairs(loss, first > second, batch)
         metrics, loss = {name: value * share for name, value in metrics.items()}, loss.mean() * share
         if self.sft_weight:
             # A mean over tokens: huggingface/trl v1.12.0 trl/trainer/dpo_trainer.py:1572-1576, loss_type "sft".
             nats, tokens = self._of_preferred(policy, batch)
             sft = nats.sum() / tokens.sum() * step.share(batch, preferred_tokens)
             metrics["sft_loss"], loss = sft.detach(), loss + self.sft_weight * sft
-        return StepOutput(loss, metrics)
+        return StepOutput(loss, metrics, tallies=apart)
 
     def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps loss and rewards of all pairs, and what the preferred responses cost."""

@@ -83,7 +83,8 @@ class KtoMethod(LanguageMethod):
             "reward_undesirable": _mean(reward, 1 - good) * step.share(batch, lambda each: (~each.label).sum()),
         }
         metrics["reward_margin"] = metrics["reward_desirable"] - metrics["reward_undesirable"]
-        return StepOutput(loss.mean() * share, metrics)
+        rows = torch.arange(len(loss), device=loss.device)
+        return StepOutput(loss.mean() * share, metrics, tallies=self._by_source.tallies({"loss": loss}, batch, rows))
 
     def validate(self, batch: LabelledBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps loss, reward, KL, label and source of all texts."""

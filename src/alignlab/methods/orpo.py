@@ -64,7 +64,8 @@ class OrpoMethod(LanguageMethod):
             "log_odds_ratio": (log_odds(first) - log_odds(second)).detach().mean() * share,
             "sft_loss": sft.detach(),
         }
-        return StepOutput(sft + self.beta * loss.mean() * share, metrics)
+        apart = self._by_source.of_pairs(loss, first > second, batch)
+        return StepOutput(sft + self.beta * loss.mean() * share, metrics, tallies=apart)
 
     def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps both terms, mean log-probabilities and source of all pairs."""

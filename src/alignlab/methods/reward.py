@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alignlab.distributed.collectives import all_gather
@@ -62,9 +63,11 @@ class RewardMethod(LanguageMethod):
         margin = self.margin_weight * batch.margin if self.margin_weight else None
         loss = bradley_terry(first, second, self._target(batch), margin=margin, centering=self.centering)
         with torch.no_grad():
-            accuracy = ((first > second).float() + 0.5 * (first == second).float()).mean()
+            right = (first > second).float() + 0.5 * (first == second).float()
+            nats = F.binary_cross_entropy_with_logits(first - second, self._target(batch), reduction="none")
         share = step.share(batch, lambda each: len(each.first), equal_on_ranks=True)
-        return StepOutput(loss * share, {"accuracy": accuracy * share})
+        apart = self._by_source.of_pairs(nats, right, batch)
+        return StepOutput(loss * share, {"accuracy": right.mean() * share}, tallies=apart)
 
     def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps r_1, r_2, share, margin and source of all pairs."""

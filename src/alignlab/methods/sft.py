@@ -33,7 +33,8 @@ class SftMethod(LanguageMethod):
         """Mean over the predicted tokens of the whole step, on all ranks."""
         log_probs = self.log_probs(batch)
         share = step.share(batch, lambda each: len(each.target))
-        return StepOutput(next_token_loss(log_probs, across_ranks=False) * share)
+        apart = self._by_source.tallies({"loss": -log_probs}, batch, batch.target // batch.ids.shape[1])
+        return StepOutput(next_token_loss(log_probs, across_ranks=False) * share, tallies=apart)
 
     def validate(self, batch: TokenBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps the sum of -log p and the number of tokens, for an exact mean; those of each source apart."""

@@ -55,7 +55,8 @@ class SimpoMethod(LanguageMethod):
         loss, first, second = self._terms(batch).unbind(1)
         share = step.share(batch, lambda each: len(each.first), equal_on_ranks=True)
         metrics = {"accuracy": (first > second).float().mean(), "reward_margin": (first - second).mean()}
-        return StepOutput(loss.mean() * share, {name: value * share for name, value in metrics.items()})
+        metrics = {name: value * share for name, value in metrics.items()}
+        return StepOutput(loss.mean() * share, metrics, tallies=self._by_source.of_pairs(loss, first > second, batch))
 
     def validate(self, batch: PreferenceBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps loss and rewards of all pairs."""

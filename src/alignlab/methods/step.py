@@ -73,3 +73,5 @@ class StepOutput(NamedTuple):
     metrics: dict[str, Tensor] = {}  # noqa: RUF012
     state: dict[str, Tensor] = {}  # noqa: RUF012 - () each: values as they stand, such as a temperature
     kept: Any = None  # what `after_backward` needs
+    # (2,) each, a sum and how many it is of: means of rows that not every step has, over all since the last logged step
+    tallies: dict[str, Tensor] = {}  # noqa: RUF012

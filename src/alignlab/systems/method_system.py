@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 from alignlab.methods.method import Method
 from alignlab.methods.step import Step
 from alignlab.systems.accumulation import StepSums, for_backward, say_what_differs, step_of, steps_of_epoch
-from alignlab.systems.averages import logged_means
+from alignlab.systems.averages import Tallies, is_logged, logged_means
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class MethodSystem(pl.LightningModule):
         self.method: Method | None = None
         self._step = Step()  # of the batch that is being trained on
         self._kept: Any = None
-        self._sums = StepSums()
+        self._sums, self._tallies = StepSums(), Tallies()
 
     def __getattr__(self, name: str) -> Any:
         """Parts of this module, or else what the method offers."""
@@ -91,6 +91,9 @@ class MethodSystem(pl.LightningModule):
         self._kept = output.kept
         sums = self._sums.add(step, {"train/loss": output.loss} | _named("train", output.metrics))
         self.log_dict(logged_means(self, sums) | _named("train", output.state), batch_size=len(batch[0]))
+        self._tallies.add(output.tallies)
+        if step.last and is_logged(self):
+            self.log_dict(_named("train", self._tallies.means()))
         return for_backward(self, output.loss)
 
     def on_after_backward(self) -> None:
@@ -125,9 +128,12 @@ class MethodSystem(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.method.saved())
+        if self._tallies.sums:
+            checkpoint["tallies"] = dict(self._tallies.sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.method.restore(checkpoint)
+        self._tallies.sums = checkpoint.get("tallies", {})
 
     def optional_weights(self) -> set[str]:
         """Names of weights that a checkpoint may leave out."""

