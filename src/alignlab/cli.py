@@ -11,6 +11,7 @@ from alignlab.reports.runs import command as reports
 from alignlab.studies import command as studies
 from alignlab.studies.probes import command as probes
 from alignlab.tokenizers import command as tokenizers
+from alignlab.tools import shards
 
 PROGRAMS = {
     "train": "train what a config composes, as train.py does: alignlab train model=clip; --help lists the groups",
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     reports.add(commands)
     fetch.add(commands)
+    shards.add(commands)
     tokenizers.add(commands)
     studies.add(commands)
     probes.add(commands)

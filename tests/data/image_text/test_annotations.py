@@ -346,3 +346,28 @@ def test_the_same_picture_in_training_and_validation_is_said(tmp_path, caplog):
         "2 of 3 pictures of the split 'val' are training pictures too" in caplog.text
         and "line 3 is the picture of" in caplog.text
     )
+
+
+def test_a_folder_with_texts_beside_its_pictures(tmp_path):
+    (tmp_path / "beach").mkdir()
+    for name in ("2.jpg", "beach/1.JPG", "3.png", ".hidden.png", "notes.md"):
+        (tmp_path / name).touch()
+    (tmp_path / "beach" / "1.txt").write_text("\ufefftwo dogs\r\n\r\na beach, with dogs", encoding="utf-8")
+    (tmp_path / "2.caption").write_text("a boat")
+    left: list[ValueError] = []
+    (found,) = read_annotations(tmp_path, bad=left.append).values()
+    assert [(one.name, one.captions) for one in found] == [
+        ("2.jpg", ("a boat",)),
+        ("beach/1.JPG", ("two dogs", "a beach, with dogs")),
+    ]
+    assert found[1].path == tmp_path / "beach" / "1.JPG" and "picture beach/1.JPG" in found[1].where
+    assert [
+        str(error).startswith(f"annotations={tmp_path}, picture 3.png: the picture 3.png has no caption")
+        for error in left
+    ] == [True]
+    (tmp_path / "3.txt").write_bytes(b"\xff\xfa")
+    with pytest.raises(ValueError, match=r"3\.txt, line 1: byte 0xff is no UTF-8"):
+        read_annotations(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="neither a picture nor a shard"):
+        read_annotations(tmp_path / "empty")

@@ -63,7 +63,8 @@ def test_the_cache_is_bounded_and_shared(tmp_path):
     cache = PictureCache(4, 10, 2 * 300 + 299)
     assert cache.num_slots == 2
     pictures = [cache.get(i, file) for i, file in enumerate(files)]
-    assert all(p.width * p.height <= 100 for p in pictures)
+    assert all(p.width * p.height <= 100 for p in pictures[:2])
+    assert [p.size for p in pictures[2:]] == [(30, 22), (30, 23)]  # without room: as they were decoded
     assert abs(pictures[0].width / pictures[0].height - 1.5) < 0.2  # at its own aspect ratio
     other = pickle.loads(pickle.dumps(cache))  # what a spawned worker gets
     files[0].unlink()

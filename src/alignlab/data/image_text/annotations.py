@@ -1,21 +1,23 @@
-"""Reads lists of pictures and captions: JSONL, JSON, CSV, TSV, and those that COCO and Flickr30k come with."""
+"""Reads lists of pictures and captions: JSONL, JSON, CSV, TSV, and those that COCO and Flickr30k come with; tar shards,
+and folders with a text beside each picture.
+"""
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignlab.data.image_text import published_lists
-from alignlab.data.image_text.list_values import SPLITS, checked_text, split_of
+from alignlab.data.image_text.list_values import CAPTION_KEYS, IMAGE_KEYS, SPLITS, checked_text, split_of
 from alignlab.data.image_text.picture_list import Pictures, Row, open_list
+from alignlab.data.pictures.caption_folder import captions_in, rows_of_folder
+from alignlab.data.shards.reading import Sample, are_shards, samples, shards_of
 from alignlab.data.shares import held_out_of
 from alignlab.data.tables import SUFFIXES, read_table
 from alignlab.files.text import json_items, json_lines, kind_of, lacking, meant
 
 log = logging.getLogger(__name__)
-IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "path")
-CAPTION_KEYS = ("caption", "captions", "title", "text")
 _KEY = "annotations"
 Bad = Callable[[ValueError], None] | None
 
@@ -26,6 +28,7 @@ def read_annotations(
     """Pictures by split, in the file's order; rows of one picture are joined. Rows without a split are under "".
 
     Args:
+        file: a list; a folder of pictures with a text of the same name beside each; or shards, see `shards_of`.
         image_dir: where relative paths start; None: the folder of the file.
         key: what gave the file, for messages.
         bad: is told what is wrong with a row, which is then left out; None: it is raised.
@@ -33,11 +36,17 @@ def read_annotations(
     Raises:
         ValueError: naming file, row and key: no such file, no text, no image or caption, a value of another kind.
     """
-    file = Path(file).expanduser()
-    folder = Path(image_dir).expanduser() if image_dir is not None else file.parent
-    place = f"{key}={file}"
-    rows = (_tried(bad, _row, entry, place) for entry in _entries(file, folder, key, bad) if entry is not None)
-    held = open_list(file, folder, place, (row for row in rows if row is not None), bad)
+    if are_shards(str(file)):
+        files, place = shards_of(str(file), key), f"{key}={file}"
+        folder = files[0].parent
+        entries = _of_shards(files, folder, key, bad)
+    else:
+        file = Path(file).expanduser()
+        files, place = [file], f"{key}={file}"
+        folder = Path(image_dir).expanduser() if image_dir is not None else file if file.is_dir() else file.parent
+        entries = _entries(file, folder, key, bad)
+    rows = (_tried(bad, _row, entry, place) for entry in entries if entry is not None)
+    held = open_list(files, folder, place, (row for row in rows if row is not None), bad)
     splits = {name: Pictures([(held, numbers)]) for name, numbers in held.splits.items()}
     _say_unused(splits, place)
     return splits
@@ -66,12 +75,37 @@ def _row(entry: Row, place: str) -> Row:
     captions = [caption.strip() for caption in entry.captions if caption.strip()]
     if not captions:
         raise ValueError(f"{entry.where}: the picture {entry.name} has no caption")
-    return Row(entry.where.removeprefix(f"{place}, "), entry.split, entry.name, captions)
+    return entry._replace(where=entry.where.removeprefix(f"{place}, "), captions=captions)
+
+
+def _of_shards(files: Sequence[Path], folder: Path, key: str, bad: Bad) -> Iterator[Row | None]:
+    """A row for each sample, with its first picture."""
+    said: set[str] = set()
+    for shard in files:
+        for sample in samples(shard, key, bad):
+            yield _tried(bad, _of_sample, sample, folder, said)
+
+
+def _of_sample(sample: Sample, folder: Path, said: set[str]) -> Row:
+    if not sample.pictures:
+        raise ValueError(f"{sample.where}: there is no picture, only {', '.join(sample.suffixes)}")
+    file, offset, size, name = sample.pictures[0]
+    file = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
+    row = {name: value for name, value in sample.row.items() if name.strip().lower() not in IMAGE_KEYS}
+    entry = _entry({"image": f"{file}/{name}", **row}, sample.where, said)
+    return entry._replace(where=f"{file}, sample {sample.key}", member=(file, offset, size))
+
+
+def _of_picture(where: str, row: dict[str, Any], said: set[str]) -> Row:
+    return _entry(row | {"captions": captions_in(row["captions"], where)}, where, said)
 
 
 def _entries(file: Path, folder: Path, key: str, bad: Bad) -> Iterator[Row | None]:
     suffix, said = file.suffix.lower(), set()
-    if suffix in SUFFIXES:
+    if file.is_dir():
+        for where, row in rows_of_folder(file, key):
+            yield _tried(bad, _of_picture, where, row, said)
+    elif suffix in SUFFIXES:
         for _, where, entry in read_table(file, key, _understood, f"it must name {_wanted()}", bad):
             yield _tried(bad, _entry, entry, where, said)
     elif suffix == ".jsonl":
@@ -84,7 +118,7 @@ def _entries(file: Path, folder: Path, key: str, bad: Bad) -> Iterator[Row | Non
             else:
                 yield _tried(bad, _entry, entry, where, said)
     else:
-        raise ValueError(f"{key}={file}: captions come as .jsonl, .json, .csv or .tsv")
+        raise ValueError(f"{key}={file}: captions come as .jsonl, .json, .csv or .tsv, as .tar shards or a folder")
 
 
 def _understood(header: list[str]) -> bool:

@@ -105,8 +105,14 @@ class HeldOutPairs(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> PairBatch:
         source, split = self.source, self.split
         told = getattr(source, "told_of", lambda *_: ((), ()))  # of sources that know more than captions
+        number = getattr(source, "picture_number", lambda i, _: i)  # of sources with several rows about a picture
         pairs = [
-            Pair(source.picture(i, split), source.captions_of(i, split)[0], HELD_OUT_IDS + i, *told(i, split))
+            Pair(
+                source.picture(i, split),
+                source.captions_of(i, split)[0],
+                HELD_OUT_IDS + number(i, split),
+                *told(i, split),
+            )
             for i in indices
         ]
         return _pair_batch(pairs, self.encode)

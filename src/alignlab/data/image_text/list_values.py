@@ -2,6 +2,8 @@
 
 from alignlab.files.text import flaw, kind_of
 
+IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "path")
+CAPTION_KEYS = ("caption", "captions", "title", "text")
 SPLITS = {
     **dict.fromkeys(("train", "training", "restval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),

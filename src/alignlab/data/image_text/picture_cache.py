@@ -13,6 +13,7 @@ from PIL import Image
 
 from alignlab.data.image_text.picture_extras import orientation, png_pixels
 from alignlab.data.image_text.picture_modes import as_rgb
+from alignlab.data.pictures.members import Member
 
 _BICUBIC = Image.Resampling.BICUBIC
 
@@ -21,7 +22,8 @@ class PictureCache:
     """Slots for the first pictures of a list, uint8, in a memory-mapped temporary file.
 
     A picture is reduced to at most `side` x `side` pixels of area at its own aspect ratio, and takes `3 side^2` bytes.
-    Pictures beyond `max_bytes` are decoded each time. Two workers that fill one slot at once write the same bytes.
+    Pictures beyond `max_bytes` are decoded each time, and are as large as that makes them. Two
+    workers that fill one slot at once write the same bytes.
     """
 
     def __init__(self, number: int, side: int, max_bytes: int, folder: str | None = None) -> None:
@@ -35,14 +37,14 @@ class PictureCache:
                 sizes.truncate(self.num_slots * 8)
         self._maps: tuple[np.memmap, np.memmap] | None = None
 
-    def get(self, index: int, path: Path) -> Image.Image:
+    def get(self, index: int, path: Path | Member) -> Image.Image:
         """Picture number `index`, decoded from `path` where it isn't kept yet; RGB.
 
         Raises:
             ValueError: if the file is missing, empty or no picture.
         """
-        if index >= self.num_slots:
-            return self._reduced(path)
+        if index >= self.num_slots:  # another resampling would cost as much as decoding
+            return read_picture(path, self.area, at_most=False)
         pixels, sizes = self._open()
         height, width = (int(value) for value in sizes[index])
         if height:
@@ -52,7 +54,7 @@ class PictureCache:
         sizes[index] = (picture.height, picture.width)  # last: a slot with a size is complete
         return picture
 
-    def _reduced(self, path: Path) -> Image.Image:
+    def _reduced(self, path: Path | Member) -> Image.Image:
         return read_picture(path, self.area)
 
     def _open(self) -> tuple[np.memmap, np.memmap]:
@@ -65,9 +67,9 @@ class PictureCache:
         return {"area": self.area, "num_slots": self.num_slots, "_folder": self._folder, "_maps": None}
 
 
-def read_picture(path: Path, area: int) -> Image.Image:
+def read_picture(path: Path | Member, area: int, at_most: bool = True) -> Image.Image:
     """Decodes a picture file as RGB, turned upright, reduced to `area` pixels if it is larger; transparent parts are
-    white.
+    white. With `at_most=False` it is only reduced as far as that saves decoding, and never below `area`.
 
     JPEG files are decoded at a half, quarter or eighth where that is enough. What a file holds besides pixels, damaged
     or large, keeps none from being shown.
@@ -77,18 +79,19 @@ def read_picture(path: Path, area: int) -> Image.Image:
             own (32-bit numbers).
     """
     try:
-        return _decoded(path, area)
+        return _decoded(path, area, at_most)
     except Exception as error:  # whatever the many readers of PIL do with a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
     try:
         if pixels := png_pixels(path):
-            return _decoded(io.BytesIO(pixels), area)
+            return _decoded(io.BytesIO(pixels), area, at_most)
     except Exception:  # the pixels are broken too: the first reason stands
         pass
     raise ValueError(f"the picture {path} can't be read: {reason}")
 
 
-def _decoded(file: Path | io.BytesIO, area: int) -> Image.Image:
+def _decoded(file: Path | Member | io.BytesIO, area: int, at_most: bool) -> Image.Image:
+    file = file.open() if isinstance(file, Member) else file
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata
         with Image.open(file) as picture:
@@ -99,7 +102,7 @@ def _decoded(file: Path | io.BytesIO, area: int) -> Image.Image:
             picture = as_rgb(picture)
             if turn is not None:
                 picture = picture.transpose(turn)
-            size = _reduced_size(picture.size, area)
+            size = _reduced_size(picture.size, area) if at_most else picture.size
             return picture if size == picture.size else picture.resize(size, _BICUBIC, reducing_gap=2.0)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from alignlab.data.pictures.members import Member
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 # What changes how pixels look: critical chunks begin with a capital besides.
 _SHOWN = (b"tRNS", b"gAMA", b"sRGB", b"cHRM", b"eXIf")
@@ -20,7 +22,7 @@ def orientation(picture: Image.Image) -> int:
         return 1
 
 
-def png_pixels(path: Path) -> bytes | None:
+def png_pixels(path: Path | Member) -> bytes | None:
     """A PNG file without texts, profiles and damaged extras; None where a file is no PNG or has none of these.
 
     PIL refuses texts and profiles of more than 1 MB, and extras with a wrong checksum.

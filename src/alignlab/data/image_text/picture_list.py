@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from alignlab.data.pictures.members import Member
 from alignlab.files.writing import write_text
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ _ARRAYS = ("starts", "splits", "hashes")
 class CaptionedPicture(NamedTuple):
     """A picture file, its captions, and the place in the list where it comes from."""
 
-    path: Path
+    path: Path | Member
     captions: tuple[str, ...]
     where: str  # "annotations=captions.jsonl, line 3", for messages
     name: str  # its path below the folder of the pictures, which decides about the split
@@ -46,6 +47,7 @@ class Row(NamedTuple):
     split: str
     name: str  # as the list has it
     captions: list[str]
+    member: tuple[str, int, int] | tuple[()] = ()  # of a shard: its name, offset and size of the picture in it
 
 
 class PictureList:
@@ -70,9 +72,13 @@ class PictureList:
         starts, rows = self._open()
         start, end = int(starts[number]), int(starts[number + 1])
         # Not mapped into memory: rows that were read would count as this process's.
-        name, captions, where = json.loads(os.pread(rows.fileno(), end - start, start))
+        name, captions, where, *member = json.loads(os.pread(rows.fileno(), end - start, start))
         path = self.picture_dir / name
-        return CaptionedPicture(path, tuple(captions), f"{self.place}, {where}", _below(self.picture_dir, path))
+        below = _below(self.picture_dir, path)
+        if member:
+            shard, offset, size = member
+            path = Member(self.picture_dir / shard, offset, size, name.removeprefix(f"{shard}/"))
+        return CaptionedPicture(path, tuple(captions), f"{self.place}, {where}", below)
 
     def hashes(self, numbers: np.ndarray) -> np.ndarray:
         """Of the names of some pictures, uint64."""
@@ -89,16 +95,21 @@ class PictureList:
 
 
 def open_list(
-    file: Path, picture_dir: Path, place: str, rows: Iterable[Row], bad: Callable[[ValueError], None] | None = None
+    files: Sequence[Path],
+    picture_dir: Path,
+    place: str,
+    rows: Iterable[Row],
+    bad: Callable[[ValueError], None] | None = None,
 ) -> PictureList:
-    """The list of a file, read from `rows` unless the cache has it. `bad` is told, by whoever makes them, of rows that
-    are left out: a list without these is another one in the cache, and says so again.
+    """The list of a file (or of several shards), read from `rows` unless the cache has it. `bad` is told,
+    by whoever makes them, of rows that are left out: a list without these is another one in the
+    cache, and says so again.
 
     Raises whatever `rows` raises, and ValueError where they hold nothing.
     """
     kept = (
-        _kept(file, picture_dir, "" if bad is None else "skipping")
-        if file.is_file() and file.stat().st_size >= KEPT_FROM
+        _kept(files, picture_dir, "" if bad is None else "skipping")
+        if sum(file.stat().st_size for file in files if file.is_file()) >= KEPT_FROM
         else None
     )
     if kept is None:
@@ -129,7 +140,7 @@ def open_list(
         return PictureList(place, picture_dir, kept)
 
 
-def _kept(file: Path, picture_dir: Path, kind: str) -> Path | None:
+def _kept(files: Sequence[Path], picture_dir: Path, kind: str) -> Path | None:
     """Where a large list is kept; None where the cache can't be written."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alignlab" / "lists"
     try:
@@ -137,10 +148,11 @@ def _kept(file: Path, picture_dir: Path, kind: str) -> Path | None:
         if not os.access(cache, os.W_OK):
             raise PermissionError
     except OSError:
-        log.warning("%s can't be written: the list %s is read anew by every run", cache, file)
+        log.warning("%s can't be written: the list %s is read anew by every run", cache, files[0])
         return None
-    stat = file.stat()
-    states = (f"{file.resolve()}\0{picture_dir}", f"{stat.st_size} {stat.st_mtime_ns} {_LAYOUT}{kind}")
+    stats = " ".join(f"{(stat := file.stat()).st_size} {stat.st_mtime_ns}" for file in files)
+    names = "\0".join(str(file.resolve()) for file in files)
+    states = (f"{names}\0{picture_dir}", f"{stats} {_LAYOUT}{kind}")
     return cache / "-".join(hashlib.blake2b(state.encode(), digest_size=8).hexdigest() for state in states)
 
 
@@ -151,7 +163,7 @@ def _written(folder: Path, picture_dir: Path, place: str, rows: Iterable[Row]) -
     with (folder / "rows").open("wb") as out:
         for row in rows:
             name = row.name if _plain(row.name) else _below(picture_dir, picture_dir / row.name)
-            written = _written_json([name, row.captions, row.where]).encode()
+            written = _written_json([name, row.captions, row.where, *row.member]).encode()
             starts.append(starts[-1] + out.write(written))
             digest = hashlib.blake2b(name.removeprefix(prefix).encode(), digest_size=8).digest()
             hashes.append(int.from_bytes(digest, "big"))
@@ -180,9 +192,9 @@ def _joined(file: Path, starts: np.ndarray, splits: np.ndarray, hashes: np.ndarr
             same = members[(ends[number - 1] if number else 0) : ends[number]].tolist()
             texts = [rows[starts[row] : starts[row + 1]].tobytes() for row in same]
             if len(texts) > 1:
-                name, captions, where = json.loads(texts[0])
+                name, captions, *rest = json.loads(texts[0])
                 captions += [caption for text in texts[1:] for caption in json.loads(text)[1]]
-                texts = [_written_json([name, captions, where]).encode()]
+                texts = [_written_json([name, captions, *rest]).encode()]
             bounds.append(bounds[-1] + out.write(texts[0]))
     joined.replace(file)
     return [np.frombuffer(bounds, np.int64), splits[first[order]], hashes[first[order]]]

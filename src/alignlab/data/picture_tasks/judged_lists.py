@@ -19,6 +19,7 @@ from alignlab.data.picture_tasks.task_rows import (
     refuse_stranger,
     tried,
 )
+from alignlab.data.pictures.members import Member
 from alignlab.files.text import kind_of
 
 SENTENCE_KEYS = ("sentence", "sentence2", "text", "caption", "statement", "hypothesis")
@@ -56,17 +57,21 @@ def _row(row: Any, where: str, folder: Path) -> Iterator[TaskRow]:
     refuse_stranger(row, where)
     if "identifier" in row and not has_pictures(row):
         pictures = _nlvr2(row, where, folder)
-    elif row.get("flickr30k_id") not in (None, ""):
+    elif row.get("flickr30k_id") not in (None, "") and "images" not in row:
         pictures = [f"{str(row['flickr30k_id']).removesuffix('.jpg')}.jpg"]
     else:
         # the reference's list of SNLI-VE names pictures without their suffix
-        pictures = [name if PurePosixPath(name).suffix else f"{name}.jpg" for name in pictures_of(row, where)]
+        pictures = [name if _is_whole(name) else f"{name}.jpg" for name in pictures_of(row, where)]
     sentence = field(row, ("sentence2",) if "flickr30k_id" in row else SENTENCE_KEYS, where)
     given = next((row[key] for key in LABEL_KEYS if row.get(key) not in (None, "")), None)
     if not isinstance(given, str | int):  # truth values too
         what = "no label" if given is None else f"the label {kind_of(given)}"
         raise ValueError(f"{where}: the sentence {sentence!r} has {what} ({', '.join(LABEL_KEYS)})")
     yield TaskRow(where, own_split(row, where), pictures, sentence, str(given).strip().lower())
+
+
+def _is_whole(name: str | Member) -> bool:
+    return isinstance(name, Member) or bool(PurePosixPath(name).suffix)
 
 
 def _nlvr2(row: dict[str, Any], where: str, folder: Path) -> list[str]:

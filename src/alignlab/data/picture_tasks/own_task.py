@@ -16,6 +16,7 @@ from alignlab.data.image_text.list_mixture import ListOf, Lists, lists_of
 from alignlab.data.image_text.picture_files import size_of
 from alignlab.data.image_text.picture_list import CaptionedPicture
 from alignlab.data.picture_tasks.task_rows import Bad, TaskRow
+from alignlab.data.pictures.members import Member
 from alignlab.data.pictures.prepared import PreparedPictures
 from alignlab.data.shares import hashed, held_out_of, num_draws, weighted_order
 
@@ -76,7 +77,7 @@ class OwnTask(PreparedPictures, ABC):
         self._columns: dict[str, array] = {name: array("q") for name in ("split", "list", "picture")}
         self._hashes = array("Q")
         self.pictures_a_row = 0
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str | Member, int] = {}
         self._places: list[tuple[str, str]] = []  # of each picture: the first row that has it, and its name
         self._rows = FlatRows(self._read_all(lists))
         self._settle([one.weight for one, _ in lists], val_share, max_val)
@@ -106,6 +107,8 @@ class OwnTask(PreparedPictures, ABC):
 
     def _numbered(self, row: TaskRow, folder: Path) -> list[int]:
         """The numbers of a row's pictures."""
+        if not row.pictures:
+            raise ValueError(f"{row.where}: there is no picture")
         self.pictures_a_row = self.pictures_a_row or len(row.pictures)
         if len(row.pictures) != self.pictures_a_row:
             raise ValueError(
@@ -113,10 +116,11 @@ class OwnTask(PreparedPictures, ABC):
             )
         numbers = []
         for name in row.pictures:
-            path = str(folder / name)
+            path = name if isinstance(name, Member) else str(folder / name)
             if path not in self._numbers:
                 self._numbers[path] = len(self._numbers)
-                self._places.append((row.where, str(Path(name))))
+                below = f"{name.file.name}/{name.name}" if isinstance(name, Member) else str(Path(name))
+                self._places.append((row.where, below))
             numbers.append(self._numbers[path])
         return numbers
 
@@ -189,8 +193,8 @@ class OwnTask(PreparedPictures, ABC):
         return whole
 
     def _entry(self, number: int) -> CaptionedPicture:
-        where, name = self._places[number]
-        return CaptionedPicture(Path(self._paths[number]), (), where, name)
+        (where, name), path = self._places[number], self._paths[number]
+        return CaptionedPicture(path if isinstance(path, Member) else Path(path), (), where, name)
 
     def row_of(self, number: int) -> Row:
         """Row of all lists together."""
@@ -199,7 +203,7 @@ class OwnTask(PreparedPictures, ABC):
 
     def rows_of(self, split: str, most: int | None = None) -> Iterator[Row]:
         """The rows of a split, or `most` evenly from the first to the last."""
-        numbers = self._trained if split == "train" else self._of(split)
+        numbers = self._numbers_of(split)
         size = len(numbers) if most is None else min(most, len(numbers))
         return (self.row_of(int(numbers[place * len(numbers) // size])) for place in range(size))
 
@@ -216,6 +220,9 @@ class OwnTask(PreparedPictures, ABC):
         pictures = [self.training_picture(int(self._slots[n]), self._entry(n), rng) for n in row.pictures]
         return None if any(picture is None for picture in pictures) else (row, pictures)
 
+    def _numbers_of(self, split: str) -> np.ndarray:
+        return self._trained if split == "train" else self._of(split)
+
     def _of(self, split: str) -> np.ndarray:
         if split not in self._held:
             raise ValueError(f"there is no split {split!r} in annotations, only {['train', *self._held]}")
@@ -225,16 +232,19 @@ class OwnTask(PreparedPictures, ABC):
         return self.num_train if split == "train" else len(self._of(split))
 
     def num_pictures(self, split: str) -> int:
-        return len(self._trained) if split == "train" else len(self._of(split))
+        return len(self._numbers_of(split))
 
     def picture(self, index: int, split: str) -> np.ndarray:
         """The first picture of a row."""
-        numbers = self._trained if split == "train" else self._of(split)
-        return self.whole_picture(self._entry(self.row_of(int(numbers[index])).pictures[0]))
+        return self.whole_picture(self._entry(self.picture_number(index, split)))
+
+    def picture_number(self, index: int, split: str) -> int:
+        """What rows about one picture have in common."""
+        return self.row_of(int(self._numbers_of(split)[index])).pictures[0]
 
     def captions_of(self, index: int, split: str) -> list[str]:
         """A row's text."""
-        return [self.row_of(int((self._trained if split == "train" else self._of(split))[index])).text]
+        return [self.row_of(int(self._numbers_of(split)[index])).text]
 
     def train_pair(self, serial: int) -> Pair | None:
         """A row as a picture with its text."""

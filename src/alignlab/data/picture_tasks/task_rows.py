@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from alignlab.data.image_text.annotations import IMAGE_KEYS
 from alignlab.data.image_text.list_values import checked_text, split_of
+from alignlab.data.pictures.members import Member
+from alignlab.data.shards.reading import are_shards, samples, shards_of
 from alignlab.data.tables import SUFFIXES, read_table
 from alignlab.files.text import json_items, json_lines, kind_of, lacking, read_lines
 
@@ -20,15 +22,15 @@ class TaskRow(NamedTuple):
 
     where: str  # "annotations=questions.csv, line 3"
     split: str  # "train", "val", "test", any other name, or "" for none
-    pictures: Sequence[str]  # as the list has them
+    pictures: Sequence[str | Member]  # as the list has them
     text: str
     told: Any  # answers with their shares, or a label
     kind: str = ""  # rows of a kind are counted apart
 
 
 def entries(file: Path, key: str, wanted: Callable[[Mapping[str, Any]], bool], asked: str, bad: Bad) -> Iterator[Entry]:
-    """Place and content of every row of a .csv, .tsv, .jsonl or .json file, names in lower case; values of a .json
-    file that holds no list, and rows that are no object, come as they are.
+    """Place and content of every row of a .csv, .tsv, .jsonl or .json file, or of shards, names in lower case;
+    values of a .json file that holds no list, and rows that are no object, come as they are.
 
     Args:
         wanted: whether a table with these columns is understood; `asked` says in messages what it must name.
@@ -38,7 +40,12 @@ def entries(file: Path, key: str, wanted: Callable[[Mapping[str, Any]], bool], a
         ValueError: naming file and row.
     """
     suffix = file.suffix.lower()
-    if suffix in SUFFIXES:
+    if are_shards(str(file)):
+        for shard in shards_of(str(file), key):
+            for sample in samples(shard, key, bad):
+                row = lowered(sample.row, sample.where)
+                yield sample.where, {k: v for k, v in row.items() if k not in IMAGE_KEYS} | {"images": sample.pictures}
+    elif suffix in SUFFIXES:
         understood = lambda header: wanted(dict.fromkeys(header))  # noqa: E731
         for _, where, row in read_table(file, key, understood, f"it must name {asked}", bad):
             yield where, row
@@ -49,7 +56,7 @@ def entries(file: Path, key: str, wanted: Callable[[Mapping[str, Any]], bool], a
         for _, where, row in json_items(file, key):
             yield where, lowered(row, where) if isinstance(row, dict) else row
     else:
-        raise ValueError(f"{key}={file}: rows of tasks come as .jsonl, .json, .csv or .tsv")
+        raise ValueError(f"{key}={file}: rows of tasks come as .jsonl, .json, .csv or .tsv, or as .tar shards")
 
 
 def _has_lines(file: Path, key: str) -> bool:
@@ -89,12 +96,14 @@ def field(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
     return checked_text(row[name], where, name).strip()
 
 
-def pictures_of(row: Mapping[str, Any], where: str) -> list[str]:
+def pictures_of(row: Mapping[str, Any], where: str) -> list[str | Member]:
     """A row's pictures: one under any of the usual names, several as a list `images`, two as `left` and `right`."""
     several = row.get("images")
     if isinstance(several, str):
         several = [one for one in several.split("|") if one.strip()]
     if isinstance(several, list) and several:
+        if isinstance(several[0], Member):
+            return several
         return [checked_text(one, where, f"images[{number}]").strip() for number, one in enumerate(several)]
     for pair in SIDES:
         if all(row.get(name) for name in pair):
