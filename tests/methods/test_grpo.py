@@ -3,11 +3,13 @@
 from functools import partial
 from pathlib import Path
 
+from alignlab.inference.backends.int8 import Int8Backend
 from alignlab.methods.grpo import GrpoMethod
 from alignlab.methods.rewards.scoring import Scoring
-from alignlab.methods.rlhf.objective import Objective
+from alignlab.methods.rlhf.objective import Objective, Statistics
 from alignlab.methods.rlhf.update import Update
 from alignlab.models.language.loading import pretrained
+from alignlab.models.language.lora import add_lora
 from alignlab.systems.choosing import system_of
 from alignlab.systems.rlhf.on_policy import OnPolicySystem
 from alignlab.types.language import PromptBatch
@@ -121,6 +123,35 @@ def test_rewards_see_rows_and_what_they_cannot_score_teaches_nothing(path: str, 
     score = found.method.scores(found.method.reward, responses).learned
     e, _ = found.method.experience(t, score)
     assert e.weight.tolist() == [1.0] * 5 + [0.0] + [1.0] * 10 and not e.advantage[5].any()
+
+
+def test_an_int8_sampler_is_corrected_for(path: str, tmp_path: Path) -> None:
+    """Rollouts from the base in 8 bits and the live adapter: refused as another model, or weighed token by token."""
+
+    def rolled_out(steps: int = 1, whole: bool = False, **settings) -> tuple[OnPolicySystem, list[dict]]:
+        peft = None if whole else partial(add_lora, rank=2)
+        found = system(path, backend=Int8Backend(), peft=peft, **settings)
+        return found, fit(found, tmp_path, steps)
+
+    with pytest.raises(RuntimeError, match=r"Int8Backend samples from another model .*objective.sampler_ratio_max=2"):
+        rolled_out()
+    with pytest.raises(ValueError, match="this one changes, use backend=compiled"):
+        rolled_out(whole=True)
+    found, rows = rolled_out(3, objective=Objective(sampler_ratio_max=1.002))
+    assert 1e-3 < rows[0]["ppo/sampler_error"] < 0.2
+    responses, t = found.method.roll_out(Prompts(4).batch(0), 9)
+    e, _ = found.method.experience(t, found.method.scores(found.method.reward, responses).learned)
+    part = next(found.method.minibatches(t, e, 9))[0]
+    losses = {}
+    for most in (None, 1.002, 1e9):
+        losses[most] = Objective(sampler_ratio_max=most)(found.net, part, statistics := Statistics()).item()
+    ratio = (part.logprob - part.sampled).exp()
+    new = found.method._assessed(found.net, responses).logprob.flatten()[part.at.token]
+    assert_close(new, part.logprob, rtol=0, atol=1e-4)
+    weighed = -(part.advantage * ratio.clamp(max=1.002)).sum() / part.totals.tokens
+    assert losses[1.002] == pytest.approx(weighed.item(), abs=1e-5)
+    assert statistics.sums["sampler_ratio"] == pytest.approx(ratio.mean().item(), rel=1e-5)
+    assert losses[1.002] != losses[1e9] != losses[None]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,16 @@ def length_mask(length: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=length.device) < length[:, None]
 
 
+def sampler_ratio(logprob: Tensor, sampled: Tensor, most: float) -> Tensor:
+    """min(pi / mu, most) of each token: how much likelier the policy holds it than the model mu that drew it.
+
+    Truncated importance sampling: biased by what is cut off, and of bounded variance (Ionides 2008; of rollouts Yao et
+    al. 2025, "Your efficient RL framework secretly brings you off-policy RL training"). logprob, sampled (N,) nats.
+    """
+    # huggingface/trl v1.12.0 trl/trainer/grpo_trainer.py:2681-2703, mode token_truncate.
+    return (logprob - sampled).exp().clamp(max=most)
+
+
 def token_kl(logprob: Tensor, reference: Tensor, estimator: KlEstimator = "k1", limit: float | None = None) -> Tensor:
     """Estimate KL(policy || reference) at each sampled token from d = logprob - reference.
 

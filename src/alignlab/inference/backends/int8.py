@@ -10,12 +10,14 @@ from alignlab.inference.native.backend import NativeBackend
 from alignlab.inference.native.decoder import Decoder
 from alignlab.inference.native.loading import DecoderReader
 from alignlab.inference.native.quantization import Int8Embedding, Int8Int8Linear, Int8Linear
+from alignlab.inference.native.weights import LiveWeights
 
 MODES = {"weight_only": Int8Linear, "w8a8": Int8Int8Linear}
 
 
 class Int8Backend(NativeBackend):
-    """Quantises each matrix as it is read, so that no more than one is in memory in full precision.
+    """Quantises each matrix as it is read, so that no more than one is in memory in full precision. Of a live model
+    with an adapter the frozen base is copied so, and the adapter is seen as training changes it.
 
     Args:
         mode: `weight_only` keeps activations as they are (a quarter of fp32's bytes a token, the smallest error);
@@ -40,8 +42,12 @@ class Int8Backend(NativeBackend):
         self.mode = mode
 
     def build(self, reader: DecoderReader) -> Decoder:
-        if reader.live:
-            raise ValueError("backend=int8 quantises a model's files; a live model changes, use backend=compiled")
+        if isinstance(reader.weights, LiveWeights) and reader.weights.changes:
+            raise ValueError(
+                "backend=int8 quantises a model's files, or a live model whose adapter alone is trained; this one "
+                "changes, use backend=compiled"
+            )
         reader.make = partial(MODES[self.mode], device=reader.device)
-        reader.make_embedding, reader.by_rows = partial(Int8Embedding.of, device=reader.device), True
+        reader.make_embedding = partial(Int8Embedding.of, device=reader.device)
+        reader.by_rows = not reader.live  # a live adapter's parts stay side by side
         return reader.decoder()

@@ -164,9 +164,11 @@ class LiveWeights:
 
     def __init__(self, model: nn.Module) -> None:
         self._tensors: dict[str, Tensor] = {}
+        self.changes = False  # whether any of them is being trained; adapters may be all the same
         for name, tensor in model.named_parameters(remove_duplicate=False):
             if ".lora_" not in name:
                 self._tensors[plain_name(name)] = tensor.detach()
+                self.changes |= tensor.requires_grad
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors

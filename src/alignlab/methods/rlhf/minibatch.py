@@ -51,6 +51,7 @@ class Minibatch(NamedTuple):
     valued: Places  # of what has a value
     advantage: Tensor  # (N,)
     logprob: Tensor  # (N,) nats, of the policy that gave the response
+    sampled: Tensor  # (N,) nats, as the sampler saw it
     reference: Tensor  # (N,) nats, of the reference
     value: Tensor | None  # (M,) before the update; None without a critic
     returns: Tensor | None  # (M,)
@@ -71,6 +72,7 @@ class Minibatch(NamedTuple):
             part.valued,
             e.advantage.flatten()[at],
             t.logprob.flatten()[at],
+            t.sampled.flatten()[at],
             t.reference.flatten()[at],
             None if e.returns is None else t.value.flatten()[there],
             None if e.returns is None else e.returns.flatten()[there],

@@ -16,6 +16,7 @@ from alignlab.losses.ppo import (
     KlEstimator,
     PolicyTerms,
     policy_terms,
+    sampler_ratio,
     token_kl,
     token_weights,
     value_terms,
@@ -60,9 +61,12 @@ class Objective:
             estimator's own gradient is not.
         aggregation: how tokens are weighted, see `token_weights`.
         importance: ratio of each token, or of the whole response.
+        sampler_ratio_max: for a backend that samples from another model than the policy (weights in 8 bits): each
+            token's policy loss is weighed by `sampler_ratio` with this maximum; 2 is usual. None: sampler and policy
+            are the same, which is checked.
 
     Raises:
-        ValueError: a clip that isn't positive, or a dual clip that isn't above 1.
+        ValueError: a clip or a maximum that isn't positive, or a dual clip that isn't above 1.
     """
 
     def __init__(
@@ -79,8 +83,10 @@ class Objective:
         kl_by_ratio: bool = False,
         aggregation: Aggregation = "token",
         importance: Importance = "token",
+        sampler_ratio_max: float | None = None,
     ) -> None:
-        for key, value in (("clip_low", clip_low), ("clip_high", clip_high), ("value_clip", value_clip)):
+        limits = {"clip_low": clip_low, "clip_high": clip_high, "value_clip": value_clip}
+        for key, value in {**limits, "sampler_ratio_max": sampler_ratio_max}.items():
             if value is not None and value <= 0:
                 raise ValueError(f"{key}={value} must be positive")
         if dual_clip is not None and dual_clip <= 1:
@@ -89,7 +95,7 @@ class Objective:
         self.value_clip, self.value_coefficient = value_clip, value_coefficient
         self.entropy_coefficient = entropy_coefficient
         self.kl_coefficient, self.kl_estimator, self.kl_by_ratio = kl_coefficient, kl_estimator, kl_by_ratio
-        self.aggregation, self.importance = aggregation, importance
+        self.aggregation, self.importance, self.sampler_ratio_max = aggregation, importance, sampler_ratio_max
 
     def __call__(self, net: ActorCritic, batch: Minibatch, statistics: Statistics) -> Tensor:
         """These rows' share of the step's loss, a scalar with gradient; sums are added to `statistics`."""
@@ -123,6 +129,10 @@ class Objective:
                 mean = self.importance == "sequence_mean"
                 compared = old + sequence_log_ratio(logprob - old, at.row, len(batch.length), mean)
             terms = policy_terms(compared, old, batch.advantage[tokens], **self.clip)
+            if self.sampler_ratio_max is not None:
+                ratio = sampler_ratio(old, batch.sampled[tokens], self.sampler_ratio_max)
+                terms = terms._replace(loss=terms.loss * ratio)
+                statistics.add(sampler_ratio=ratio.sum() / totals.tokens)
             _count(statistics, terms, weight[tokens], totals)
             per_token = terms.loss
             if self.kl_coefficient > 0:

@@ -67,7 +67,7 @@ class OnPolicyMethod(Method):
         response_length: of the rollout, tokens.
         temperature: of the rollout; log-probabilities are taken at this temperature everywhere.
         group_size: responses to each prompt.
-        backend: makes the backend that generates; None: our own decode loop on the live policy, or transformers' where
+        backend: generates, or makes the backend that does; None: our own decode loop on the live policy, or transformers' where
             that knows neither architecture nor quantised weights.
         stop_ids: tokens that end a response besides the tokenizer's end.
         seed: of rollouts and minibatches, as of the run.
@@ -97,7 +97,7 @@ class OnPolicyMethod(Method):
         response_length: int = 53,
         temperature: float = 1.0,
         group_size: int = 1,
-        backend: Callable[[], Backend] | None = None,
+        backend: Callable[[], Backend] | Backend | None = None,
         stop_ids: tuple[int, ...] = (),
         seed: int = 0,
         score_position: ScorePosition = "last",
@@ -113,7 +113,7 @@ class OnPolicyMethod(Method):
         self.reward, self.scoring = as_reward(reward), scoring or Scoring()
         self.judge = None if judge is None else as_reward(judge, "judge")
         self.group_size, self.seed, self.score_position = group_size, seed, score_position
-        self.make_backend, self.export_merged = backend, export_merged
+        self.given_backend, self.export_merged = backend, export_merged
         self.sampling = Sampling(response_length, temperature, stop_ids=tuple(stop_ids))
         built = build_net(net, peft, vocabulary)
         if packed(built) == "llm_int8":
@@ -184,7 +184,8 @@ class OnPolicyMethod(Method):
                     reward.bind(speaker, tokenizer)
                     if renderer is not None and hasattr(reward, "read_as_trained"):
                         reward.read_as_trained(renderer, self.sampling.stop_ids)
-            self.backend = self.make_backend() if self.make_backend is not None else default_backend(speaker.model)
+            given = self.given_backend
+            self.backend = given() if callable(given) else given or default_backend(speaker.model)
             self._load_backend()
             without_dropout(self.net)  # a backend may have changed the mode
         self._ready_on = device

@@ -34,18 +34,21 @@ def sampler_error(t: Trajectory) -> Tensor:
     return torch.where(t.mask, t.sampled - t.logprob, 0.0).abs().sum() / t.length.sum()
 
 
-def check_sampler(error: float, backend: Backend, model: nn.Module) -> None:
+def check_sampler(error: float, backend: Backend, model: nn.Module, corrected: bool = False) -> None:
     """Judges a `sampler_error`. Every KL estimate would be biased by a wrong sampler, and often negative.
+
+    corrected: whether the objective makes up for a sampler that is nearly the policy (`sampler_ratio_max`).
 
     Raises:
         RuntimeError: sampler and policy are different models.
     """
     exact = {p.dtype for p in model.parameters()} == {torch.float32} and packed(model) is None
-    exact &= not torch.is_autocast_enabled(next(model.parameters()).device.type)
+    exact &= not corrected and not torch.is_autocast_enabled(next(model.parameters()).device.type)
     if error > TOLERANCE[exact]:
         raise RuntimeError(
             f"{type(backend).__name__} samples from another model than the policy: log-probabilities differ by "
             f"{error:.3g} on average"
+            + ("; objective.sampler_ratio_max=2 makes up for as little as that" if exact and error < TOLERANCE[False] else "")
         )
 
 

@@ -111,7 +111,8 @@ class OnPolicySystem(MethodSystem):
             table = torch.stack([value.float() for value in metrics.values()])
             self.log_dict(dict(zip(metrics, table.unbind(), strict=True)), batch_size=len(responses.ended))
             read = dict(zip(metrics, table.tolist(), strict=True))
-        check_sampler(read["ppo/sampler_error"], self.method.backend, self.net.model)
+        corrected = self.method.objective.sampler_ratio_max is not None
+        check_sampler(read["ppo/sampler_error"], self.method.backend, self.net.model, corrected)
         norm = read.get("ppo/grad_norm", 0.0)
         if not math.isfinite(norm):  # on a device its step was none
             raise Diverged(f"gradient is {norm} in update {number}")
