@@ -67,8 +67,8 @@ class OnPolicyMethod(Method):
         response_length: of the rollout, tokens.
         temperature: of the rollout; log-probabilities are taken at this temperature everywhere.
         group_size: responses to each prompt.
-        backend: generates, or makes the backend that does; None: our own decode loop on the live policy, or transformers' where
-            that knows neither architecture nor quantised weights.
+        backend: generates, or makes the backend that does; None: our own decode loop on the live policy, or
+            transformers' where that knows neither architecture nor quantised weights.
         stop_ids: tokens that end a response besides the tokenizer's end.
         seed: of rollouts and minibatches, as of the run.
         score_position: token that the score is added to: the last one, or ("after_last") the place after it, as TRL
