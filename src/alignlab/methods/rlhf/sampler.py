@@ -45,10 +45,11 @@ def check_sampler(error: float, backend: Backend, model: nn.Module, corrected: b
     exact = {p.dtype for p in model.parameters()} == {torch.float32} and packed(model) is None
     exact &= not corrected and not torch.is_autocast_enabled(next(model.parameters()).device.type)
     if error > TOLERANCE[exact]:
+        corrigible = exact and error < TOLERANCE[False]
         raise RuntimeError(
             f"{type(backend).__name__} samples from another model than the policy: log-probabilities differ by "
             f"{error:.3g} on average"
-            + ("; objective.sampler_ratio_max=2 makes up for as little as that" if exact and error < TOLERANCE[False] else "")
+            + ("; objective.sampler_ratio_max=2 makes up for as little as that" if corrigible else "")
         )
 
 
