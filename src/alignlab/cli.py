@@ -109,11 +109,18 @@ def _blend(options: argparse.Namespace) -> None:
 def _add_plan(commands: argparse._SubParsersAction) -> None:
     plan = commands.add_parser(
         "plan",
-        help="memory that training a language model needs, by part and phase",
+        help="memory that training needs, by part and phase",
         description="Parameters, weights, adapters, optimizer, activations, KV cache and logits, "
-        "before anything is loaded.",
+        "before anything is loaded. Options other than --memory, --answers and --cpu are for language models.",
     )
-    plan.add_argument("model", help="gpt-neox-20b, bloom-7b1, llama-2-7b, ..., a folder, a run directory or a hub id")
+    plan.add_argument(
+        "model",
+        nargs="+",
+        help="gpt-neox-20b, bloom-7b1, llama-2-7b, ..., a folder, a run directory or a hub id; or, of training on "
+        "pictures, words of train.py: model=albef_vqa model/net=albef_vit_b16 data.image_size=384 data.batch_size=8",
+    )
+    plan.add_argument("--answers", type=int, default=4, help="of a question, where there are questions")
+    plan.add_argument("--cpu", action="store_true", help="pictures: without what CUDA's libraries take")
     plan.add_argument("--stage", choices=["sft", "reward", "dpo", "ppo", "generate"], default="ppo")
     plan.add_argument("--batch-size", type=int, default=1, help="rows of one forward and backward pass")
     plan.add_argument("--prompt", type=int, default=512, help="tokens")
@@ -131,6 +138,13 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    if any("=" in word for word in options.model):
+        from alignlab.tools.plan_pictures import plan_pictures
+
+        print(plan_pictures(options.model, options.memory, options.answers, not options.cpu))
+        return
+    if len(options.model) > 1:
+        raise ValueError(f"one model at a time: {' '.join(options.model)}")
     from alignlab.cost.model_sizes import sizes  # after --help
     from alignlab.cost.plan import Training, report
 
@@ -149,7 +163,7 @@ def _plan(options: argparse.Namespace) -> None:
         chunked_logits=not options.whole_logits,
         shared_trunk=not options.separate_critic,
     )
-    print(report(sizes(options.model), job, options.memory))
+    print(report(sizes(options.model[0]), job, options.memory))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -184,11 +184,14 @@ def report(sizes: Sizes, job: Training, memory_gb: float | None = None) -> str:
         f"peak {peak / 1e9:.2f} GB in phase {phase}; {part} dominates with {size / 1e9:.2f} GB "
         f"({100 * size / peak:.0f} %)",
     ]
-    if memory_gb is not None:
-        rest = memory_gb - peak / 1e9
-        lines.append(
-            f"fits in {memory_gb:g} GB, {rest:.2f} to spare"
-            if rest >= 0
-            else f"does not fit in {memory_gb:g} GB: {-rest:.2f} GB too much"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *fits(peak, memory_gb)])
+
+
+def fits(peak: float, memory_gb: float | None) -> list[str]:
+    """A line that says whether it does; none where nobody asked."""
+    if memory_gb is None:
+        return []
+    rest = memory_gb - peak / 1e9
+    if rest >= 0:
+        return [f"fits in {memory_gb:g} GB, {rest:.2f} to spare"]
+    return [f"does not fit in {memory_gb:g} GB: {-rest:.2f} GB too much"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def saved_bytes(forward: Callable[[], Any], known: Iterable[Tensor] = ()) -> int:
@@ -34,7 +35,9 @@ def saved_bytes(forward: Callable[[], Any], known: Iterable[Tensor] = ()) -> int
 
 def _place(tensor: Tensor) -> tuple[str, int]:
     local = _local(tensor)
-    return str(local.device), local.untyped_storage().data_ptr()
+    storage = local.untyped_storage()
+    # imagined storages lie nowhere, but are the same for all views of one
+    return str(local.device), storage._cdata if isinstance(local, FakeTensor) else storage.data_ptr()
 
 
 def _local(tensor: Tensor) -> Tensor:
