@@ -139,7 +139,7 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     if any("=" in word for word in options.model):
-        from alignlab.tools.plan_pictures import plan_pictures
+        from alignlab.runs.plans.pictures import plan_pictures
 
         print(plan_pictures(options.model, options.memory, options.answers, not options.cpu))
         return

@@ -60,7 +60,8 @@ def planned(words: Sequence[str], answers: int = 4, gpu: bool = True) -> Planned
     kind = get_type_hints(method.forward).get("batch")
     if kind is None or kind.__module__ == TokenBatch.__module__:
         raise ValueError(
-            f"{method.__name__} learns from texts: such plans go by the model's name (alignlab plan smollm2-135m --stage sft)"
+            f"{method.__name__} learns from texts: such plans go by the model's name "
+            "(alignlab plan smollm2-135m --stage sft)"
         )
     precision = str(cfg.trainer.get("precision") or "32-true")
     if precision not in PRECISIONS:
