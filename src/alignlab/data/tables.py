@@ -30,7 +30,7 @@ def read_table(
             an unclosed quotation mark.
     """
     header, separator = None, ""
-    for number, line in enumerate(read_lines(file, key), 1):
+    for number, line in enumerate(read_lines(file, key, bad), 1):
         if not line.strip():
             continue
         where = f"{key}={file}, line {number}"

@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 _BIT = 1 << 20  # letters of a file at a time
 _AHEAD = 400  # letters behind a value that tell that it isn't cut: a number may go on
+_NO_UTF8 = "byte 0x{:02x} is no UTF-8; save the file as UTF-8 (perhaps it is Latin-1)"
+_ESCAPED = re.compile("[\udc80-\udcff]")
 _HALF = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"[ \t\n\r]*")
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
@@ -26,25 +28,44 @@ _MARKS = (
 )
 
 
-def read_lines(file: str | Path, key: str | None = None) -> Iterator[str]:
+def read_lines(
+    file: str | Path, key: str | None = None, bad: Callable[[ValueError], None] | None = None
+) -> Iterator[str]:
     """Lines of a text file without their ends: UTF-8, or what a byte order mark says; `key` is what gave the file, for
     messages.
+
+    Args:
+        bad: is told what is wrong with a line that is no text, in place of which an empty one comes; None: it is
+            raised.
 
     Raises:
         ValueError: there is no such file, it can't be opened, or a line is no text (file and line are named).
     """
     path, name = Path(file).expanduser(), named(file, key)
-    with _opened(path, name) as text:
+    with _opened(path, name, "strict" if bad is None else "surrogateescape") as text:
         number = 0
         try:
             for number, line in enumerate(text, 1):
-                if "\0" in line:
-                    raise ValueError(f"{name}, line {number}: a zero byte, so this is no UTF-8 text (is it UTF-16?)")
+                if wrong := _no_text(line):
+                    error = ValueError(f"{name}, line {number}: {wrong}")
+                    if bad is None:
+                        raise error
+                    bad(error)
+                    line = ""
                 yield line.removesuffix("\n")
         except UnicodeDecodeError as error:
             raise ValueError(_undecodable(path, name, text.encoding, error)) from None
         except OSError as error:
             raise ValueError(f"{name}, line {number + 1}: can't be read ({error.strerror})") from None
+
+
+def _no_text(line: str) -> str | None:
+    """What makes a line that was read unfit for a text; bytes that are no UTF-8 have become surrogates."""
+    if "\0" in line:
+        return "a zero byte, so this is no UTF-8 text (is it UTF-16?)"
+    if not line.isascii() and (byte := _ESCAPED.search(line)):
+        return _NO_UTF8.format(ord(byte[0]) - 0xDC00)
+    return None
 
 
 def read_text(file: str | Path, key: str | None = None) -> str:
@@ -68,7 +89,7 @@ def json_lines(
     Raises:
         ValueError: as in `read_lines`, or a line is no JSON object.
     """
-    for number, line in enumerate(read_lines(file, key), 1):
+    for number, line in enumerate(read_lines(file, key, bad), 1):
         if line.strip():
             where = f"{named(file, key)}, line {number}"
             try:
@@ -227,14 +248,14 @@ def shown(text: str, length: int = 60) -> str:
     return repr(text[:length]) + "..." * (len(text) > length)
 
 
-def _opened(file: Path, name: str) -> TextIO:
+def _opened(file: Path, name: str, errors: str = "strict") -> TextIO:
     try:
         if not file.is_file():
             raise ValueError(f"{name}: {'that is no file' if file.exists() else 'there is no such file'}")
         with file.open("rb") as start:
             head = start.read(4)
         encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
-        return file.open(encoding=encoding)
+        return file.open(encoding=encoding, errors=errors)
     except OSError as error:
         raise ValueError(f"{name}: can't be read ({error.strerror})") from None
 
@@ -248,9 +269,7 @@ def _undecodable(file: Path, name: str, encoding: str, error: UnicodeDecodeError
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as undecodable:
-                byte = line[undecodable.start]
-                where = f"{name}, line {number}"
-                return f"{where}: byte 0x{byte:02x} is no UTF-8; save the file as UTF-8 (perhaps it is Latin-1)"
+                return f"{name}, line {number}: {_NO_UTF8.format(line[undecodable.start])}"
     return f"{name}: is no UTF-8 ({error.reason})"
 
 

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from alignlab.data.image_text.annotations import CAPTION_KEYS, IMAGE_KEYS
 from alignlab.data.language import rows
 from alignlab.data.language.rendering import Content, Messages
+from alignlab.data.picture_tasks.judged_lists import LABEL_KEYS, SENTENCE_KEYS
+from alignlab.data.picture_tasks.question_lists import ANSWER_KEYS, QUESTION_KEYS
+from alignlab.data.picture_tasks.task_rows import has_pictures, pictures_of
 from alignlab.files.text import flaw, kind_of, lacking
 from alignlab.prompting.technique import Message
 
@@ -15,6 +18,9 @@ Row = Mapping[str, Any]
 _QUESTIONS = ("prompt", "question", "messages", "text")
 _LEARNED = ("completion", "response", "chosen", "rejected")
 _CAPTIONS = (*CAPTION_KEYS, "prompt", "question", "query")
+
+_ABOUT = (*QUESTION_KEYS, *SENTENCE_KEYS, "prompt")
+_RIGHT = (*ANSWER_KEYS, *LABEL_KEYS, "target")
 
 
 class Asked(NamedTuple):
@@ -60,6 +66,19 @@ def captioned(row: Row) -> list[Asked]:
     return asked if len(asked) > 1 else [asked[0]._replace(part="")]
 
 
+def about_pictures(row: Row) -> list[Asked]:
+    """A question or a sentence about one or two pictures, named as in lists for training, and as `settings["target"]`
+    what is right, where the row says so.
+    """
+    plain = {name.strip().lower(): value for name, value in row.items()}
+    name = next((name for name in _ABOUT if plain.get(name) not in (None, "", [])), None)
+    if name is None:
+        raise ValueError(f"has none of the fields {', '.join(_ABOUT)}, {lacking(plain, _ABOUT, IMAGE_KEYS)}")
+    settings = {"images": pictures_of(plain, "the row")} if has_pictures(plain) else {}
+    right = next((plain[name] for name in _RIGHT if plain.get(name) not in (None, "", [])), None)
+    return [Asked(_filled(_text(plain[name], name), name), (), settings | ({} if right is None else {"target": right}))]
+
+
 def query(row: Row) -> list[Asked]:
     """What is searched for: a text as in `captioned`, else a picture."""
     plain = {name.strip().lower(): value for name, value in row.items()}
@@ -98,6 +117,7 @@ def scored(row: Row) -> list[Asked]:
 
 QUESTIONS = Form(question, ("id", "target", *_QUESTIONS, *_LEARNED, "share", "margin"))
 CAPTIONS = Form(captioned, ("id", *IMAGE_KEYS, *_CAPTIONS))
+ABOUT_PICTURES = Form(about_pictures, ("id", *IMAGE_KEYS, "images", *_ABOUT, *_RIGHT))
 QUERIES = Form(query, ("id", *IMAGE_KEYS, *_CAPTIONS))
 TEXTS = Form(scored, ("id", "context", *_QUESTIONS, *_LEARNED, "share", "margin"))
 

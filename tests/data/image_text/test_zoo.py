@@ -5,7 +5,9 @@ import struct
 import zlib
 from pathlib import Path
 
+from alignlab import cli
 from alignlab.data.image_text.pairs import ImageTextPairs
+from alignlab.data.picture_tasks.own_questions import OwnQuestions
 
 import numpy as np
 import pytest
@@ -23,6 +25,8 @@ ROWS = {
     '{"image": "nowhere.png", "caption": "there is none"}': "there is no picture",
     '{"image": "empty.png", "caption": "zero bytes"}': "is empty",
 }
+LATIN = '{"image": "plain.png", "caption": "caf\u00e9"}'.encode("latin-1")
+TWICE = '{"image": "plain.png", "caption": "a plain.png"}'  # a caption of a picture that is there already
 
 
 @pytest.fixture
@@ -48,7 +52,8 @@ def zoo(tmp_path: Path) -> Path:
     (tmp_path / "huge.png").write_bytes(_header(20_000, 20_000))
     rows = [json.dumps({"image": name, "caption": f"a {name}"}) for name in (*GOOD, *BROKEN)]
     rows[3:3] = list(ROWS)
-    (tmp_path / "zoo.jsonl").write_text("\ufeff" + "\r\n".join(rows), encoding="utf-8")
+    text = "\ufeff" + "\r\n".join([*rows, TWICE, ""])
+    (tmp_path / "zoo.jsonl").write_bytes(text.encode() + LATIN)
     held = json.dumps({"image": "turned.jpg", "caption": "held out"})
     (tmp_path / "val.jsonl").write_text(held)
     return tmp_path / "zoo.jsonl"
@@ -66,10 +71,10 @@ def test_nothing_stops_a_run_and_each_is_said(zoo: Path) -> None:
     pairs = [source.train_pair(serial) for serial in range(2 * source.num_train)]
     assert {pair.caption for pair in pairs if pair is not None} == {f"a {name}" for name in GOOD}
     reasons = source.left_out.reasons
-    assert len(reasons) == len(ROWS) + len(BROKEN)
+    assert len(reasons) == len(ROWS) + len(BROKEN) + 1
     for reason, line in zip(reasons, [*range(4, 4 + 6)], strict=False):
         assert f"zoo.jsonl, line {line}" in reason
-    for wanted in (*ROWS.values(), *BROKEN):
+    for wanted in (*ROWS.values(), *BROKEN, "line 20: byte 0xe9 is no UTF-8"):
         assert any(wanted in reason for reason in reasons), (wanted, reasons)
     upright = source.picture(0, "val")
     assert upright[16, 4, 2] > 200 > 60 > upright[16, 4, 0] and upright[16, 28, 0] > 200  # blue left, red right
@@ -79,5 +84,30 @@ def test_too_many_end_the_run_in_a_line(zoo: Path) -> None:
     with pytest.raises(ValueError, match="max_skipped is 3; more rows and pictures than that") as caught:
         ImageTextPairs(str(zoo), 32, on_error="skip", max_skipped=3)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match=r"zoo.jsonl, line 4"):
+    with pytest.raises(ValueError, match=r"zoo.jsonl, line (4|20): "):  # text is decoded ahead
         ImageTextPairs(str(zoo), 32)
+
+
+def test_tasks_and_shards_leave_out_the_same(zoo: Path) -> None:
+    """Questions about the same pictures from a table, and both as shards; packing says what reading would."""
+    names = [*GOOD, *BROKEN, "nowhere.png", "empty.png"]
+    lines = [f'{name},"is it ""{name}"", or not?",yes' for name in names]
+    lines[2:2] = ['plain.png,an open "quote,yes,', 'plain.png,"not closed,yes', ",whose?,no", "plain.png,unanswered,"]
+    content = "\ufeffImage,Question,Answer\r\n".encode() + "\r\n".join([*lines, "plain.png,is it,no", ""]).encode()
+    (zoo.parent / "asked.csv").write_bytes(content + b"plain.png,caf\xe9?,yes\r\n")
+    (zoo.parent / "val.csv").write_text("image,question,answer\nturned.jpg,held out,yes")
+    places = [str(zoo.parent / "asked.csv"), str(zoo.parent / "shards")]
+    assert cli.main(["shards", "pack", places[0], places[1], "--kind", "questions"]) == 0
+    for place, number in zip(places, (len(BROKEN) + 2 + 5, 0), strict=True):
+        source = OwnQuestions(place, 32, val_annotations=str(zoo.parent / "val.csv"), on_error="skip", cache_gb=0.01)
+        asked = [source.question(serial, "train") for serial in range(source.num_train)]
+        texts = sorted(one.text for one in asked if one is not None)
+        assert texts == sorted([*(f'is it "{name}", or not?' for name in GOOD), "is it"])
+        assert len(source.left_out.reasons) == number, source.left_out.reasons
+        upright = source.question(0, "val").picture
+        assert upright[16, 4, 2] > 200 and upright[16, 28, 0] > 200
+    out = zoo.parent / "captions"
+    assert cli.main(["shards", "pack", str(zoo), str(out)]) == 0 and cli.main(["shards", "check", str(out)]) == 0
+    packed = ImageTextPairs(str(out), 32, val_annotations=str(zoo.parent / "val.jsonl"), cache_gb=0.01)
+    pairs = [packed.train_pair(serial) for serial in range(packed.num_train)]
+    assert {pair.caption for pair in pairs} == {f"a {name}" for name in GOOD} and len(pairs) == len(GOOD)

@@ -7,9 +7,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from alignlab.data.image_text.modules import PairDataModule
 from alignlab.data.loaders import JointBatches, JointOrder, training_batches, whole_batches, workers_by_cores
-from alignlab.data.picture_tasks.questions import QuestionRows
+from alignlab.data.picture_tasks.questions import QuestionRows, with_end
 from alignlab.data.picture_tasks.rows import Hidden, JudgedRows, JudgedSource
-from alignlab.types.picture_tasks import JudgedBatch, QuestionBatch
+from alignlab.types.picture_tasks import Answers, JudgedBatch, QuestionBatch
 
 
 class JudgedDataModule(PairDataModule):
@@ -57,3 +57,7 @@ class QuestionDataModule(JudgedDataModule):
         """As of pairs, and tells how many answers there are."""
         super().setup(stage)
         self.vocabulary = self.vocabulary._replace(answers=len(self.source.answers))
+
+    def encode_answers(self, texts: list[str]) -> Answers:
+        """Answers as the decoder writes them."""
+        return Answers(*with_end(self._encode)(texts))

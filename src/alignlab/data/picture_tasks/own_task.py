@@ -220,6 +220,12 @@ class OwnTask(PreparedPictures, ABC):
         pictures = [self.training_picture(int(self._slots[n]), self._entry(n), rng) for n in row.pictures]
         return None if any(picture is None for picture in pictures) else (row, pictures)
 
+    def thin_out(self, split: str, most: int) -> None:
+        """Keeps at most so many rows of a split that isn't trained on, evenly from the first to the last."""
+        rows = self._of(split)
+        if len(rows) > most:
+            self._held[split] = rows[np.arange(most) * len(rows) // most]
+
     def _numbers_of(self, split: str) -> np.ndarray:
         return self._trained if split == "train" else self._of(split)
 

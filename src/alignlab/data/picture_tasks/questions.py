@@ -47,10 +47,7 @@ class QuestionRows(Dataset):
 
     def __init__(self, source: QuestionSource, split: str, encode: CaptionEncoder, hide: Hidden = "nothing") -> None:
         self.source, self.split, self.encode, self.hide = source, split, encode, hide
-        # salesforce/ALBEF b9727e4 dataset/vqa_dataset.py:68: answers, unlike texts, have an end
-        self._encode_answers = encode
-        if not encode.recipe.end:
-            self._encode_answers = CaptionEncoder(encode.tokenizer, encode.context_length, append_sep=True)
+        self._encode_answers = with_end(encode)
         self._candidates: Answers | None = None
         self._number = {answer: number for number, answer in enumerate(source.answers)}
 
@@ -79,3 +76,8 @@ class QuestionRows(Dataset):
         if self._candidates is None:
             self._candidates = Answers(*self._encode_answers(self.source.answers))
         return batch._replace(candidates=self._candidates, credit=credit, kind=tuple(row.kind for row in rows))
+
+
+def with_end(encode: CaptionEncoder) -> CaptionEncoder:
+    """An encoder of answers, which have an end where texts have none (salesforce/ALBEF b9727e4 dataset/vqa_dataset.py:68)."""
+    return encode if encode.recipe.end else CaptionEncoder(encode.tokenizer, encode.context_length, append_sep=True)
