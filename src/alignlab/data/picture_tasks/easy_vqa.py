@@ -1,4 +1,4 @@
-"""easy-VQA: questions about one coloured shape in a picture, from the package of that name (Victor Zhou, MIT licence)."""
+"""easy-VQA: questions about one coloured shape in a picture, from the package of that name (MIT licence)."""
 
 import importlib.util
 from pathlib import Path
@@ -9,8 +9,8 @@ from alignlab.data.picture_tasks.own_questions import OwnQuestions
 
 class EasyQuestions(OwnQuestions):
     """The source behind `data=easy_vqa`: 4,000 pictures of 64 pixels with 38,575 questions to train on, its test part
-    (1,000 pictures, 9,673 questions) held out; 13 answers. 74 % of the questions are answered by yes or no, and who knows
-    the most frequent answer to each question is right in 67 % without looking.
+    (1,000 pictures, 9,673 questions) held out; 13 answers. 74 % of the questions are answered by yes or no, and who
+    knows the most frequent answer to each question is right in 67 % without looking.
 
     Args:
         image_size: height and width in pixels.

@@ -79,5 +79,6 @@ class QuestionRows(Dataset):
 
 
 def with_end(encode: CaptionEncoder) -> CaptionEncoder:
-    """An encoder of answers, which have an end where texts have none (salesforce/ALBEF b9727e4 dataset/vqa_dataset.py:68)."""
+    """An encoder of answers, which have an end where texts have none."""
+    # salesforce/ALBEF b9727e4 dataset/vqa_dataset.py:68
     return encode if encode.recipe.end else CaptionEncoder(encode.tokenizer, encode.context_length, append_sep=True)
