@@ -17,13 +17,14 @@ from alignlab.methods.rlhf.answers import Answer, means
 from alignlab.methods.rlhf.minibatch import Experience, Minibatch
 from alignlab.methods.rlhf.objective import Statistics
 from alignlab.methods.rlhf.precision import float32_tensors
-from alignlab.methods.rlhf.rollout import Trajectory
+from alignlab.methods.rlhf.rollout import Trajectory, prompts_of
 from alignlab.methods.rlhf.sampler import check_sampler, sampler_error
 from alignlab.methods.rlhf.update import metrics_of
 from alignlab.systems.diverged import Diverged
 from alignlab.systems.method_system import MethodSystem
 from alignlab.systems.rlhf.critic_group import with_critic_group
 from alignlab.systems.rlhf.engine import Engine, check_offload, cuts_parameters_up, engine_of
+from alignlab.systems.rlhf.kept_rollouts import KeptRollouts, Rollout
 from alignlab.systems.rlhf.precision import check_precision
 from alignlab.systems.rlhf.redrawing import redraw
 from alignlab.types.language import PromptBatch
@@ -45,6 +46,7 @@ class OnPolicySystem(MethodSystem):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.automatic_optimization = False
+        self.kept: KeptRollouts | None = None
         self._ratio_checked = False
         self._cut_up = False
         self._validated: list[Answer] = []
@@ -91,9 +93,7 @@ class OnPolicySystem(MethodSystem):
             number, engine = self.trainer.global_step, engine_of(self)
             with self.method.speaking():
                 self.prepare()
-                responses = self.method.respond(batch, number)
-                scores = self.method.scores(self.method.reward, responses)
-                responses, scores, redrawn = redraw(self.method, self.trainer.datamodule, number, responses, scores)
+                responses, scores, redrawn = self._rolled_out(batch, number)
             whole = self.method.whole
             with torch.no_grad(), nullcontext() if whole is None else whole.reference():
                 t = engine.forward(lambda: self.method.assess(responses))
@@ -117,6 +117,19 @@ class OnPolicySystem(MethodSystem):
         if not math.isfinite(norm):  # on a device its step was none
             raise Diverged(f"gradient is {norm} in update {number}")
         self.method.learn_from(read, len(responses.ended) * world_size())
+
+    def _rolled_out(self, batch: PromptBatch, number: int) -> Rollout:
+        """Responses with scores, or those of another run."""
+        if self.kept is not None and self.kept.source is not None:
+            method = self.method
+            prompts = None if getattr(method, "redraws", 0) else prompts_of(batch, method.group_size)
+            return self.kept.read(number, method.net.device, prompts)
+        responses = self.method.respond(batch, number)
+        scores = self.method.scores(self.method.reward, responses)
+        rollout = redraw(self.method, self.trainer.datamodule, number, responses, scores)
+        if self.kept is not None:
+            self.kept.write(number, rollout)
+        return rollout
 
     def improve(self, engine: Engine, t: Trajectory, e: Experience, number: int) -> dict[str, Tensor]:
         """All optimizer steps of update `number`. Returns metrics, means over the minibatches that were stepped."""
