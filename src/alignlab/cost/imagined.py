@@ -9,14 +9,24 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from alignlab.models import attention
+
 
 @contextmanager
-def imagined(build: Callable[[], nn.Module]) -> Iterator[nn.Module]:
-    """Builds a net on the meta device; within, its tensors and all that are made pretend to lie on the CPU."""
+def imagined(build: Callable[[], nn.Module], *, gpu: bool) -> Iterator[nn.Module]:
+    """Builds a net on the meta device; within, its tensors and all that are made pretend to lie on the CPU.
+
+    Args:
+        gpu: whether attention takes the way that it takes on a GPU.
+    """
     with torch.device("meta"):
         module = build()
-    with FakeTensorMode(allow_non_fake_inputs=True), _WithoutGenerators():
-        yield module.to_empty(device="cpu")
+    attention.as_on_a_gpu, before = gpu, attention.as_on_a_gpu
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), _WithoutGenerators():
+            yield module.to_empty(device="cpu")
+    finally:
+        attention.as_on_a_gpu = before
 
 
 class _WithoutGenerators(TorchFunctionMode):

@@ -48,7 +48,7 @@ def picture_parts(
         ValueError: the method learns from something else than pictures.
     """
     dtype = torch.bfloat16 if job.precision == "bf16-true" else torch.float32
-    with imagined(lambda: build().to(dtype)) as method:
+    with imagined(lambda: build().to(dtype), gpu=job.gpu) as method:
         batch = picture_batch(method, job)
         size = counts(method)
         method.train()

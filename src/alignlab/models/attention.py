@@ -11,6 +11,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 
+# Whether tensors on a CPU stand for ones on a GPU, while what would be kept there is counted (cost/imagined.py).
+as_on_a_gpu = False
+
+
 def is_plain(block: nn.Module) -> bool:
     """Whether `PreNormBlock` computes the same as this block: timm's standard one, in whatever configuration but
     gated.
@@ -87,7 +91,7 @@ def attend(
     Fused, except in bfloat16 on a CPU, where the backward pass of torch's fused kernel takes 3 to 8 times as long as
     the plain products. mask: bool, True = keep, or additive; it broadcasts to (B, H, N, M).
     """
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or as_on_a_gpu:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     if causal:
