@@ -10,7 +10,6 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-
 # Whether tensors on a CPU stand for ones on a GPU, while what would be kept there is counted (cost/imagined.py).
 as_on_a_gpu = False
 
