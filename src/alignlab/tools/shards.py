@@ -20,13 +20,15 @@ def add(commands: "argparse._SubParsersAction") -> None:
     which = shards.add_subparsers(required=True, metavar="pack | check | inspect")
     about = "a list of captions, questions or judged sentences, a folder, or other shards, as shards"
     pack = which.add_parser("pack", help=about, description=about.capitalize() + "; broken pictures are left out.")
-    pack.add_argument("list", help="what data.annotations takes")
+    pack.add_argument("list", help="what data.annotations takes; or hub:NAME, a data set of the hub (extra: rlhf)")
     pack.add_argument("folder", type=Path, help="where 00000.tar, 00001.tar, ... are written")
     pack.add_argument("--kind", choices=list(_ROWS), default="captions", help="default: captions")
     pack.add_argument("--image-dir", help="where relative paths start; default: the folder of the list")
     pack.add_argument("--megabytes", type=int, default=500, help="of a shard; default: 500")
     pack.add_argument("--max-side", type=int, metavar="PIXELS", help="larger pictures are reduced, as JPEG")
     pack.add_argument("--shuffle", type=int, metavar="SEED", help="in a random order; default: the list's")
+    pack.add_argument("--split", default="train", help="of a data set of the hub; default: train")
+    pack.add_argument("--config", help="of a data set of the hub")
     pack.add_argument("--max-skipped", type=int, default=1000, help="rows and pictures left out at most")
     pack.set_defaults(run=_pack)
     for name, about in (
@@ -77,11 +79,15 @@ _ROWS = {"captions": _captions, "questions": _questions, "judged": _judged}
 
 
 def _pack(options: argparse.Namespace) -> None:
-    from alignlab.data.shards.packing import pack, said  # after --help
+    from alignlab.data.shards.hub_rows import PREFIX, hub_rows  # after --help
+    from alignlab.data.shards.packing import pack, said
     from alignlab.data.skipping import Skipped
 
     bad = Skipped(options.max_skipped)
-    rows = said(_ROWS[options.kind](options.list, options.image_dir, bad))
+    if options.list.startswith(PREFIX):  # all columns are kept, under their names
+        rows = said(hub_rows(options.list, options.split, options.config))
+    else:
+        rows = said(_ROWS[options.kind](options.list, options.image_dir, bad))
     size, seed = 1_000_000 * options.megabytes, options.shuffle
     done = pack(rows, options.folder, bad, shard_bytes=size, max_side=options.max_side, seed=seed)
     for reason in bad.reasons:

@@ -266,3 +266,33 @@ def test_lists_are_packed_checked_and_inspected(tmp_path: Path, capsys: pytest.C
     ]  # fmt: skip
     assert judged[1].pictures_a_row == 2 and judged[1].labels == ("false", "true")
     assert all(shown[0][text] == shown[1][text] for text in shown[0].keys() & shown[1].keys())
+
+
+def test_a_data_set_of_the_hub_is_packed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Pictures as the files that they are, classes by name, all columns that JSON knows."""
+    datasets = pytest.importorskip("datasets")
+    rows = {
+        "image": [
+            {"bytes": picture(10 * n, kind), "path": None} for n, kind in enumerate(("PNG", "JPEG", "PNG", "PNG"))
+        ],
+        "question": [f"q {n}" for n in range(4)],
+        "answers": [[{"answer": "yes", "answer_id": 1}, {"answer": "no", "answer_id": 2}]] * 4,
+        "label": [0, 1, 1, 0],
+    }
+    rows["image"][2] = {"bytes": b"<html>", "path": None}
+    answers = [{"answer": datasets.Value("string"), "answer_id": datasets.Value("int64")}]
+    features = {"image": datasets.Image(), "question": datasets.Value("string"), "answers": answers}
+    features["label"] = datasets.ClassLabel(names=["bad", "good"])
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_dict(rows, datasets.Features(features)).to_parquet(tmp_path / "set" / "train.parquet")
+    out = tmp_path / "shards"
+    assert cli.main(["shards", "pack", f"hub:{tmp_path / 'set'}", str(out)]) == 0
+    assert "row 3: the picture image of" in capsys.readouterr().out
+    first, second, _ = samples(out / "00000.tar", "k")
+    assert first.pictures[0].read_bytes() == picture(0) and second.pictures[0].name.endswith(".jpg")
+    assert (first.row["label"], second.row["label"]) == ("bad", "good")
+    source = OwnQuestions(str(out), SIZE, val_share=0.5, cache_gb=0.01)
+    told = [row.told for split in ("train", "val") for row in source.rows_of(split)]
+    assert told == [[["yes", 0.5], ["no", 0.5]]] * 3
+    assert cli.main(["shards", "pack", "hub:/nowhere/at/all", str(tmp_path / "x")]) == 2
+    assert capsys.readouterr().err.startswith("error: hub:/nowhere/at/all: ")

@@ -117,6 +117,8 @@ def _entries(file: Path, folder: Path, key: str, bad: Bad) -> Iterator[Row | Non
                 yield from published_lists.rows_of(entry, f"{key}={file}", folder)
             else:
                 yield _tried(bad, _entry, entry, where, said)
+    elif not file.exists():
+        raise ValueError(f"{key}={file}: there is no such file or folder")
     else:
         raise ValueError(f"{key}={file}: captions come as .jsonl, .json, .csv or .tsv, as .tar shards or a folder")
 

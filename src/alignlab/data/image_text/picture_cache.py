@@ -91,7 +91,7 @@ def read_picture(path: Path | Member, area: int, at_most: bool = True) -> Image.
 
 
 def _decoded(file: Path | Member | io.BytesIO, area: int, at_most: bool) -> Image.Image:
-    file = file.open() if isinstance(file, Member) else file
+    file = file if isinstance(file, Path | io.BytesIO) else file.open()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata
         with Image.open(file) as picture:

@@ -1,5 +1,6 @@
 """What people answer: written alike, and in kinds."""
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ _PUNCTUATION = re.compile(r"[;/\[\]\"{}()=+\\_><@`?!]|[,.](?!\d)|(?<!\w)-|-(?!\w
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
 
 
+@functools.lru_cache(100_000)  # people say the same again and again
 def clean_answer(answer: str) -> str:
     """An answer in lower case without articles and punctuation, numbers as digits, in the manner of VQA's own
     evaluation (GT-Vision-Lab/VQA, vqaEval.py; without its list of contractions).

@@ -55,6 +55,8 @@ def entries(file: Path, key: str, wanted: Callable[[Mapping[str, Any]], bool], a
     elif suffix == ".json":
         for _, where, row in json_items(file, key):
             yield where, lowered(row, where) if isinstance(row, dict) else row
+    elif not file.exists():
+        raise ValueError(f"{key}={file}: there is no such file")
     else:
         raise ValueError(f"{key}={file}: rows of tasks come as .jsonl, .json, .csv or .tsv, or as .tar shards")
 

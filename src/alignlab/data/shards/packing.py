@@ -14,6 +14,7 @@ from PIL import Image
 from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.data.pictures.members import PICTURE_SUFFIXES, Member
 from alignlab.data.recipes.pictures import WHOLE
+from alignlab.data.shards.hub_rows import Held
 from alignlab.files.writing import replaced
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class Packed(NamedTuple):
     """One sample before it is written."""
 
     where: str  # its place in the list, for messages
-    pictures: list[Path | Member]
+    pictures: list[Path | Member | Held]
     row: dict[str, Any]  # what is said of them
 
 
@@ -90,6 +91,8 @@ def _made(
     """Suffix and content of a sample's members; None where it is left out."""
     try:
         members = []
+        if not one.pictures:
+            raise ValueError("there is no picture")
         for place, path in enumerate(one.pictures):
             try:
                 suffix, content = _picture(path, max_side, quality)
@@ -104,7 +107,7 @@ def _made(
     return [*members, (".json", json.dumps(one.row, ensure_ascii=False).encode())]
 
 
-def _picture(path: Path | Member, max_side: int | None, quality: int) -> tuple[str, bytes]:
+def _picture(path: Path | Member | Held, max_side: int | None, quality: int) -> tuple[str, bytes]:
     content = path.read_bytes()
     if not content:
         raise ValueError(f"the picture {path} is empty (0 bytes)")
@@ -125,7 +128,7 @@ def _size(content: bytes) -> tuple[int, int]:
         return picture.size
 
 
-def said(rows: Iterable[tuple[str, list[Path | Member], dict[str, Any]]]) -> Iterator[Packed]:
+def said(rows: Iterable[tuple[str, list[Path | Member | Held], dict[str, Any]]]) -> Iterator[Packed]:
     """Rows as samples, what is empty left out of what they say."""
     for where, pictures, row in rows:
         yield Packed(where, pictures, {name: value for name, value in row.items() if value not in ("", None, [])})
