@@ -1,5 +1,5 @@
 """Checkpoints in other forms: one file of a sharded folder, bare weights as safetensors, ALBEF's published layout,
-transformers' and open_clip's folders.
+transformers' and open_clip's folders, ONNX.
 """
 
 import importlib.util
@@ -17,6 +17,7 @@ from alignlab.files.writing import replaced, write_folder
 from alignlab.models.albef_checkpoint import AlbefState, from_official, to_official
 from alignlab.models.clip import Clip
 from alignlab.models.low_rank import merge_low_rank
+from alignlab.models.released.onnx_files import write_onnx
 from alignlab.models.released.writing import write_open_clip, write_transformers
 from alignlab.runs.building import load_system
 from alignlab.strategies.optimizer_state import numbered
@@ -109,6 +110,12 @@ def to_open_clip(source: Path, target: Path) -> int:
     """From a run of CLIP to open_clip's folder; returns the number of tensors."""
     system, data = load_system(source)
     return _told(write_open_clip, system.net, target, data.tokenizer, *data.recipes)
+
+
+def to_onnx(source: Path, target: Path) -> int:
+    """From a run of CLIP or SigLIP to a folder with both towers as ONNX; returns the number of tensors."""
+    system, data = load_system(source)
+    return _told(write_onnx, system.net, target, data.tokenizer, *data.recipes)
 
 
 def merge(source: Path, target: Path) -> int:
