@@ -47,20 +47,11 @@ def parser() -> argparse.ArgumentParser:
         description="whole: a sharded checkpoint folder as one file that every strategy and one device go on from. "
         "safetensors: the weights alone. from-albef: the published ALBEF pre-training layout as weights for "
         "`python train.py model=albef ckpt_path=...`; to-albef: back. to-transformers, to-open-clip: a run of CLIP or "
-        "SigLIP as a folder that these read, with processor and tokenizer. to-onnx: for onnxruntime. merge: a language model's adapter and its "
-        "base as one model.",
+        "SigLIP as a folder that these read, with processor and tokenizer. to-onnx: for onnxruntime. merge: a "
+        "language model's adapter and its base as one model.",
     )
-    directions = [
-        "whole",
-        "safetensors",
-        "from-albef",
-        "to-albef",
-        "to-transformers",
-        "to-open-clip",
-        "to-onnx",
-        "merge",
-    ]
-    convert.add_argument("direction", choices=directions)
+    others = ["from-albef", "to-albef", "to-transformers", "to-open-clip", "to-onnx"]
+    convert.add_argument("direction", choices=["whole", "safetensors", *others, "merge"])
     convert.add_argument(
         "source", type=Path, help="a run directory, its checkpoint, a published .pth file, an adapter's folder"
     )
