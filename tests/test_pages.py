@@ -22,6 +22,7 @@ SMALL = ("trainer.max_steps=2", "trainer.val_check_interval=2", "++trainer.limit
 # What a page names, and the runs that stand for it.
 RUNS = {
     "albef": ("model=albef",),
+    "albef_vqa": ("model=albef_vqa",),
     "clip": ("model=clip",),
     "siglip": ("model=siglip",),
     "rlhf_movies_sft": ("experiment=rlhf_movies_sft",),

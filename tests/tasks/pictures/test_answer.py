@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import task_lists
 from alignlab.configs.command_line import arguments
@@ -102,6 +103,7 @@ def test_sentences_about_two_pictures(subject, tmp_path: Path) -> None:
     assert one.run(judged, job_of(tmp_path / "one", "a sentence"))["answered"] == 1
 
 
-def test_a_run_without_answers_is_said(vision: VisionLanguage, tmp_path: Path) -> None:
+def test_a_run_without_answers_is_said(tmp_path: Path) -> None:
+    captioned = VisionLanguage(None, SimpleNamespace(source=SimpleNamespace()), tmp_path)
     with pytest.raises(ValueError, match="task=answer needs a run that was fine-tuned for answers or labels"):
-        Answer().run(vision, job_of(tmp_path / "run", "is it?"))
+        Answer().run(captioned, job_of(tmp_path / "run", "is it?"))
