@@ -91,3 +91,12 @@ def test_lists_in_json_are_read_bit_by_bit(tmp_path: Path, monkeypatch: pytest.M
                 continue
             with pytest.raises(ValueError, match="no JSON"):
                 list(json_items(tmp_path / "a.json"))
+
+
+def test_a_list_that_cannot_be_read_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "a.jsonl").write_text('{"image": "a.png", "caption": "a"}\n{"image": "b.png"}')
+    with pytest.raises(ValueError, match="line 2"):
+        read_annotations(tmp_path / "a.jsonl")
+    assert not list((tmp_path / "temporary").iterdir())

@@ -114,7 +114,11 @@ def open_list(
     )
     if kept is None:
         folder = Path(tempfile.mkdtemp(prefix="pictures-"))
-        opened = _written(folder, picture_dir, place, rows)
+        try:
+            opened = _written(folder, picture_dir, place, rows)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         opened.remove = weakref.finalize(opened, shutil.rmtree, folder, True)
         return opened
     kept.parent.mkdir(parents=True, exist_ok=True)
