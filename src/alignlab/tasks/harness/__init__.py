@@ -1,0 +1,1 @@
+"""The door to EleutherAI's lm-evaluation-harness."""
