@@ -18,6 +18,7 @@ from alignlab.models.albef import Albef, AlbefEncoder
 from alignlab.models.vision import vision_transformer
 
 import torch
+from measuring import check_device, device_option
 from torch import Tensor
 
 SIZES = {  # vision, the rest, pixels
@@ -47,13 +48,14 @@ def main() -> None:
     """A line of JSON: seconds of either way, their ratio, the largest difference of a score."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--device", default="cpu")
+    device_option(parser)
     parser.add_argument("--pictures", type=int, default=16)
     parser.add_argument("--k", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--rows", type=int, default=128, help="pairs of a pass")
     options = parser.parse_args()
+    check_device(options.device)
     vision, rest, pixels = SIZES[options.size]
     torch.manual_seed(0)
     tower = partial(vision_transformer, image_size=pixels, **vision)

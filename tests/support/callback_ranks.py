@@ -48,6 +48,7 @@ CALLBACKS = {
     "answers": Alone("sft", "samples/answers.jsonl"),
     "rating_ranking": Alone("reward", metric="val/all_pairs_accuracy", group="reward"),
     "responses": Alone("grpo", "samples/responses.html", group="rlhf"),
+    "rollouts": Alone("grpo", "rollouts/00000001-1.jsonl"),
     "best_of_n": Alone("grpo", "samples/best_of_n.jsonl"),
 }
 MODELS = ranks.MODELS | {

@@ -29,6 +29,8 @@ class KeptRollouts(pl.Callback):
     scores are written exactly. Policy, reference and critic are asked as always, so that another loss, rate or number
     of epochs can be compared on the same responses. Validation samples as always.
 
+    Ranks: each writes and reads its own rows; nothing is exchanged.
+
     Args:
         replay: run directory whose rollouts are learnt from.
 
