@@ -152,11 +152,13 @@ TURNS_INTO_CODE = {
     "data/language/modules.py": "`rows`, likewise",
     "methods/rlhf/reward.py": "`reward` and `judge`, likewise",
     "files/shards.py": "an unpickler that makes nothing but what an index has",
+    "files/plain_pickle.py": "an unpickler that makes nothing but plain values",
     "files/torchscript.py": "an unpickler that makes tensors and hollow objects",
     "runs/earlier/needs.py": "the task and backend of a config that has been checked",
     "runs/kinds.py": "names of this package's own",
     "runs/building.py": "Hydra on a config that has been looked at",
     "runs/inference/opening.py": "likewise",
+    "runs/plans/pictures.py": "likewise: what `alignlab plan` was told, checked as a training's",
     "runs/fitting.py": "likewise",
 }
 _CODE = re.compile(
