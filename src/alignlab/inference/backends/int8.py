@@ -10,7 +10,6 @@ from alignlab.inference.native.backend import NativeBackend
 from alignlab.inference.native.decoder import Decoder
 from alignlab.inference.native.loading import DecoderReader
 from alignlab.inference.native.quantization import Int8Embedding, Int8Int8Linear, Int8Linear
-from alignlab.inference.native.weights import LiveWeights
 
 MODES = {"weight_only": Int8Linear, "w8a8": Int8Int8Linear}
 
@@ -42,7 +41,7 @@ class Int8Backend(NativeBackend):
         self.mode = mode
 
     def build(self, reader: DecoderReader) -> Decoder:
-        if isinstance(reader.weights, LiveWeights) and reader.weights.changes:
+        if reader.live and reader.weights.changes:
             raise ValueError(
                 "backend=int8 quantises a model's files, or a live model whose adapter alone is trained; this one "
                 "changes, use backend=compiled"

@@ -30,13 +30,7 @@ class BySource:
         """Sum and number of each source's values, (2,), as `loss_chats`; `values` (N,) of these rows of the batch."""
         if batch.sources is None:
             return {}
-        source, names = self.of(batch, rows), self.names
-        chosen = (source == torch.arange(len(names), device=source.device)[:, None]).float()  # (sources, N)
-        return {
-            f"{key}_{name}": torch.stack([(own * value.float()).sum(), own.sum()])
-            for key, value in values.items()
-            for name, own in zip(names, chosen, strict=True)
-        }
+        return self._sums(self.of(batch, rows), values)
 
     def of_pairs(self, loss: Tensor, right: Tensor, batch: PreferenceBatch) -> dict[str, Tensor]:
         """Tallies of each pair's loss and of whether the preferred text is before the other, (P,)."""
@@ -48,9 +42,13 @@ class BySource:
 
     def means(self, source: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of values (N,) with their sources (N,), those of all ranks; no name stands here before a batch was seen."""
+        return {name: total / number for name, (total, number) in self._sums(source, values).items()}
+
+    def _sums(self, source: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sum and number, (2,), of the values (N,) of each source."""
         of_source = {name: (source == number).float() for number, name in enumerate(self.names)}
         return {
-            f"{key}_{name}": (value * chosen).sum() / chosen.sum()
+            f"{key}_{name}": torch.stack([(value * chosen).sum(), chosen.sum()])
             for key, value in values.items()
             for name, chosen in of_source.items()
         }

@@ -88,13 +88,10 @@ def _numbers(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, st
 
 def _row(task: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     """One sample of one filter as a row of predictions.jsonl."""
-    asked = sample["arguments"]
-    first = asked[0] if isinstance(asked, list) else next(iter(asked.values()))
-    prompt = first[0] if isinstance(first, list | tuple) else first.get("arg_0")
     numbers = {name: sample[name] for name in sample["metrics"] if isinstance(sample.get(name), int | float)}
     return {
         "id": f"{task}-{sample['doc_id']}-{sample['filter']}",
-        "input": prompt,
+        "input": sample["arguments"][0][0],
         "target": str(sample["target"]),
         "reply": str(sample["filtered_resps"][0]) if len(sample["filtered_resps"]) == 1 else None,
         "error": None,
