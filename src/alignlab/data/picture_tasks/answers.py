@@ -30,6 +30,13 @@ def shared(answers: Sequence[str], worth: float = 1.0) -> list[tuple[str, float]
     return [(answer, worth * number / len(answers)) for answer, number in Counter(answers).items()]
 
 
+def worth_of(share: float) -> float:
+    """What an answer is worth that a share s of people gave, min(1, 3 s): of ten people what VQA's evaluation gives,
+    the mean of min(1, others who say so / 3) over all nine of them (arXiv:1505.00468, footnote 1).
+    """
+    return min(1.0, 3 * share)
+
+
 def kind_of_answer(answers: Iterable[tuple[str, float]]) -> str:
     """VQA's three kinds of questions, by the most frequent answer: yes_no, number or other."""
     answer, _ = max(answers, key=lambda one: one[1])

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from alignlab.data.image_text.batches import fill_gaps
 from alignlab.data.image_text.vocabulary import CaptionEncoder
+from alignlab.data.picture_tasks.answers import worth_of
 from alignlab.data.picture_tasks.rows import Hidden, stack_hidden
 from alignlab.types.picture_tasks import Answers, QuestionBatch
 
@@ -38,12 +39,8 @@ class QuestionSource(Protocol):
 class QuestionRows(Dataset):
     """Whole batches of a split; held-out ones with all answers and what each is worth.
 
-    worth: of an answer that a share s of people gave, min(1, 3 s): of ten people what VQA's evaluation gives, the mean
-    of min(1, others who say so / 3) over all nine of them (arXiv:1505.00468, footnote 1). An answer that isn't among
-    those to choose from is worth nothing.
+    An answer is worth what `worth_of` says; one that isn't among those to choose from is worth nothing.
     """
-
-    enough = 3  # times its share, and an answer is right
 
     def __init__(self, source: QuestionSource, split: str, encode: CaptionEncoder, hide: Hidden = "nothing") -> None:
         self.source, self.split, self.encode, self.hide = source, split, encode, hide
@@ -72,7 +69,7 @@ class QuestionRows(Dataset):
         credit = torch.zeros(len(rows), len(self._number))
         for number, answer, share in given:
             if answer in self._number:
-                credit[number, self._number[answer]] = min(1.0, self.enough * share)
+                credit[number, self._number[answer]] = worth_of(share)
         if self._candidates is None:
             self._candidates = Answers(*self._encode_answers(self.source.answers))
         return batch._replace(candidates=self._candidates, credit=credit, kind=tuple(row.kind for row in rows))

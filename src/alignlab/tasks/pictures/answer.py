@@ -6,13 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignlab.data.picture_tasks.answers import shared
+from alignlab.data.picture_tasks.answers import shared, worth_of
 from alignlab.tasks.fields import ABOUT_PICTURES
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job
 from alignlab.tasks.pictures.subject import VisionLanguage
-
-ENOUGH = 3  # times its share, and an answer is right
 
 
 class Answer:
@@ -111,4 +109,4 @@ def _worth(answer: str, target: Any) -> float:
     else:
         several = target if isinstance(target, list) else str(target).split("|")
         shares = shared([str(one) for one in several])
-    return min(1.0, ENOUGH * sum(share for text, share in shares if text.strip().lower() == answer.lower()))
+    return worth_of(sum(share for text, share in shares if text.strip().lower() == answer.lower()))
