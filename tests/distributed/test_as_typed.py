@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 SHORT = ("trainer.max_steps=3", "trainer.val_check_interval=3", "data.batch_size=8")
-VISION, LANGUAGE = ("clip", "siglip", "albef"), ("sft", "reward", "dpo", "ppo", "grpo")
+VISION, LANGUAGE = ("clip", "siglip", "albef"), ("sft", "reward", "dpo", "ppo", "grpo", "gkd")
 TRAINERS = ("cpu", "ddp", "fsdp", "deepspeed")
 USUAL = {("albef", "ddp"), ("albef", "fsdp"), ("sft", "fsdp")}
 RESUMED = {("sft", "fsdp")}
@@ -29,7 +29,7 @@ SECONDS = 180  # no run takes longer on two cores that have nothing else to do
 SUPPORT = REPOSITORY / "tests" / "support"
 REWARD = "tiny_policy.count_letters"
 ON_POLICY = (f"model.reward={REWARD}", "model.response_length=8", "trainer.limit_val_batches=2")
-FROM_POLICY = {"dpo": (), "ppo": ON_POLICY, "grpo": ON_POLICY}  # what follows an SFT
+FROM_POLICY = {"dpo": (), "ppo": ON_POLICY, "grpo": ON_POLICY, "gkd": ON_POLICY}  # what follows an SFT
 
 
 def cells() -> Iterator[object]:
@@ -74,6 +74,8 @@ def test_runs_exports_resumes_and_reloads(
     start = FROM_POLICY.get(model, ())
     if model in FROM_POLICY:
         start += (f"model.net.path={request.getfixturevalue('policy')}",)
+    if model == "gkd":
+        start += (f"model.teacher.path={request.getfixturevalue('policy')}",)
     folder = tmp_path / "run"
     result = typed(folder, f"model={model}", f"trainer={trainer}", *start, *SHORT)
     assert (result["status"], result["steps"]) == ("ok", 3), result["reason"]
@@ -84,7 +86,7 @@ def test_runs_exports_resumes_and_reloads(
         assert (folder / "samples" / "retrieval.png").exists()
     else:
         check_export(folder / "export", model)
-    if model in ("ppo", "grpo"):
+    if model in ("ppo", "grpo", "gkd"):
         assert (folder / "samples" / "responses.html").exists()
         check_export(folder / "export" / "merged", model)
         said = answered(tmp_path / "infer", folder)

@@ -37,6 +37,7 @@ MODELS = {
     "ppo_lora": (*PPO, *LORA),
     "grpo": (*GRPO, *WHOLE),
     "grpo_lora": (*GRPO, *LORA),
+    "gkd": ("model=gkd", "model/net@model.teacher=llama_tiny", "model.objective.beta=0.5", *WHOLE),
 }
 
 

@@ -255,7 +255,7 @@ def test_no_system_is_forgotten() -> None:
     configs = {file.stem: OmegaConf.load(file) for file in (REPOSITORY / "conf" / "model").glob("*.yaml")}
     presets = {name for name, config in configs.items() if {"grpo", "albef"} & set(map(str, config.defaults))}
     assert {"dapo", "rloo", "albef_retrieval"} <= presets
-    assert configs.keys() - presets == {*SYSTEMS, "clip", "siglip", "ppo", "grpo", "kto"} - {"ipo", "dpo_sft"}
+    assert configs.keys() - presets == {*SYSTEMS, "clip", "siglip", "ppo", "grpo", "gkd", "kto"} - {"ipo", "dpo_sft"}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
