@@ -19,7 +19,7 @@ LAYERS = [
     {"evaluation", "prompting", "inference", "tokenizers"},
     {"methods"},
     {"launch"},
-    {"systems", "callbacks", "strategies", "data.modules", "tasks", "studies"},
+    {"systems", "callbacks", "strategies", "data.modules", "tasks", "studies", "scaling"},
     {"runs", "configs", "cli", "tools", "programs"},
 ]
 KNOW_HYDRA = {"runs", "configs", "cli"}

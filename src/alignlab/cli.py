@@ -8,6 +8,7 @@ from pathlib import Path
 from alignlab.hub import command as fetch
 from alignlab.launch.streams import make_lasting, speak_utf8
 from alignlab.reports.runs import command as reports
+from alignlab.scaling import command as scaling
 from alignlab.studies import command as studies
 from alignlab.studies.probes import command as probes
 from alignlab.tokenizers import command as tokenizers
@@ -72,12 +73,8 @@ def parser() -> argparse.ArgumentParser:
     best.set_defaults(run=_best)
     _add_blend(commands)
     _add_plan(commands)
-    reports.add(commands)
-    fetch.add(commands)
-    shards.add(commands)
-    tokenizers.add(commands)
-    studies.add(commands)
-    probes.add(commands)
+    for part in (reports, fetch, shards, tokenizers, studies, probes, scaling):
+        part.add(commands)
     return top
 
 

@@ -1,6 +1,13 @@
 """Recall at k: by hand, under ties, chunked, and with bad sets."""
 
-from alignlab.evaluation.retrieval import Candidates, Reranking, lift, recall_at_k, recall_from_features
+from alignlab.evaluation.retrieval import (
+    Candidates,
+    Reranking,
+    lift,
+    ranks_from_features,
+    recall_at_k,
+    recall_from_features,
+)
 
 import pytest
 import torch
@@ -111,3 +118,21 @@ def test_reranking_replaces_the_order_of_the_candidates_only():
 def test_a_set_with_lonely_members_is_refused(owner, message):
     with pytest.raises(ValueError, match=message):
         recall_at_k(torch.rand(3, 3), torch.tensor(owner))
+
+
+def test_ranks_by_hand_and_as_recall_counts_them():
+    text, image, owner = random_set()
+    forth, back = ranks_from_features(text, image, owner, chunk=5)
+    score = text @ image.T
+    for query, picture in enumerate(owner):
+        assert forth[query] == 1 + (score[query] > score[query, picture]).sum()
+    for picture in range(len(image)):
+        assert back[picture] == 1 + (score[:, picture] > score[owner == picture, picture].max()).sum()
+    recall = recall_from_features(text, image, owner)
+    assert recall["text_to_image_recall_at_5"] == pytest.approx((forth <= 5).float().mean())
+    assert recall["image_to_text_recall_at_1"] == pytest.approx((back == 1).float().mean())
+    same = ranks_from_features(torch.ones(4, 2), torch.ones(2, 2), torch.tensor([0, 0, 1, 1]))
+    assert same[0].tolist() == [1.5] * 4  # the first of one among two
+    assert same[1].tolist() == pytest.approx([1 + 2 / 3] * 2)  # the first of two among four: 1 + 2 / (2 + 1)
+    nothing = torch.full((2, 2), torch.nan)
+    assert ranks_from_features(nothing, nothing, torch.tensor([0, 1]))[0].tolist() == [1.5, 1.5]

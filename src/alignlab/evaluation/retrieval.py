@@ -67,11 +67,16 @@ def hits(score: Tensor, positive: Tensor, ks: Sequence[int]) -> Tensor:
 
     NaN counts as the lowest score, so a diverged model gets chance.
     """
+    standing = _standing(score, positive)
+    return torch.stack([hit_probability(*standing, k) for k in ks], dim=1)
+
+
+def _standing(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many candidates are better than the best right one, how many are level with it, how many of these right."""
     score = torch.where(score.isnan(), -torch.inf, score)
     best = score.masked_fill(~positive, -torch.inf).amax(1, keepdim=True)
     level = score == best
-    better, tied, right = (score > best).sum(1), level.sum(1), (level & positive).sum(1)
-    return torch.stack([hit_probability(better, tied, right, k) for k in ks], dim=1)
+    return (score > best).sum(1), level.sum(1), (level & positive).sum(1)
 
 
 def lift(old: Tensor, candidates: Candidates) -> Tensor:
@@ -127,8 +132,38 @@ def recall_from_features(
     With a `reranking`, a query's own candidates stand first in the order of their new scores and all others follow in
     the order of their similarity, so nothing is lost. Memory: about 12 bytes for each of chunk * max(N, I) pairs.
     """
+    forth, back, pictures = _both_ways(text, image, image_of_text, reranking)
+    return _named(
+        _recall(forth, image_of_text, pictures, ks, chunk), _recall(back, pictures, image_of_text, ks, chunk), ks
+    )
+
+
+def ranks_from_features(
+    text: Tensor, image: Tensor, image_of_text: Tensor, *, reranking: Reranking | None = None, chunk: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """The place of each query's best right answer, 1 at best: of texts among pictures (N,), of pictures among texts
+    (I,); arguments as of `recall_from_features`.
+
+    Candidates with equal scores stand in random order, whose mean this is, so that it may lie between two places.
+    """
+    forth, back, pictures = _both_ways(text, image, image_of_text, reranking)
+    return _ranks(forth, image_of_text, pictures, chunk), _ranks(back, pictures, image_of_text, chunk)
+
+
+def _ranks(rows: Callable[[slice], Tensor], owner: Tensor, candidate_owner: Tensor, chunk: int) -> Tensor:
+    parts = []
+    for start in range(0, len(owner), chunk):
+        part = slice(start, min(start + chunk, len(owner)))
+        better, tied, right = _standing(rows(part), owner[part, None] == candidate_owner)
+        parts.append(1 + better + (tied - right) / (right + 1))  # wrong ones before the first of `right` among `tied`
+    return torch.cat(parts)
+
+
+def _both_ways(
+    text: Tensor, image: Tensor, image_of_text: Tensor, reranking: Reranking | None
+) -> tuple[Callable[[slice], Tensor], Callable[[slice], Tensor], Tensor]:
+    """Scores of some of the texts and of some of the pictures, and the pictures' numbers."""
     check_partners(image_of_text, len(text), len(image))
-    pictures = torch.arange(len(image), device=image.device)
 
     def rows(query: Tensor, candidate: Tensor, new: Candidates | None) -> Callable[[slice], Tensor]:
         def chunk_rows(part: slice) -> Tensor:
@@ -138,8 +173,4 @@ def recall_from_features(
         return chunk_rows
 
     forth, back = reranking or (None, None)
-    return _named(
-        _recall(rows(text, image, forth), image_of_text, pictures, ks, chunk),
-        _recall(rows(image, text, back), pictures, image_of_text, ks, chunk),
-        ks,
-    )
+    return rows(text, image, forth), rows(image, text, back), torch.arange(len(image), device=image.device)

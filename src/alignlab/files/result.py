@@ -29,6 +29,7 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     plugins: dict[str, dict[str, str | None]] = field(default_factory=dict)  # name -> as given, version, sha256
     world_size: int = 1
+    parameters: int | None = None  # of the net, trained or not
 
     @classmethod
     def read(cls, run_dir: Path) -> Self | None:

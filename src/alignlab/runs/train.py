@@ -146,6 +146,7 @@ def _measure(result: Result, trainer: lightning.Trainer, objective: str | None) 
     before = checkpoints.metrics_before if checkpoints else {}
     result.metrics = before | {name: float(value) for name, value in trainer.callback_metrics.items()}
     result.steps, result.world_size = trainer.global_step, trainer.world_size
+    result.parameters = _parameters(trainer.lightning_module)
     result.samples_per_second = next(
         (c.samples_per_second for c in trainer.callbacks if isinstance(c, Throughput)), None
     )
@@ -161,6 +162,12 @@ def _measure(result: Result, trainer: lightning.Trainer, objective: str | None) 
         if objective is not None and objective not in result.metrics:
             raise ValueError(f"objective={objective} was never logged; there are {', '.join(sorted(result.metrics))}")
         result.objective = result.metrics[objective] if objective is not None else None
+
+
+def _parameters(module: lightning.LightningModule | None) -> int | None:
+    """Those of the net, without a method's twin of it; of sharded ones whole."""
+    net = getattr(module, "net", module)
+    return sum(getattr(p, "ds_numel", p.numel()) for p in net.parameters()) or None if net is not None else None
 
 
 @contextmanager

@@ -153,7 +153,7 @@ def test_clip_has_the_same_without_matching(data, tmp_path):
     system = clip_system(net, InfoNce(), partial(adamw, lr=1e-3, warmup_steps=1), data.vocabulary)
     among = RetrievalEvaluator(split="arrangements", prefix="arrangements_")
     evaluators = [
-        RetrievalEvaluator(),
+        RetrievalEvaluator(items=True),
         among,
         ZeroShotEvaluator(),
         GroundingEvaluator(),
@@ -166,6 +166,12 @@ def test_clip_has_the_same_without_matching(data, tmp_path):
     assert "zero_shot_known_mean_per_class_recall" in names
     assert not any("reranked" in name or "pointing" in name for name in names)
     assert [path.name for path in sorted((tmp_path / "samples").iterdir())] == ["retrieval.jsonl", "retrieval.png"]
+    rows = [json.loads(line) for line in (tmp_path / "items" / "retrieval.jsonl").read_text().splitlines()]
+    for way in ("text_to_image", "image_to_text"):
+        ranks = [row["rank"] for row in rows if row["task"] == way]
+        recall = float(trainer.callback_metrics[f"val/{way}_recall_at_5"])
+        assert len(ranks) == 6 and sum(rank <= 5 for rank in ranks) / 6 == pytest.approx(recall)
+    assert [file.name for file in (tmp_path / "items").iterdir()] == ["retrieval.jsonl"]  # off by default
 
 
 def test_when_evaluators_run(data, tmp_path):

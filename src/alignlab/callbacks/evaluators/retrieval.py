@@ -1,13 +1,16 @@
 """Retrieval on held-out pictures during training."""
 
+import json
 import sys
+from pathlib import Path
 
 import lightning
 
 from alignlab.callbacks.evaluators.evaluator import Evaluator, Every, most_batches, read_by, transfer
 from alignlab.evaluation.encoding import EncodedSet, encode_retrieval_set
 from alignlab.evaluation.reranking import MatchScore, rerank
-from alignlab.evaluation.retrieval import recall_from_features
+from alignlab.evaluation.retrieval import Reranking, ranks_from_features, recall_from_features
+from alignlab.files.writing import write_text
 
 
 class RetrievalEvaluator(Evaluator):
@@ -26,6 +29,7 @@ class RetrievalEvaluator(Evaluator):
             pictures.
         texts_per_pass: largest number of texts that go through the fusion layers together.
         prefix: of the metrics' names, where there are several of these evaluators.
+        items: writes the rank that each caption and picture got to `items/retrieval.jsonl`, for `alignlab scaling`.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class RetrievalEvaluator(Evaluator):
         tokens_on_host: bool = False,
         texts_per_pass: int = 256,
         prefix: str = "",
+        items: bool = False,
     ) -> None:
         super().__init__(every)
         if rerank_top_k < 0:
@@ -49,7 +54,7 @@ class RetrievalEvaluator(Evaluator):
             raise ValueError(f'rerank_every is {rerank_every!r}; it must be "validation" or "end"')
         self.rerank_top_k, self.rerank_every = rerank_top_k, rerank_every
         self.score, self.similarity_weight, self.texts_per_pass = score, similarity_weight, texts_per_pass
-        self.split, self.tokens_on_host, self.prefix = split, tokens_on_host, prefix
+        self.split, self.tokens_on_host, self.prefix, self.items = split, tokens_on_host, prefix, items
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Refuses a split that the data lack now, not after hours."""
@@ -62,6 +67,7 @@ class RetrievalEvaluator(Evaluator):
             trainer, module, "retrieval", split=self.split, keep_tokens=reranks, tokens_on_host=self.tokens_on_host
         )
         recall = recall_from_features(encoded.text_features, encoded.image_features, encoded.image_of_text)
+        reranking = None
         if reranks:
             reranking = rerank(
                 module.net,
@@ -75,7 +81,24 @@ class RetrievalEvaluator(Evaluator):
                 encoded.text_features, encoded.image_features, encoded.image_of_text, reranking=reranking
             )
             recall |= {f"reranked_{name}": value for name, value in again.items()}
+        if self.items:
+            rows = self._rows(encoded, None) + (self._rows(encoded, reranking) if reranking else [])
+            if trainer.is_global_zero:
+                write_text(Path(trainer.default_root_dir) / "items" / f"{self.prefix}retrieval.jsonl", "".join(rows))
         return {f"{self.prefix}{name}": value for name, value in recall.items()}
+
+    def _rows(self, encoded: EncodedSet, reranking: Reranking | None) -> list[str]:
+        """Lines of items.jsonl: one for each text and for each picture."""
+        features = encoded.text_features, encoded.image_features, encoded.image_of_text
+        forth, back = (ranks.tolist() for ranks in ranks_from_features(*features, reranking=reranking))
+        kind = "reranked_" if reranking else ""
+        lines = []
+        for task, ranks, among in (("text_to_image", forth, len(back)), ("image_to_text", back, len(forth))):
+            name = f"{self.prefix}{kind}{task}"
+            for number, rank in enumerate(ranks):
+                row = {"id": str(number), "task": name, "rank": rank, "candidates": among, "correct": rank == 1}
+                lines.append(json.dumps(row) + "\n")
+        return lines
 
 
 def encode_split(

@@ -1,0 +1,1 @@
+"""Ladders as data: items that runs have left, sizes of runs, plain tables."""
