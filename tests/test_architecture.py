@@ -16,7 +16,7 @@ PROGRAMS = [file for name in ("train.py", "infer.py") if (file := REPOSITORY / n
 LAYERS = [
     {"types", "distributed", "files", "hub", "reports"},
     {"models", "losses", "optim", "cost", "data"},
-    {"evaluation", "prompting", "inference", "tokenizers"},
+    {"evaluation", "prompting", "inference", "tokenizers", "corpus"},
     {"methods"},
     {"launch"},
     {"systems", "callbacks", "strategies", "data.modules", "tasks", "studies", "scaling"},

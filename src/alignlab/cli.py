@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from alignlab.corpus import command as corpus
 from alignlab.hub import command as fetch
 from alignlab.launch.streams import make_lasting, speak_utf8
 from alignlab.reports.runs import command as reports
@@ -73,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     best.set_defaults(run=_best)
     _add_blend(commands)
     _add_plan(commands)
-    for part in (reports, fetch, shards, tokenizers, studies, probes, scaling):
+    for part in (reports, fetch, shards, tokenizers, corpus, studies, probes, scaling):
         part.add(commands)
     return top
 

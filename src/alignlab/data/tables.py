@@ -35,10 +35,10 @@ def read_table(
             continue
         where = f"{key}={file}, line {number}"
         if header is None:
-            header, separator = _header(line, _SEPARATORS[file.suffix.lower()], where, understood, wanted)
+            header, separator = table_header(line, file.suffix.lower(), where, understood, wanted)
             continue
         try:
-            fields = _row(line, separator, where, len(header))
+            fields = table_fields(line, separator, where, len(header))
         except ValueError as error:
             if bad is None:
                 raise
@@ -47,7 +47,8 @@ def read_table(
             yield number, where, {name: field for name, field in zip(header, fields, strict=True) if name}
 
 
-def _row(line: str, separator: str, where: str, columns: int) -> list[str]:
+def table_fields(line: str, separator: str, where: str, columns: int) -> list[str]:
+    """Fields of a row. Raises ValueError, beginning with `where`, unless there are as many as columns."""
     fields = _fields(line, separator, where)
     if len(fields) != columns:
         remedy = (
@@ -59,10 +60,11 @@ def _row(line: str, separator: str, where: str, columns: int) -> list[str]:
     return fields
 
 
-def _header(
-    line: str, separators: tuple[str, ...], where: str, understood: Callable[[list[str]], bool], wanted: str
+def table_header(
+    line: str, suffix: str, where: str, understood: Callable[[list[str]], bool], wanted: str
 ) -> tuple[list[str], str]:
-    for separator in separators:
+    """Names of columns in lower case, and the separator, of a header; arguments and errors as in `read_table`."""
+    for separator in _SEPARATORS[suffix]:
         try:
             names = [name.strip().lower() for name in _fields(line, separator, where)]
         except ValueError:  # quoted, and another separator

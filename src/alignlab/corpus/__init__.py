@@ -1,0 +1,1 @@
+"""From raw texts to data: audited, cleaned, mixed, counted, packed."""
