@@ -49,14 +49,16 @@ CALLBACKS = {
     "rating_ranking": Alone("reward", metric="val/all_pairs_accuracy", group="reward"),
     "responses": Alone("grpo", "samples/responses.html", group="rlhf"),
     "rollouts": Alone("grpo", "rollouts/00000001-1.jsonl"),
+    "items": Alone("lm", "items.jsonl", "val/exact_match"),
     "best_of_n": Alone("grpo", "samples/best_of_n.jsonl"),
 }
 MODELS = ranks.MODELS | {
+    "lm": ("model=lm", "data=decimal_addition", "model.net.width=32", "model.net.depth=1", "model.net.heads=2"),
     "grpo": (
         *("model=grpo", "model/peft=none", "model.group_size=2", "model.response_length=6", "model/net=llama_tiny"),
         *("model.reward=tiny_policy.count_letters", *ranks.LLAMA, "+data.vocab_size=300", "data.max_length=16"),
         *("+trainer.limit_val_batches=1", "trainer.gradient_clip_val=null"),
-    )
+    ),
 }
 SHORT = (
     "trainer.max_steps=2",

@@ -43,6 +43,8 @@ class JointBatches(Sampler[list[int]]):
     Step s holds the numbers s B R + r B + (0 .. B-1) for rank r of R with B pairs per process, so that R ranks with B
     see in each step what one rank with R B sees. `last` says what happens to an incomplete last batch: "drop", or
     "share" it equally (fewer than R pairs are left out). Batches beyond the last multiple of `multiple` are left out.
+    `ramp` says how many of its pairs batch n of the whole training has, the first ones; the others wait for the next
+    epoch.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class JointBatches(Sampler[list[int]]):
         last: str = "drop",
         smallest: int = 2,
         multiple: int = 1,
+        ramp: Callable[[int], int] | None = None,
     ) -> None:
-        self.sampler = order  # the name under which trainers look for `set_epoch`
+        self.sampler, self.ramp = order, ramp  # the name under which trainers look for `set_epoch`
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.skip = 0  # batches already done in this epoch, after resuming
         full, rest = divmod(len(order), batch_size * world_size)
@@ -68,7 +71,8 @@ class JointBatches(Sampler[list[int]]):
         for step in range(skip, self.num_batches):
             size = self.last_size if self.last_size and step == self.num_batches - 1 else self.batch_size
             first = start + step * joint + self.rank * size
-            yield list(range(first, first + size))
+            taken = size if self.ramp is None else self.ramp(self.sampler.epoch * self.num_batches + step)
+            yield list(range(first, first + taken))
 
     def __len__(self) -> int:
         return self.num_batches
@@ -136,18 +140,33 @@ class ResumableLoader(BatchLoader):
         return self.batch_sampler.batch_size * self.batch_sampler.world_size
 
 
-def training_batches(dataset: Dataset, batch_size: int, trainer: Any | None, *loader: int) -> ResumableLoader:
+def ramp_of(start: float, batches: int, batch_size: int) -> Callable[[int], int] | None:
+    """Rows of batch n: from `start` of the batch's size to the whole within so many batches; None where nothing grows.
+
+    Raises ValueError for a start that isn't above 0 and at most 1, and for a negative number.
+    """
+    if not 0 < start <= 1 or batches < 0:
+        raise ValueError(f"batch_start is {start}, batch_ramp {batches}; above 0 and at most 1, and not negative")
+    if not batches or start == 1:
+        return None
+    return lambda n: max(1, round(batch_size * min(1.0, start + (1 - start) * n / batches)))
+
+
+def training_batches(
+    dataset: Dataset, batch_size: int, trainer: Any | None, *loader: int, ramp: Callable[[int], int] | None = None
+) -> ResumableLoader:
     """The training loader of a data module: this rank's batches in the epoch's order, the incomplete last one dropped,
     looking ahead over a step.
 
     A strategy that accumulates gradients by itself (DeepSpeed) counts steps across epochs; there an epoch ends with
     its last complete step.
-    `loader`: num_workers and prefetch_factor. Raises ValueError if there are too few rows.
+    `loader`: num_workers and prefetch_factor; `ramp` as `JointBatches` has it. Raises ValueError if there are too few
+    rows.
     """
     rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
     accumulated = accumulated_batches(trainer)
     multiple = accumulated if accumulated > 1 and trainer.strategy.handles_gradient_accumulation else 1
-    batches = JointBatches(JointOrder(len(dataset)), batch_size, rank, world_size, multiple=multiple)
+    batches = JointBatches(JointOrder(len(dataset)), batch_size, rank, world_size, multiple=multiple, ramp=ramp)
     if not len(batches):
         needed, more = batch_size * world_size * multiple, f", {multiple} batches a step" if multiple > 1 else ""
         raise ValueError(

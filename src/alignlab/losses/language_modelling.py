@@ -27,9 +27,7 @@ def token_log_probs(
     hidden (M, W), labels (M,) int64. `chunk` tokens at a time (None: as many as 64 MB of logits hold): at most chunk x
     V logits exist, in the backward pass too, where they are computed once more. Equal to the whole up to rounding.
     """
-    if chunk is None:
-        vocabulary = getattr(getattr(head, "weight", None), "shape", (2**16,))[0]
-        chunk = max(1, CHUNK_BYTES // (4 * vocabulary))
+    chunk = chunk_of(head) if chunk is None else chunk
     if len(hidden) <= chunk:
         return _log_probs(hidden, head, labels, temperature)
     parts = []
@@ -39,6 +37,12 @@ def token_log_probs(
         else:
             parts.append(_log_probs(h, head, y, temperature))
     return torch.cat(parts)
+
+
+def chunk_of(head: Callable[[Tensor], Tensor]) -> int:
+    """Tokens whose float32 logits take 64 MB."""
+    vocabulary = getattr(getattr(head, "weight", None), "shape", (2**16,))[0]
+    return max(1, CHUNK_BYTES // (4 * vocabulary))
 
 
 def next_token_loss(log_probs: Tensor, *, across_ranks: bool = True) -> Tensor:

@@ -29,6 +29,7 @@ def adamw(
     warmup_steps: int = 0,
     warmup_lr: float = 0.0,
     min_lr: float = 0.0,
+    min_lr_share: float = 0.0,
     schedule: Schedule = "cosine",
     decay: Decay = "matrices",
     layer_decay: float = 1.0,
@@ -38,17 +39,20 @@ def adamw(
 ) -> dict:
     """Build AdamW (arXiv:1711.05101) and its step-wise schedule in the form Lightning expects.
 
+    min_lr_share: of lr, where min_lr is 0.
     decay, layer_decay, lr_multipliers: as `parameter_groups` has them; schedule, decay_fraction: as `learning_rate`
     has them.
     fused: one kernel for all tensors; None takes it wherever every parameter allows it.
     Raises ValueError for impossible rates, steps or factors.
     """
+    if not 0 <= min_lr_share <= 1:
+        raise ValueError(f"min_lr_share is {min_lr_share}; it must be 0 to 1")
     factor = learning_rate(
         lr=lr,
         total_steps=total_steps,
         warmup_steps=warmup_steps,
         warmup_lr=warmup_lr,
-        min_lr=min_lr,
+        min_lr=min_lr or lr * min_lr_share,
         schedule=schedule,
         decay_fraction=decay_fraction,
     )

@@ -40,6 +40,9 @@ class Export(Callback):
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not hasattr(pl_module, "export"):
             raise ValueError(f"{type(pl_module).__name__} has nothing to export: export=null drops the callback")
+        if (reason := getattr(pl_module, "cannot_export", None)) is not None:
+            log.warning("no export/: %s; init_from= goes on from its checkpoints", reason)
+            return
         module = whole(pl_module, on="rank zero")
         if not trainer.is_global_zero:
             return

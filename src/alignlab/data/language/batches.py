@@ -23,10 +23,21 @@ class TokenStore:
     """Many texts in two flat arrays: 5 bytes a token instead of a Python object."""
 
     def __init__(self, rendered: Sequence[Rendered]) -> None:
-        self.lengths = np.array([len(text.ids) for text in rendered], dtype=np.int64)
-        self._start = np.concatenate([[0], np.cumsum(self.lengths)])
-        self._ids = np.fromiter((i for text in rendered for i in text.ids), np.int32, self._start[-1])
-        self._response = np.fromiter((r for text in rendered for r in text.response), np.bool_, self._start[-1])
+        lengths = np.array([len(text.ids) for text in rendered], dtype=np.int64)
+        ids = np.fromiter((i for text in rendered for i in text.ids), np.int32, lengths.sum())
+        response = np.fromiter((r for text in rendered for r in text.response), np.bool_, lengths.sum())
+        self._set(ids, response, lengths)
+
+    @classmethod
+    def of(cls, ids: np.ndarray, response: np.ndarray, lengths: np.ndarray) -> "TokenStore":
+        """The same of texts that lie behind each other: ids int32, response bool, lengths (N,) int64."""
+        store = cls.__new__(cls)
+        store._set(ids, response, lengths)
+        return store
+
+    def _set(self, ids: np.ndarray, response: np.ndarray, lengths: np.ndarray) -> None:
+        self.lengths, self._ids, self._response = lengths, ids, response
+        self._start = np.concatenate([[0], np.cumsum(lengths)])
 
     def __len__(self) -> int:
         return len(self.lengths)

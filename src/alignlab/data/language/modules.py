@@ -13,7 +13,14 @@ from alignlab.data.language.batches import RowSource, Shuffled
 from alignlab.data.language.mixing import MixedSource
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import add_tokens, built_in_tokenizer, vocabulary_of
-from alignlab.data.loaders import JointBatches, JointOrder, accumulated_batches, training_batches, whole_batches
+from alignlab.data.loaders import (
+    JointBatches,
+    JointOrder,
+    accumulated_batches,
+    ramp_of,
+    training_batches,
+    whole_batches,
+)
 from alignlab.types.language import LanguageVocabulary, PromptBatch
 
 log = logging.getLogger(__name__)
@@ -27,8 +34,9 @@ class LanguageDataModule(LightningDataModule):
             `val_share` and `of_rows`.
         batch_size: rows of a batch of one process (texts, groups of compared texts, or prompts).
         max_length: ids of a text at most; what is longer is cut on the right.
-        tokenizer: hub id, folder or run directory; None: the built-in one with `vocab_size` ids.
-        vocab_size: of the built-in tokenizer.
+        tokenizer: hub id, folder or run directory; None: the data set's own, or the built-in one, with `vocab_size`
+            ids.
+        vocab_size: of a tokenizer that is trained here.
         seed: of the order of the rows.
         split_seed: with `val_share` decides which texts are held out, by a hash of the text.
         val_share: share of the texts that is held out.
@@ -37,6 +45,8 @@ class LanguageDataModule(LightningDataModule):
             alone.
         mix: several files, or built-in data sets by name (`movie_reviews`), each with its share of the training rows,
             instead of one `path`: see `MixedSource`.
+        batch_start: share of a batch's rows that the first batch has (GPT-3: 0.01, arXiv:2005.14165, app. B); it grows
+            to the whole within `batch_ramp` batches. Rows that are left out come in the next epoch.
         of_rows: what the data set's own constructor takes.
 
     Raises:
@@ -57,6 +67,8 @@ class LanguageDataModule(LightningDataModule):
         num_workers: int = 0,
         new_tokens: Sequence[str] = (),
         mix: Mapping[str, float] | None = None,
+        batch_start: float = 1.0,
+        batch_ramp: int = 0,
         **of_rows: Any,
     ) -> None:
         super().__init__()
@@ -66,6 +78,7 @@ class LanguageDataModule(LightningDataModule):
         if not 0 < val_share < 1:
             raise ValueError(f"val_share is {val_share}; it must be above 0 and below 1")
         self.batch_size, self.max_length, self.num_workers = batch_size, max_length, num_workers
+        self._ramp = ramp_of(batch_start, batch_ramp, batch_size)
         self._seed, self._tokenizer_path, self._vocab_size = seed, tokenizer, vocab_size
         self._new_tokens = list(new_tokens)
         make = pkgutil.resolve_name(rows) if isinstance(rows, str) else rows
@@ -82,7 +95,7 @@ class LanguageDataModule(LightningDataModule):
         if self.rows:
             return
         if self._tokenizer_path is None:
-            self.tokenizer = built_in_tokenizer(self._vocab_size)
+            self.tokenizer = getattr(self.source, "tokenizer", built_in_tokenizer)(self._vocab_size)
         else:
             from alignlab.models.language.paths import load_tokenizer
 
@@ -111,7 +124,7 @@ class LanguageDataModule(LightningDataModule):
         self._check_context()
         rows = self.rows["train"]
         rows.joint_batch = self.batch_size * self._ranks[1] * accumulated_batches(self.trainer)  # of a whole step
-        return training_batches(rows, self.batch_size, self.trainer, self.num_workers)
+        return training_batches(rows, self.batch_size, self.trainer, self.num_workers, ramp=self._ramp)
 
     def val_dataloader(self) -> DataLoader:
         """Held-out rows in a fixed order; the last batch may be smaller, equally on all ranks."""

@@ -7,12 +7,10 @@ residual goes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -128,14 +126,6 @@ def joined(pieces: list[Piece]) -> list[Piece]:
         else:
             merged.append(piece)
     return merged
-
-
-def alibi_slopes(heads: int) -> Tensor:
-    """Slopes of ALiBi for any number of heads (arXiv:2108.12409, section 3; odd ones interpolate): (heads,)."""
-    power = 2 ** math.floor(math.log2(heads))
-    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
-    slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(heads - power)]
-    return torch.tensor(slopes, dtype=torch.float32)
 
 
 def _part(size: int, rank: int, ranks: int) -> tuple[int, int]:

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignlab.distributed.devices import sent
-from alignlab.inference.native.architecture import Architecture, Shard, alibi_slopes, group_map
+from alignlab.inference.native.architecture import Architecture, Shard, group_map
 from alignlab.inference.native.linears import Embedding, Layer, Linear, Norm
+from alignlab.models.language.decoder.positions import alibi_slopes
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -140,9 +141,8 @@ class Decoder:
         self.kv_heads = self.shard.kv_heads[1] - self.shard.kv_heads[0]
         self._activation = ACTIVATIONS[a.activation]
         self._slopes = alibi_slopes(a.heads)[slice(*self.shard.heads)].to(self.device) if a.alibi else None
-        self._tables: list[
-            tuple[Tensor, Tensor]
-        ] = []  # of rotations; the smaller ones stay, as CUDA graphs know their addresses
+        # of rotations; the smaller ones stay, as CUDA graphs know their addresses
+        self._tables: list[tuple[Tensor, Tensor]] = []
 
     def tensors(self) -> list[Tensor]:
         """All weights that are in memory."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
+from alignlab.models.language.decoder.exchange import as_transformers
+from alignlab.models.language.decoder.net import Decoder
 from alignlab.models.language.lora import untied
 from alignlab.models.language.paths import origin_of, write_base
 
@@ -39,7 +41,9 @@ def export_model(net: nn.Module, folder: Path, *, adapter: str = "policy", whole
 
     logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
-    if not hasattr(net, "peft_config"):
+    if isinstance(net, Decoder):
+        as_transformers(net).save_pretrained(folder)
+    elif not hasattr(net, "peft_config"):
         net.save_pretrained(folder)
     elif (base := origin_of(net)) is not None and not whole:
         _save_adapter(net, folder, adapter, base)

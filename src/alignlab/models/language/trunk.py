@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from alignlab.models.language.decoder.net import Decoder
 from alignlab.models.language.masks import one_text_a_row, padding_mask
 from alignlab.models.language.packing import packed_mask
 
@@ -36,6 +37,9 @@ def hidden_states(
     `document` (B, T), rows hold several texts, which don't see each other, and `position` (B, T) is counted from 0 in
     each; ValueError for models that can't keep them apart.
     """
+    if isinstance(model, Decoder):
+        apart = mask.long() if document is None and mask is not None else document
+        return model(ids, document=apart, position=position).hidden
     trunk, extra = trunk_of(model), {"position_ids": position} if position is not None else {}
     if document is not None:
         attention = packed_mask(trunk, document)

@@ -30,6 +30,7 @@ TOLD = "taken.json"  # in the run directory, by key: what rank zero tells the ot
 PATIENCE = 3600.0  # seconds that further ranks wait for rank zero, which may train
 LOOK = 0.5  # seconds between two looks
 SHOWN = 3  # runs that were passed by, with their reasons
+LM = "alignlab.methods.lm.LmMethod"
 SFT, REWARD = "alignlab.methods.sft.SftMethod", "alignlab.methods.reward.RewardMethod"
 SCRIPTED = "alignlab.inference.backends.scripted.ScriptedBackend"
 VERIFIABLE = "alignlab.data.language.verifiable.VerifiableRows"
@@ -62,7 +63,7 @@ def needs(cfg: DictConfig) -> Iterator[Need]:
             yield _of_task(cfg)
         return
     model = None if OmegaConf.is_missing(cfg, "model") else cfg.get("model")
-    if not isinstance(model, DictConfig) or model.get("_target_") in (SFT, REWARD):
+    if not isinstance(model, DictConfig) or model.get("_target_") in (LM, SFT, REWARD):
         return  # they begin what others need
     net = None if OmegaConf.is_missing(model, "net") else model.get("net")
     if isinstance(net, DictConfig) and OmegaConf.is_missing(net, "path"):

@@ -1,0 +1,1 @@
+"""Data to pre-train on: plain text, and made-up tasks whose answers are known."""

@@ -1,0 +1,52 @@
+"""Tokenizers that are made for a data set: byte-level BPE of a user's text, or one id for each symbol of a task."""
+
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from alignlab.data.language.tokenizer import SPECIAL_TOKENS
+
+END = {"eos_token": "<eos>", "pad_token": "<eos>"}
+MOST = 50_000_000  # letters that a tokenizer is trained on: those of more texts hardly change it
+
+
+def trained_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE (arXiv:1508.07909) with `size` ids, trained on the first 50 million letters of some texts, the
+    same in every process.
+
+    Raises:
+        ValueError: fewer ids than bytes and special tokens.
+    """
+    least = 256 + len(SPECIAL_TOKENS)
+    if size < least:
+        raise ValueError(f"vocab_size is {size}; 256 bytes and {len(SPECIAL_TOKENS)} special tokens need {least}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIAL_TOKENS.values()),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_first(texts), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
+
+
+def symbols_tokenizer(symbols: Sequence[str], pattern: str = ".") -> PreTrainedTokenizerFast:
+    """One id for each symbol, `<eos>` as the first; `pattern` finds symbols in a text, what is none is left out."""
+    words = {word: number for number, word in enumerate([END["eos_token"], *symbols])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=END["eos_token"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **END)
+
+
+def _first(texts: Iterable[str]) -> Iterable[str]:
+    left = MOST
+    for text in texts:
+        if left <= 0:
+            return
+        yield text[:left]
+        left -= len(text)

@@ -1,0 +1,146 @@
+"""What a decoder may be told: the choices by which the large language models differ (arXiv:2303.18223, table 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+NormKind = Literal["layer", "rms"]
+NormPlace = Literal["pre", "post", "sandwich", "deep"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "swiglu", "geglu"]
+Position = Literal["learned", "rope", "alibi", "none"]
+Mask = Literal["causal", "prefix"]
+
+GATED = {"swiglu": "silu", "geglu": "gelu"}  # a gated MLP's activation -> that of its gate
+_CHOICES = {
+    "norm": NormKind,
+    "norm_place": NormPlace,
+    "activation": Activation,
+    "position": Position,
+    "mask": Mask,
+}
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    """Sizes and choices of a decoder; `new_settings` says what each is.
+
+    Raises:
+        ValueError: a choice that there isn't, or sizes that don't fit each other.
+    """
+
+    vocabulary: int
+    width: int
+    depth: int
+    heads: int
+    kv_heads: int
+    mlp_width: int
+    context_length: int
+    norm: NormKind
+    norm_place: NormPlace
+    activation: Activation
+    position: Position
+    mask: Mask
+    rope_base: float
+    bias: bool
+    tie_embeddings: bool
+    experts: int
+    experts_per_token: int
+    eps: float
+    embedding_norm: bool
+    dropout: float
+
+    def __post_init__(self) -> None:
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name}={getattr(self, name)} is none of {', '.join(get_args(kind))}")
+        for name in ("width", "depth", "heads", "kv_heads", "mlp_width", "context_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
+        if self.position == "rope" and self.head_width % 2:
+            raise ValueError(f"width={self.width} must be an even multiple of heads={self.heads}: positions turn pairs")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads={self.kv_heads} must divide heads={self.heads}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+        if self.experts < 0 or (self.experts and not 1 <= self.experts_per_token <= self.experts):
+            raise ValueError(
+                f"experts_per_token is {self.experts_per_token}; it must be 1 to experts={self.experts} (0: no mixture)"
+            )
+        if self.experts and self.bias:
+            raise ValueError("experts: those of a mixture have no bias; set bias=false")
+
+    @property
+    def head_width(self) -> int:
+        """Columns of one head."""
+        return self.width // self.heads
+
+    @property
+    def gate(self) -> str:
+        """Activation of the MLP, of its gate where it has one."""
+        return GATED.get(self.activation, self.activation)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies its activation with a second projection."""
+        return self.activation in GATED
+
+    @property
+    def max_position_embeddings(self) -> int | None:
+        """Longest text in tokens, under the name that `models.language.context` looks for; None: no end."""
+        return self.context_length if self.position in ("learned", "rope") else None
+
+    @property
+    def residual_scale(self) -> float:
+        """What a residual is multiplied with before it is added to: DeepNorm's alpha of a decoder (arXiv:2203.00555,
+        table 2), else 1.
+        """
+        return (2 * self.depth) ** 0.25 if self.norm_place == "deep" else 1.0
+
+
+def new_settings(
+    *,
+    vocabulary: int,
+    width: int = 192,
+    depth: int = 4,
+    heads: int = 6,
+    kv_heads: int | None = None,
+    mlp_width: int | None = None,
+    context_length: int = 256,
+    norm: NormKind = "rms",
+    norm_place: NormPlace = "pre",
+    activation: Activation = "swiglu",
+    position: Position = "rope",
+    rope_base: float = 10000.0,
+    mask: Mask = "causal",
+    bias: bool = False,
+    tie_embeddings: bool = True,
+    experts: int = 0,
+    experts_per_token: int = 2,
+    eps: float = 1e-5,
+    embedding_norm: bool = False,
+    dropout: float = 0.0,
+) -> DecoderSettings:
+    """Settings of a decoder, Llama's where nothing is said.
+
+    Args:
+        kv_heads: heads of keys and values that the query heads share in groups (arXiv:2305.13245); 1: one for all
+            (arXiv:1911.02150); None: as many as `heads`.
+        mlp_width: None: 4 width, with a gated activation 8/3 width rounded up to 32.
+        context_length: positions.
+        norm_place: "pre" before each part, "post" after each residual, "sandwich" before and after each part, "deep"
+            as "post" with scaled residuals (DeepNorm).
+        mask: "prefix": each text begins with a part whose tokens all see each other.
+        bias: of all linear maps but the head.
+        experts: MLPs of a layer of which each token takes `experts_per_token`; 0: one for all.
+        eps: of the norms.
+        embedding_norm: a norm behind the embeddings (BLOOM).
+        dropout: behind the embeddings and each part.
+    """
+    kv_heads = heads if kv_heads is None else kv_heads
+    mlp_width = mlp_width or (-(-width * 8 // 96) * 32 if activation in GATED else 4 * width)
+    sizes = (vocabulary, width, depth, heads, kv_heads, mlp_width, context_length)
+    choices = (norm, norm_place, activation, position, mask, rope_base, bias, tie_embeddings)
+    return DecoderSettings(*sizes, *choices, experts, experts_per_token, eps, embedding_norm, dropout)

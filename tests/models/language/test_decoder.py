@@ -1,0 +1,150 @@
+"""The decoder: logits of transformers both ways, masks by an oracle, every parameter learns, what it refuses."""
+
+from pathlib import Path
+
+from alignlab.models.language.decoder.building import decoder, pretrained_decoder
+from alignlab.models.language.decoder.exchange import as_transformers, from_transformers, lacks
+from alignlab.models.language.decoder.feed_forward import balance
+from alignlab.models.language.decoder.net import Decoder
+from alignlab.models.language.decoder.settings import NormPlace, Position
+from tiny_language import WORDS, texts
+
+import pytest
+import torch
+
+SMALL = {"width": 24, "depth": 2, "heads": 6, "context_length": 32}
+GPT2 = {"norm": "layer", "activation": "gelu_tanh", "position": "learned", "bias": True}
+BLOOM = GPT2 | {"position": "alibi", "embedding_norm": True}
+FAMILIES = {
+    "gpt2": GPT2,
+    "gpt2_untied_relu": GPT2 | {"activation": "relu", "tie_embeddings": False, "mlp_width": 40},
+    "bloom": BLOOM,
+    "llama": {"kv_heads": 2},
+    "llama_biased": {"bias": True, "activation": "geglu", "tie_embeddings": False, "rope_base": 500.0},
+    "mixtral": {"kv_heads": 3, "experts": 4},
+}
+
+
+def make(**settings: object) -> Decoder:
+    """A decoder whose every parameter is random, norms and biases too."""
+    torch.manual_seed(0)
+    net = decoder(**(SMALL | settings), vocabulary=WORDS)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return net.eval()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_logits_are_those_of_transformers_both_ways(name: str) -> None:
+    net = make(**FAMILIES[name])
+    ids, mask = texts([14, 9, 11])
+    model = as_transformers(net).eval()
+    wanted = model(ids, attention_mask=mask.long()).logits[mask]
+    torch.testing.assert_close(net.logits(ids)[mask], wanted, rtol=1e-5, atol=1e-5)
+    again = from_transformers(model).eval()
+    assert again.config == net.config
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in net.state_dict().items())
+    assert model.config.model_type == name.split("_")[0]
+
+
+def test_a_folder_that_transformers_wrote_becomes_a_decoder(tmp_path: Path) -> None:
+    net = make(**FAMILIES["llama"])
+    as_transformers(net).save_pretrained(tmp_path)
+    again, ids = pretrained_decoder(str(tmp_path), vocabulary=WORDS).eval(), texts([9, 7])[0]
+    torch.testing.assert_close(again.logits(ids), net.logits(ids))
+    with pytest.raises(ValueError, match="has 60 ids"):
+        pretrained_decoder(str(tmp_path), vocabulary=WORDS._replace(size=60))
+
+
+@pytest.mark.parametrize("position", ["learned", "rope", "alibi", "none"])
+@pytest.mark.parametrize("mask", ["causal", "prefix"])
+def test_packed_texts_equal_texts_alone(position: Position, mask: str) -> None:
+    net = make(position=position, mask=mask, kv_heads=2)
+    ids = texts([12])[0]
+    places = torch.tensor([[*range(7), *range(5)]])
+    document = torch.tensor([[1] * 7 + [2] * 5])
+    prefix = (places < 3) if mask == "prefix" else None
+    packed = net.logits(ids, document=document, position=places, prefix=prefix)
+    for part in (slice(0, 7), slice(7, 12)):
+        alone = net.logits(ids[:, part], prefix=None if prefix is None else prefix[:, part])
+        torch.testing.assert_close(packed[:, part], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_a_prefix_sees_all_of_itself_and_nothing_behind_it() -> None:
+    """By gradients: which tokens' embeddings each place depends on."""
+    net, length, inside = make(mask="prefix", position="none"), 8, 3
+    prefix = (torch.arange(length) < inside)[None]
+    vectors = torch.randn(1, length, SMALL["width"], requires_grad=True)
+    net.embedding.forward = lambda ids: vectors
+    hidden = net(torch.zeros(1, length, dtype=torch.long), prefix=prefix).hidden
+    for query in range(length):
+        (gradient,) = torch.autograd.grad(hidden[0, query].square().sum(), vectors, retain_graph=True)
+        seen = gradient[0].abs().sum(-1) > 0
+        wanted = [key <= query or (key < inside) for key in range(length)]
+        assert seen.tolist() == wanted, query
+
+
+@pytest.mark.parametrize("place", ["pre", "post", "sandwich", "deep"])
+def test_every_parameter_gets_a_gradient(place: NormPlace) -> None:
+    net = make(norm_place=place, norm="layer", bias=True, position="learned", embedding_norm=True, activation="geglu")
+    net.logits(texts([32, 32])[0]).logsumexp(-1).square().mean().backward()
+    assert not [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+
+
+def test_activations_computed_again_give_the_same_gradient() -> None:
+    gradients = []
+    for again in (False, True):
+        net = make(experts=3, gradient_checkpointing=again)
+        out = net(texts([9, 6])[0])
+        (out.hidden.square().mean() + out.balance).backward()
+        gradients.append([parameter.grad for parameter in net.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(gradients[1])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_balance_is_1_where_all_are_chosen_alike_and_e_where_one_is() -> None:
+    alike, one = torch.full((8, 4), 0.25), torch.eye(4)[[2] * 8]
+    turns = torch.arange(8)[:, None] % 4
+    assert balance(alike, turns).item() == pytest.approx(1)
+    assert balance(one, torch.full((8, 1), 2)).item() == pytest.approx(4)
+    real = torch.arange(8) < 4  # the others choose expert 0 and don't count
+    assert balance(alike, torch.where(real[:, None], turns, 0), real).item() == pytest.approx(1)
+
+
+def test_deepnorm_is_a_scaled_residual() -> None:
+    net, ids = make(norm_place="deep", depth=1, position="none"), texts([5])[0]
+    x, layer = net.embedding(ids), net.layers[0]
+    scale = 2**0.25
+    from alignlab.models.language.decoder.positions import Seen
+
+    x = layer.norm1(scale * x + layer._attend(x, Seen(None)))
+    wanted = layer.norm2(scale * x + layer.mlp(x)[0])
+    torch.testing.assert_close(net(ids).hidden, wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"norm": "batch"}, "norm=batch is none of layer, rms"),
+        ({"width": 25}, "width=25 must be a multiple of heads=6"),
+        ({"width": 18}, "even multiple"),
+        ({"kv_heads": 4}, "kv_heads=4 must divide heads=6"),
+        ({"experts": 2, "experts_per_token": 3}, "experts_per_token is 3; it must be 1 to experts=2"),
+        ({"experts": 2, "bias": True}, "set bias=false"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make(**settings)
+
+
+def test_what_transformers_lacks_is_said_in_one_line() -> None:
+    net = make(mask="prefix", norm_place="deep")
+    assert lacks(net.config) == (
+        "no model of transformers is told by these settings; the nearest, llama, has no norm_place=deep, no mask=prefix"
+    )
+    with pytest.raises(ValueError, match="nearest, llama"):
+        as_transformers(net)
+    assert lacks(make().config) is None
