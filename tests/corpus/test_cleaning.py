@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_what_is_kept_and_what_is_lost_are_all_there_was(tmp_path: Path) -> None:
     file = written(tmp_path / "in.jsonl", rows(100))
     report = clean(plan_of([file]), tmp_path / "out")
-    kept = [json.loads(line) for line in (tmp_path / "out" / "in.jsonl").read_text().splitlines()]
+    kept = [json.loads(line) for line in (tmp_path / "out" / "data" / "in.jsonl").read_text().splitlines()]
     lost = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
     assert sorted([row["id"] for row in kept] + [json.loads(row["row"])["id"] for row in lost]) == list(range(100))
     assert [row["id"] for row in kept] == sorted(row["id"] for row in kept)
@@ -59,7 +59,9 @@ def test_what_is_kept_and_what_is_lost_are_all_there_was(tmp_path: Path) -> None
     assert all(lines[row["line"] - 1] == row["row"] for row in lost)
     assert not any("@" in row["text"] for row in kept) and any("<email>" in row["text"] for row in kept)
     assert {row["step"] for row in lost} <= {"exact_dup", "near_dup"}
-    untouched = [line for line in (tmp_path / "out" / "in.jsonl").read_text().splitlines() if "<email>" not in line]
+    untouched = [
+        line for line in (tmp_path / "out" / "data" / "in.jsonl").read_text().splitlines() if "<email>" not in line
+    ]
     assert set(untouched) <= set(lines)  # letter for letter
     funnel = report["funnel"]
     assert funnel[0]["in"] == 100 and funnel[-1]["out"] == len(kept)
@@ -87,7 +89,7 @@ def test_formats_come_out_as_they_went_in(tmp_path: Path, form: str) -> None:
     data = "".join(line + "\r\n" for line in lines).encode()
     file.write_bytes(gzip.compress(data) if form.endswith(".gz") else data)
     clean(plan_of([file]), tmp_path / "out")
-    after = (tmp_path / "out" / form).read_bytes()
+    after = (tmp_path / "out" / "data" / form).read_bytes()
     after = gzip.decompress(after) if form.endswith(".gz") else after
     expected = [line.replace("jo@example.com", "<email>") for line in lines]
     del expected[9 + ("sv" in form)]
@@ -110,7 +112,7 @@ def test_wrong_lines_are_rows_of_their_own_and_nothing_else(tmp_path: Path) -> N
     file = tmp_path / "in.jsonl"
     file.write_bytes(b"\n".join([good[0], *broken[:4], good[1], b"", *broken[4:], good[2], good[3]]))
     clean(plan_of([file]), tmp_path / "out")
-    assert (tmp_path / "out" / "in.jsonl").read_bytes().split(b"\n") == good
+    assert (tmp_path / "out" / "data" / "in.jsonl").read_bytes().split(b"\n") == good
     lost = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
     reasons = ["no JSON", "no UTF-8", "no JSON", "columns", "columns", "no text", "half a letter", "a zero byte"]
     assert [row["reason"] for row in lost] == reasons
@@ -126,8 +128,8 @@ def test_utf_16_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     )
     report = clean(plan_of([tmp_path / "wide.txt", tmp_path / "marked.csv"]), tmp_path / "out")
     assert report["documents"] == {"in": 6, "kept": 6}
-    assert (tmp_path / "out" / "wide.txt").read_text("utf-8").lstrip("\ufeff").split("\n") == texts
-    assert (tmp_path / "out" / "marked.csv").read_bytes() == (tmp_path / "marked.csv").read_bytes()
+    assert (tmp_path / "out" / "data" / "wide.txt").read_text("utf-8").lstrip("\ufeff").split("\n") == texts
+    assert (tmp_path / "out" / "data" / "marked.csv").read_bytes() == (tmp_path / "marked.csv").read_bytes()
 
 
 def test_parts_and_processes_change_nothing(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_parts_and_processes_change_nothing(tmp_path: Path) -> None:
     plan = plan_of([tmp_path / "in"])
     clean(plan, tmp_path / "whole")
     clean(plan, tmp_path / "parts", part=10_000)
-    for name in ("a.jsonl", "sub/b.jsonl", "dropped.jsonl", "report.html"):
+    for name in ("data/a.jsonl", "data/sub/b.jsonl", "dropped.jsonl", "report.html"):
         whole, parts = ((tmp_path / one / name).read_bytes() for one in ("whole", "parts"))
         assert name == "report.html" or whole == parts
     places = [json.loads(line)["file"] for line in (tmp_path / "whole" / "dropped.jsonl").read_text().splitlines()]
@@ -151,7 +153,7 @@ def test_held_out_files_are_compared_with_and_left_alone(tmp_path: Path) -> None
     report = clean(plan_of([train], [held]), tmp_path / "out")
     assert report["documents"] == {"in": 16, "kept": 14}
     assert report["crossing"] == [{"file": "train.jsonl", "kept in": "held.jsonl", "documents": 2}]
-    assert not (tmp_path / "out" / "held.jsonl").exists()
+    assert not (tmp_path / "out" / "data" / "held.jsonl").exists()
     lost = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
     assert [row["evidence"]["of"] for row in lost] == ["held.jsonl, line 1", "held.jsonl, line 2"]
 
@@ -213,7 +215,7 @@ def test_a_full_disk_is_a_line_and_the_same_command_goes_on(tmp_path: Path) -> N
     }
     failed = subprocess.run(command, env={**os.environ, **faults}, capture_output=True, text=True)
     assert failed.returncode == 2 and "No space left" in failed.stderr and failed.stderr.count("\n") == 1, failed.stderr
-    assert not (tmp_path / "out" / "in.jsonl").exists() and not list((tmp_path / "out").rglob("*.tmp"))
+    assert not (tmp_path / "out" / "data" / "in.jsonl").exists() and not list((tmp_path / "out").rglob("*.tmp"))
     subprocess.run(command, check=True, capture_output=True)
     clean(plan_of([file]), tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -248,7 +250,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch:
         (["in.pdf"], "in.pdf ends with .pdf; what is read is .txt, .text, .jsonl"),
         (["empty"], "empty holds no .txt"),
         (["in.jsonl", "in.jsonl"], "in.jsonl is given twice"),
-        (["in.jsonl", "--to", "."], "would overwrite in.jsonl"),
+        (["data/in.jsonl", "--to", "."], "would overwrite data/in.jsonl"),
         (
             ["in.jsonl", "--set", "near_dup.treshold=1"],
             "there is no setting of near_dup treshold; did you mean threshold?",
@@ -269,6 +271,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "in.jsonl", rows(3))
+    written(tmp_path / "data" / "in.jsonl", rows(3))
     (tmp_path / "in.pdf").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "odd.jsonl").write_text('{"a": 1}\n')
@@ -278,6 +281,31 @@ def test_bad_input_is_one_line(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert contents(tmp_path) == before
+
+
+def test_a_txt_may_be_one_document(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    texts = {
+        "a.txt": f"{article(rng)}\n\n{article(rng)}\n",
+        "b.txt": "too short\n",
+        "sub/c.txt": f"{article(rng)} jo@example.com",
+    }
+    for name, text in texts.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_text(text)
+    clean(plan_of([tmp_path / "in"], whole_files=True), tmp_path / "out")
+    found = {
+        str(file.relative_to(tmp_path / "out" / "data")): file.read_text() for file in (tmp_path / "out").rglob("*.txt")
+    }
+    assert found == {"a.txt": texts["a.txt"], "sub/c.txt": texts["sub/c.txt"].replace("jo@example.com", "<email>")}
+
+
+def test_the_folder_that_is_read_may_hold_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "in.jsonl", rows(10))
+    for _ in range(2):
+        assert main(["corpus", "clean", ".", "--to", "out"]) == 0
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["documents"]["in"] == 10
 
 
 def test_results_of_other_settings_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

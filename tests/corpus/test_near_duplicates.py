@@ -22,7 +22,7 @@ def cleaned(tmp_path: Path, texts: list[str], key: str = "text", *words: str) ->
     file = tmp_path / "in.jsonl"
     file.write_text("".join(json.dumps({key: text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8")
     clean(plan_of([file], chain=lambda kind: chain_of(kind, STEPS, words=words)), tmp_path / "out")
-    kept = [json.loads(line)[key] for line in (tmp_path / "out" / "in.jsonl").read_text("utf-8").splitlines()]
+    kept = [json.loads(line)[key] for line in (tmp_path / "out" / "data" / "in.jsonl").read_text("utf-8").splitlines()]
     lost = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text("utf-8").splitlines()]
     return kept, lost
 
@@ -127,4 +127,4 @@ def test_captions_of_different_pictures_are_no_duplicates(tmp_path: Path) -> Non
     for words, left in (((), 3), (("exact_dup.across_pictures=true",), 1)):
         place = tmp_path / f"out{left}"
         clean(plan_of([file], chain=lambda kind, words=words: chain_of(kind, STEPS, words=words)), place)
-        assert len((place / "in.jsonl").read_text().splitlines()) == left
+        assert len((place / "data" / "in.jsonl").read_text().splitlines()) == left

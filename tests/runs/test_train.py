@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 Prepare = Callable[..., DictConfig]
 RESULT_KEYS = {
     *("status", "reason", "objective", "metrics", "steps", "seconds", "samples_per_second", "peak_memory_bytes"),
-    *("notes", "seed", "git_revision", "versions", "world_size", "plugins", "parameters"),
+    *("notes", "seed", "git_revision", "versions", "world_size", "plugins", "corpora", "parameters"),
 }
 
 

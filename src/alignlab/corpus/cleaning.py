@@ -11,7 +11,7 @@ from typing import Any
 
 from alignlab.corpus.counting import report_of
 from alignlab.corpus.looking import Plan, look
-from alignlab.corpus.outcome import Outcome
+from alignlab.corpus.outcome import DATA, Outcome
 from alignlab.corpus.pages import page_of
 from alignlab.corpus.resolving import Corpus, resolve
 from alignlab.corpus.settings import Chain, chain_of
@@ -27,10 +27,12 @@ def plan_of(
     places: Sequence[Path],
     references: Sequence[Path] = (),
     kind: str | None = None,
+    whole_files: bool = False,
+    without: Path | None = None,
     chain: Callable[[str], Chain] = chain_of,
 ) -> Plan:
     """What is to be done with files and folders; a kind that isn't given is that of the first file's columns."""
-    sources = sources_of(places, references)
+    sources = sources_of(places, references, whole_files, without)
     kind = kind or detected(next(source for source in sources if not source.reference))
     for source in sources:
         Reader(source, kind)  # a header that isn't understood is said before anything begins
@@ -40,7 +42,7 @@ def plan_of(
 def clean(
     plan: Plan, target: Path, *, cleaned: bool = True, jobs: int = 1, part: int = PART, say: Say | None = None
 ) -> dict[str, Any]:
-    """Writes cleaned files, dropped.jsonl, report.json and report.html below `target`; gives the report.
+    """Writes cleaned files into `target/data`, dropped.jsonl, report.json and report.html; gives the report.
 
     What was found of each part lies in `target/.corpus` meanwhile, and is gone on with if the same command is given
     again. The result doesn't depend on `jobs`, nor on interruptions.
@@ -111,7 +113,7 @@ def _identity(plan: Plan, parts: Sequence[Part], cleaned: bool) -> str:
 
 def _refuse_inputs(sources: Sequence[Source], target: Path) -> None:
     for source in sources:
-        if (target / source.name).resolve() == source.file.resolve():
+        if (target / DATA / source.name).resolve() == source.file.resolve():
             raise ValueError(f"{target} would overwrite {source.file}; name another folder")
 
 

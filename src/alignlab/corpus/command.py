@@ -1,4 +1,4 @@
-"""`alignlab corpus audit | clean`: the command line of this room."""
+"""`alignlab corpus audit | clean | mix | stats | pack`: the command line of this room."""
 
 import argparse
 import sys
@@ -12,10 +12,10 @@ def add(commands: "argparse._SubParsersAction") -> None:
     """Adds the command to a parser."""
     top = commands.add_parser(
         "corpus",
-        help="texts, captions, chats and pairs: audit and clean",
-        description="A chain of steps, each of which keeps, drops or edits a document, with a reason (docs/corpus.md).",
+        help="texts, captions, chats and pairs: audit, clean, mix, count, pack",
+        description="A chain of steps, each keeps, drops or edits a document and says why (docs/corpus.md).",
     )
-    which = top.add_subparsers(required=True, metavar="audit | clean")
+    which = top.add_subparsers(required=True, metavar="audit | clean | mix | stats | pack")
     audit = which.add_parser(
         "audit",
         help="what the chain would do: a report",
@@ -31,12 +31,40 @@ def add(commands: "argparse._SubParsersAction") -> None:
     )
     _chain(clean, "where the cleaned files go", None)
     clean.set_defaults(run=_clean, cleaned=True)
+    mix = which.add_parser(
+        "mix",
+        help="sources by weight, with epochs counted",
+        description="Writes documents of several sources in a random order: PLACE=WEIGHT, or places alone by their "
+        "number of words. With --temperature T weights and sizes count as their 1/T-th power.",
+    )
+    mix.add_argument("places", nargs="+", metavar="PLACE[=WEIGHT]", help="uncompressed .jsonl or .txt, or a folder")
+    mix.add_argument("--to", type=Path, metavar="FOLDER", required=True)
+    mix.add_argument("--words", type=int, help="of the mixture; default: as many as all sources hold")
+    mix.add_argument("--temperature", type=float, default=1.0)
+    mix.add_argument("--seed", type=int, default=0)
+    mix.set_defaults(run=_mix)
+    stats = which.add_parser("stats", help="documents, words, lengths, languages of each file")
+    stats.add_argument("inputs", nargs="+", type=Path, metavar="PLACE", help=_INPUTS)
+    stats.add_argument("--json", type=Path, metavar="FILE", help="the same as JSON")
+    stats.set_defaults(run=_stats)
+    pack = which.add_parser("pack", help="tokens in shards that are mapped into memory")
+    pack.add_argument("inputs", nargs="+", type=Path, metavar="PLACE", help=_INPUTS)
+    pack.add_argument("--tokenizer", required=True, metavar="PLACE", help="as in alignlab tokenizers compare")
+    pack.add_argument("--to", type=Path, metavar="FOLDER", required=True)
+    pack.add_argument("--end", type=int, metavar="ID", help="put behind every document")
+    pack.add_argument("--shard-tokens", type=int, default=100_000_000, help="of a shard; default: 100 million")
+    pack.set_defaults(run=_pack)
 
 
 def _chain(command: argparse.ArgumentParser, about: str, folder: Path | None) -> None:
     command.add_argument("inputs", nargs="+", type=Path, metavar="PLACE", help=_INPUTS)
     command.add_argument("--to", type=Path, metavar="FOLDER", default=folder, required=folder is None, help=about)
-    command.add_argument("--kind", choices=["text", "captions"], help="default: by the first file's columns")
+    command.add_argument(
+        "--kind", choices=["text", "captions", "sft", "pairs"], help="default: by the first file's columns"
+    )
+    command.add_argument(
+        "--whole-files", action="store_true", help="a .txt is one document, as data=text has it; default: one a line"
+    )
     command.add_argument("--steps", nargs="+", default=[], metavar="STEP", help="which, in order; default: the kind's")
     command.add_argument("--chain", type=Path, metavar="FILE", help="the same as a list in YAML, with settings")
     command.add_argument("--set", nargs="+", default=[], metavar="STEP.SETTING=VALUE", help="near_dup.threshold=0.8")
@@ -47,6 +75,9 @@ def _chain(command: argparse.ArgumentParser, about: str, folder: Path | None) ->
         default=[],
         metavar="PLACE",
         help="data whose duplicates go too: held-out files",
+    )
+    command.add_argument(
+        "--evaluation", nargs="+", type=Path, default=[], metavar="FILE", help="of which no piece may be in the data"
     )
     command.add_argument("--jobs", type=int, default=1, help="processes; default: 1")
 
@@ -61,10 +92,77 @@ def _clean(options: argparse.Namespace) -> None:
         options.inputs,
         options.against,
         options.kind,
-        lambda kind: chain_of(kind, options.steps, options.chain, options.set),
+        options.whole_files,
+        options.to,
+        lambda kind: chain_of(kind, options.steps, options.chain, options.set, options.evaluation),
     )
     report = clean(plan, options.to, cleaned=options.cleaned, jobs=options.jobs, say=_Progress())
     _show(report, options)
+
+
+def _mix(options: argparse.Namespace) -> None:
+    from alignlab.corpus.mixing import MANY_EPOCHS, mix  # after --help
+
+    places: dict[str, float | None] = {}
+    for word in options.places:
+        place, sign, weight = word.rpartition("=")
+        if not sign or Path(word).exists():
+            place, weight = word, None
+        if place in places:
+            raise ValueError(f"{place} is given twice")
+        try:
+            places[place] = None if weight is None else float(weight)
+        except ValueError:
+            raise ValueError(f"{word}: {weight!r} is no weight; it must be a number") from None
+    if options.words is not None and options.words < 1:
+        raise ValueError(f"--words is {options.words}; it must be at least 1")
+    rows = mix(places, options.to, words=options.words, temperature=options.temperature, seed=options.seed)
+    _table(rows)
+    for row in rows:
+        if row["epochs"] > MANY_EPOCHS:
+            print(f"{row['source']} is gone through {row['epochs']:.1f} times; beyond {MANY_EPOCHS}, that adds little")
+    print(options.to / "data")
+
+
+def _stats(options: argparse.Namespace) -> None:
+    import json
+
+    from alignlab.corpus.statistics import stats  # after --help
+    from alignlab.files.writing import write_text
+
+    rows = stats(options.inputs)
+    flat = []
+    for row in rows:
+        lengths = row["words of a document"]
+        most = ", ".join(f"{name} {count / max(row['documents'], 1):.0%}" for name, count in row["languages"].items())
+        plain = {name: value for name, value in row.items() if not isinstance(value, dict)}
+        flat.append({**plain, "median": lengths["median"], "p95": lengths["p95"], "languages": most[:60]})
+    _table(flat)
+    if options.json is not None:
+        write_text(options.json, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+
+
+def _pack(options: argparse.Namespace) -> None:
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from alignlab.corpus.packing import pack  # after --help
+
+    index = pack(options.inputs, options.tokenizer, options.to, end=options.end, shard_tokens=options.shard_tokens)
+    told = f"{index['documents']:,} documents, {index['tokens']:,} tokens ({index['dtype']})"
+    print(f"{told}, {len(index['shards'])} shards")
+    if index["left out"]:
+        print(f"{index['left out']:,} rows can't be read and are left out")
+
+
+def _table(rows: list[dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+    Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200).print(table)
 
 
 class _Progress:

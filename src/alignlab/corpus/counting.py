@@ -11,6 +11,7 @@ from alignlab.corpus.looking import KEPT, Plan
 from alignlab.corpus.outcome import Outcome
 from alignlab.corpus.resolving import Corpus
 from alignlab.corpus.sources import Part
+from alignlab.corpus.steps.decontam import Decontam
 from alignlab.corpus.steps.language import identifier
 
 Row = dict[str, Any]
@@ -42,6 +43,8 @@ def report_of(plan: Plan, parts: Sequence[Part], corpus: Corpus, outcome: Outcom
             for (one, other), count in sorted(outcome.crossing.items())
             if one != other
         ],
+        "evaluation": _evaluation(plan, outcome),
+        "length bias": _length_bias(corpus.column("pairs_longer")[own][kept]) if "pairs" in plan.names() else None,
         "lengths": {"before": _histogram(words), "after": _histogram(words[kept])},
         "language": {
             "by": "fastText lid.176" if identifier() is not None else "script",
@@ -72,6 +75,26 @@ def _funnel(plan: Plan, step: np.ndarray, sizes: np.ndarray, outcome: Outcome) -
         left, size = left - int(gone.sum()), size - int(sizes[gone].sum())
         rows[-1] |= {"out": left, "bytes out": size}
     return rows
+
+
+def _evaluation(plan: Plan, outcome: Outcome) -> Row | None:
+    settings = dict(plan.chain).get("decontam")
+    if settings is None:
+        return None
+    counts = Decontam(**settings).counts()
+    hit = sorted(outcome.hit.items(), key=lambda item: (-item[1], item[0]))
+    return {**counts, "hit": len(hit), "most": hit[:50]}
+
+
+def _length_bias(longer: np.ndarray) -> Row:
+    """How often the longer side is the chosen one, with a 95 % interval (Wilson) over pairs of unequal length."""
+    count, wins, z = int((longer != 0).sum()), int((longer > 0).sum()), 1.959964
+    if not count:
+        return {"pairs": 0, "share": None, "interval": None}
+    share = wins / count
+    middle, half = share + z * z / (2 * count), z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
+    low, high = ((middle + sign * half) / (1 + z * z / count) for sign in (-1, 1))
+    return {"pairs": count, "share": round(share, 4), "interval": [round(low, 4), round(high, 4)]}
 
 
 def _counted(counts: Counter) -> list[Row]:

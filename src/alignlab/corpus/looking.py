@@ -56,7 +56,7 @@ def look(plan: Plan, part: Part, number: int, folder: Path) -> None:
     sets, seen = _Sets(), 0
     with replaced(folder / f"{number:06d}.jsonl") as temporary:
         with temporary.open("w", encoding="utf-8", errors="surrogatepass") as marks:
-            for documents in _batches(reader.documents(part), digest):
+            for documents in batched(reader.documents(part), digest):
                 for name, column in _look(steps, documents, seen, reader, marks, sets).items():
                     columns.setdefault(name, []).append(column)
                 seen += len(documents)
@@ -72,11 +72,13 @@ def _steps(chain: str) -> list[Any]:
     return [made(name, settings) for name, settings in json.loads(chain)]
 
 
-def _batches(documents: Iterator[Document], digest: Any) -> Iterator[list[Document]]:
+def batched(documents: Iterator[Document], digest: Any = None) -> Iterator[list[Document]]:
+    """Documents, as many at a time as are looked at together; a digest is told of each line."""
     held: list[Document] = []
     size = 0
     for document in documents:
-        digest.update(document.raw)
+        if digest is not None:
+            digest.update(document.raw)
         held.append(document)
         size += len(document.raw)
         if size >= _CHARS or len(held) >= _MOST:
@@ -100,11 +102,10 @@ def _look(
     }
     found: list[Mark] = []
     for order, step in enumerate(steps):
-        if hasattr(step, "keys"):
-            columns[step.name] = step.keys(batch)
+        if hasattr(step, "columns"):
+            columns |= step.columns(batch)
         if hasattr(step, "sets"):
             sets.add(first, step.sets(batch))
-            columns[f"{step.name}_group"] = step.groups(batch)
         if not callable(step):
             continue
         for number, verdict in step(batch):

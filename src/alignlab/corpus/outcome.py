@@ -14,6 +14,7 @@ from alignlab.corpus.resolving import Corpus
 from alignlab.corpus.sources import Part, Reader
 from alignlab.files.writing import replaced
 
+DATA = "data"  # folder of the cleaned files: what trains on a folder finds no dropped rows there
 SAMPLES = 4  # of a reason, in the report
 _SHOWN = 500  # characters of a sample
 Row = dict[str, Any]
@@ -26,6 +27,7 @@ class Outcome:
         reasons: (step, reason) -> documents dropped.
         edited: (step, reason) -> documents changed; `told`: kept as they are all the same.
         crossing: (file, file of the one that is kept) -> duplicates dropped.
+        hit: item of an evaluation -> documents that hold a piece of it.
         files: name -> documents in and out, bytes, digest of what is kept.
     """
 
@@ -34,18 +36,24 @@ class Outcome:
         self._names = plan.names()
         self._line = corpus.column("line")
         self.reasons, self.edited, self.told, self.crossing = Counter(), Counter(), Counter(), Counter()
+        self.hit: Counter = Counter()
         self.files: dict[str, Row] = {}
         self._number = 0  # of the source that is being written
         self._samples: dict[tuple[str, str], list[tuple[bytes, Row]]] = defaultdict(list)
 
     def write(self, target: Path, cleaned: bool) -> None:
-        """Files below `target`; only dropped.jsonl unless `cleaned`. Each has its name when it is complete."""
+        """Files below `target/data`; only dropped.jsonl unless `cleaned`. Each has its name when it is complete."""
         with replaced(target / "dropped.jsonl") as temporary, temporary.open("w", encoding="utf-8") as lost:
             for number, source in enumerate(self._plan.sources):
                 if source.reference:
                     continue
-                if cleaned:
-                    with replaced(target / source.name) as new, _opened(new, source.name) as out:
+                first = next(place for place, part in enumerate(self._parts) if part.source == number)
+                document = int(self._corpus.firsts[first])
+                # A file that was one document, and went, leaves none.
+                if cleaned and not (
+                    source.form == "file" and (self._corpus.step[document : document + 1] != KEPT).all()
+                ):
+                    with replaced(target / DATA / source.name) as new, _opened(new, source.name) as out:
                         self._file(number, out, lost)
                 else:
                     self._file(number, None, lost)
@@ -56,6 +64,7 @@ class Outcome:
         reader = Reader(source, self._plan.kind)
         if out is not None:
             out.write(reader.header)
+            size += len(reader.header)
         for place, part in enumerate(self._parts):
             if part.source != number:
                 continue
@@ -77,6 +86,7 @@ class Outcome:
         for mark in said:
             name = self._names[mark.step]
             (self.told if mark.tells else self.edited)[name, mark.reason] += 1
+            self.hit.update(mark.evidence.get("items", ()))
             raw = raw if mark.line is None else mark.line.encode()
             self._sample(name, mark.reason, {"place": self.place(document), **mark.evidence}, raw)
         return raw
@@ -84,15 +94,16 @@ class Outcome:
     def _dropped(self, step: int, said: Sequence[Mark], number: int, raw: bytes) -> Row:
         name = self._names[step]
         own = next((mark for mark in said if mark.step == step and mark.line is None and not mark.tells), None)
+        if number in self._corpus.others:
+            own = None
         if own is not None:
             reason, evidence = own.reason, dict(own.evidence)
         else:
-            evidence = dict(self._corpus.others[number])
-            other = evidence["of"]
-            reason = "near duplicate" if "jaccard" in evidence else "duplicate"
-            evidence["of"] = self.place(other)
+            reason, evidence = self._corpus.others[number]
+            other, evidence = evidence["of"], {**evidence, "of": self.place(evidence["of"])}
             self.crossing[self.source_of(number), self.source_of(other)] += 1
         self.reasons[name, reason] += 1
+        self.hit.update(evidence.get("items", ()))
         shown = {"place": self.place(number), **evidence}
         if own is None:
             shown["_other"] = other

@@ -21,6 +21,7 @@ def page_of(report: Row) -> Page:
         Section("Funnel", _funnel(report)),
         Section("Why documents went", _reasons(report)),
         Section("Lengths and languages", _before_and_after(report)),
+        *_found(report),
         Section("Files", _files(report)),
         *_samples(report),
         Section("Settings", [Listing("The chain of steps", json.dumps(report["chain"], indent=1, ensure_ascii=False))]),
@@ -78,6 +79,26 @@ def _before_and_after(report: Row) -> list[Block]:
         rows = [(name, count, f"{count:,} → {after.get(name, 0):,}") for name, count in before.items()]
         blocks.append(Figure(bars(rows, total), f"documents by language, before → after (told by {language['by']})"))
     return blocks
+
+
+def _found(report: Row) -> list[Section]:
+    """What only some kinds of data have: items of an evaluation, the bias of preferences."""
+    sections = []
+    if (evaluation := report["evaluation"]) is not None:
+        told = (
+            f"{evaluation['hit']:,} of {evaluation['items']:,} items are hit; {evaluation['too short']:,} are too short"
+        )
+        rows = [[item, f"{count:,}"] for item, count in evaluation["most"]]
+        blocks: list[Block] = [Note(told, warns=evaluation["hit"] > 0)]
+        sections.append(
+            Section("Evaluation", [*blocks, Grid(["item", "documents with a piece"], rows)] if rows else blocks)
+        )
+    if (bias := report["length bias"]) is not None and bias["pairs"]:
+        low, high = bias["interval"]
+        interval = f"95 %: {low:.1%} to {high:.1%}"
+        told = f"In {bias['share']:.1%} ({interval}) of {bias['pairs']:,} pairs, the longer side is chosen."
+        sections.append(Section("Length of what is preferred", [Note(told, warns=low > 0.5 or high < 0.5)]))
+    return sections
 
 
 def _files(report: Row) -> list[Block]:

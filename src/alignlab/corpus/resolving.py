@@ -13,6 +13,9 @@ import numpy as np
 from alignlab.corpus.looking import Plan, bands_of
 from alignlab.corpus.near.clusters import Sets, dropped, similar
 from alignlab.corpus.settings import made
+from alignlab.corpus.steps.pairs import contradictory, in_both
+
+Found = tuple[int, str, dict[str, Any]]  # document, reason, evidence
 
 
 class Corpus:
@@ -23,7 +26,7 @@ class Corpus:
 
     Attributes:
         step: (D,) which step drops each document; KEPT: none.
-        others: document -> evidence, for those dropped because of another.
+        others: document -> reason and evidence, for those dropped because of another.
         firsts: (P + 1,) number of each part's first document.
         lines: (P + 1,) lines before each part, over all files.
     """
@@ -37,7 +40,7 @@ class Corpus:
         self.lines = np.cumsum([0, *(int(file["lines"]) for file in files)])
         self.digests = [bytes(file["digest"]).hex() for file in files]
         self.step = self.column("step")
-        self.others: dict[int, dict[str, Any]] = {}
+        self.others: dict[int, tuple[str, dict[str, Any]]] = {}
 
     def column(self, name: str) -> np.ndarray:
         """(D, ...) one column of all documents."""
@@ -63,15 +66,17 @@ def resolve(corpus: Corpus, plan: Plan) -> None:
             found = _equal(corpus.column(name), taking_part)
         elif name == "near_dup":
             found = _near(corpus, step, taking_part)
+        elif name == "pairs":
+            found = _pairs(corpus, taking_part)
         else:
             continue
-        for document, evidence in found:
-            if document >= corpus.references:
+        for document, reason, evidence in found:
+            if document >= corpus.references and corpus.step[document] > order:
                 corpus.step[document] = order
-                corpus.others[document] = evidence
+                corpus.others[document] = reason, evidence
 
 
-def _equal(keys: np.ndarray, taking_part: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+def _equal(keys: np.ndarray, taking_part: np.ndarray) -> Iterator[Found]:
     documents = np.flatnonzero(taking_part)
     order = np.lexsort((documents, keys[documents, 1], keys[documents, 0])) if len(documents) else documents
     ordered = documents[order]
@@ -79,10 +84,20 @@ def _equal(keys: np.ndarray, taking_part: np.ndarray) -> Iterator[tuple[int, dic
     new[1:] = (keys[ordered[1:]] != keys[ordered[:-1]]).any(1)
     first = ordered[np.maximum.accumulate(np.where(new, np.arange(len(ordered)), 0))]
     for document, other in zip(ordered[~new].tolist(), first[~new].tolist(), strict=True):
-        yield document, {"of": other}
+        yield document, "duplicate", {"of": other}
 
 
-def _near(corpus: Corpus, step: Any, taking_part: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+def _pairs(corpus: Corpus, taking_part: np.ndarray) -> Iterator[Found]:
+    keys, held = corpus.column("pairs"), corpus.column("pairs_held").astype(bool)
+    held[: corpus.references] = True
+    documents = np.flatnonzero(taking_part & (keys.any(1)))
+    for document, other in contradictory(keys, documents):
+        yield document, "contradictory", {"of": other}
+    for document, other in in_both(keys, documents, held):
+        yield document, "prompt in both splits", {"of": other}
+
+
+def _near(corpus: Corpus, step: Any, taking_part: np.ndarray) -> Iterator[Found]:
     parts = range(len(corpus.firsts) - 1)
     loaded = {name: [_array(corpus.folder, number, name) for number in parts] for name in ("entries", "short")}
     owner = np.concatenate([corpus.firsts[n] + entries.astype(np.int64) for n, entries in enumerate(loaded["entries"])])
@@ -112,7 +127,7 @@ def _near(corpus: Corpus, step: Any, taking_part: np.ndarray) -> Iterator[tuple[
         return float(sets.jaccard(*(np.array(side) for side in zip(*both, strict=True))).max())
 
     for document, (other, value) in dropped((first, second, index), alike, step.threshold).items():
-        yield document, {"of": other, "jaccard": round(value, 4)}
+        yield document, "near duplicate", {"of": other, "jaccard": round(value, 4)}
 
 
 def _array(folder: Path, number: int, name: str, empty: Sequence[int] | np.ndarray = ()) -> np.ndarray:

@@ -8,42 +8,50 @@ from typing import Any
 
 import yaml
 
+from alignlab.corpus.steps.decontam import Decontam
 from alignlab.corpus.steps.exact_dup import ExactDup
 from alignlab.corpus.steps.language import Language
 from alignlab.corpus.steps.near_dup import NearDup
+from alignlab.corpus.steps.pairs import Pairs
 from alignlab.corpus.steps.pii import Pii
 from alignlab.corpus.steps.quality import NAMES as LIMITS
 from alignlab.corpus.steps.quality import Quality
 from alignlab.corpus.steps.schema import Schema
 
-STEPS: Mapping[str, Callable[..., Any]] = {one.name: one for one in (Schema, Language, Quality, ExactDup, NearDup, Pii)}
+STEPS: Mapping[str, Callable[..., Any]] = {
+    one.name: one for one in (Schema, Language, Quality, ExactDup, NearDup, Decontam, Pairs, Pii)
+}
 Chain = list[tuple[str, dict[str, Any]]]  # names of steps in order, with their settings
 
+_AMID: Chain = [("exact_dup", {}), ("near_dup", {})]
+_BEGIN: Chain = [("schema", {}), ("language", {})]
 _DEFAULTS: Mapping[str, Chain] = {
-    "text": [("schema", {}), ("language", {}), ("quality", {}), ("exact_dup", {}), ("near_dup", {}), ("pii", {})],
-    "captions": [
-        ("schema", {}),
-        ("language", {}),
-        ("quality", {"preset": "caption"}),
-        ("exact_dup", {}),
-        ("near_dup", {}),
-        ("pii", {}),
-    ],
+    "text": [*_BEGIN, ("quality", {}), *_AMID, ("pii", {})],
+    "captions": [*_BEGIN, ("quality", {"preset": "caption"}), *_AMID, ("pii", {})],
+    "sft": [*_BEGIN, ("quality", {"preset": "chat"}), *_AMID, ("pii", {})],
+    "pairs": [*_BEGIN, ("quality", {"preset": "chat"}), ("pairs", {}), ("exact_dup", {}), ("pii", {})],
 }
 
 
-def chain_of(kind: str, steps: Sequence[str] = (), file: Path | None = None, words: Sequence[str] = ()) -> Chain:
+def chain_of(
+    kind: str,
+    steps: Sequence[str] = (),
+    file: Path | None = None,
+    words: Sequence[str] = (),
+    evaluation: Sequence[Path] = (),
+) -> Chain:
     """The steps and settings of a kind of data.
 
     Args:
         steps: names, in order; none: the kind's.
         file: YAML, a list of names or of `{name: {setting: value}}`; instead of `steps`.
         words: `step.setting=value`, values as in YAML.
+        evaluation: files that the step `decontam` gets; it is put before `pii` where no list names it.
 
     Raises:
         ValueError: an unknown step or setting (the nearest is named), a step twice, or a value that it doesn't take.
     """
-    own = dict(_DEFAULTS[kind])
+    own = {name: dict(given) for name, given in _DEFAULTS[kind]}
     if steps and file is not None:
         raise ValueError("--steps and --chain both say which steps there are; give one")
     if file is not None:
@@ -57,6 +65,11 @@ def chain_of(kind: str, steps: Sequence[str] = (), file: Path | None = None, wor
             raise ValueError(f"the step {name} stands there twice")
     if "schema" not in names:
         chain.insert(0, ("schema", {}))
+    if evaluation:
+        if "decontam" not in names:
+            at = next((place for place, (name, _) in enumerate(chain) if name == "pii"), len(chain))
+            chain.insert(at, ("decontam", {}))
+        dict(chain)["decontam"]["files"] = [str(one) for one in evaluation]
     settings = dict(chain)
     for word in words:
         path, sign, value = word.partition("=")

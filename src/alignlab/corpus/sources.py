@@ -27,7 +27,7 @@ class Source(NamedTuple):
 
     file: Path
     name: str  # where its cleaned form lies below the folder of results
-    form: str  # txt, jsonl, table
+    form: str  # txt, jsonl, table; file: a .txt that is one document
     whole: bool  # compressed, or in UTF-16: read from its begin to its end
     reference: bool = False  # only compared with, neither changed nor written
 
@@ -40,14 +40,23 @@ class Part(NamedTuple):
     end: int
 
 
-def sources_of(places: Sequence[Path], references: Sequence[Path] = ()) -> list[Source]:
+def sources_of(
+    places: Sequence[Path], references: Sequence[Path] = (), whole_files: bool = False, without: Path | None = None
+) -> list[Source]:
     """Files of the places, references first.
+
+    Args:
+        whole_files: a .txt is one document; else a document a line.
+        without: a folder that isn't looked into: that of the results.
 
     Raises:
         ValueError: a place isn't there, a folder has no such file, a file has another suffix, or two results would
             have one name.
     """
-    found = [*(one for place in references for one in _files(place, True)), *(o for p in places for o in _files(p))]
+    found = [one for place in references for one in _files(place, True, without)]
+    found += [one for place in places for one in _files(place, False, without)]
+    if whole_files:
+        found = [one._replace(form="file", whole=True) if one.form == "txt" else one for one in found]
     names: dict[str, Path] = {}
     for one in found:
         if not one.reference:
@@ -59,13 +68,13 @@ def sources_of(places: Sequence[Path], references: Sequence[Path] = ()) -> list[
     return found
 
 
-def _files(place: Path, reference: bool = False) -> Iterator[Source]:
+def _files(place: Path, reference: bool, without: Path | None) -> Iterator[Source]:
     place = place.expanduser()
     if place.is_dir():
-        inside = sorted(file for file in place.rglob("*") if file.is_file() and _form(file))
-        inside = [
-            f for f in inside if f.name not in _OURS and not any(p.startswith(".") for p in f.relative_to(place).parts)
-        ]
+        hidden = None if without is None else without.resolve()
+        inside = sorted(file for file in place.rglob("*") if file.is_file() and _form(file) and file.name not in _OURS)
+        inside = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(place).parts)]
+        inside = [file for file in inside if hidden is None or not file.resolve().is_relative_to(hidden)]
         if not inside:
             raise ValueError(f"{place} holds no {', '.join(FORMS)} file (also .gz)")
         for file in inside:
@@ -107,7 +116,10 @@ def parts_of(number: int, source: Source, size: int = PART) -> list[Part]:
 
 
 def raw_lines(source: Source, part: Part) -> Iterator[bytes]:
-    """Lines of a part with their ends; those of UTF-16 become UTF-8."""
+    """Lines of a part with their ends; those of UTF-16 become UTF-8. Of a file that is one document, all at once."""
+    if source.form == "file":
+        yield b"".join(raw_lines(source._replace(form="txt"), part))
+        return
     with source.file.open("rb") as file:
         wide = file.read(2) in _WIDE and source.file.suffix != ".gz"
         if wide:
@@ -115,7 +127,7 @@ def raw_lines(source: Source, part: Part) -> Iterator[bytes]:
             with io.TextIOWrapper(file, "utf-16", errors="surrogateescape", newline="\n") as text:
                 for line in text:
                     yield line.encode("utf-8", "surrogateescape")
-        elif source.whole:
+        elif source.file.suffix == ".gz":
             file.seek(0)
             try:
                 yield from gzip.open(file)
@@ -127,6 +139,9 @@ def raw_lines(source: Source, part: Part) -> Iterator[bytes]:
             while left > 0 and (line := file.readline()):
                 left -= len(line)
                 yield line
+
+
+WHOLE = Part(0, 0, 1 << 62)
 
 
 class Reader:
@@ -143,7 +158,7 @@ class Reader:
         self.names: list[str] = []
         self._separator = ","
         if source.form == "table":
-            first = next((line for line in raw_lines(source, Part(0, 0, 1 << 62)) if line.strip()), b"")
+            first = next((line for line in raw_lines(source, WHOLE) if line.strip()), b"")
             self.header = first
             wanted = f"a column {' or '.join((*TEXT_KEYS, *CAPTION_KEYS))}, or prompt, chosen, rejected"
             suffix = (source.file.with_suffix("") if source.file.suffix == ".gz" else source.file).suffix.lower()
@@ -191,7 +206,7 @@ class Reader:
         return document
 
     def _row(self, line: str) -> dict:
-        if self.source.form == "txt":
+        if self.source.form in ("txt", "file"):
             return {"text": line}
         if self.source.form == "table":
             return dict(zip(self.names, table_fields(line, self._separator, "line", len(self.names)), strict=True))
@@ -203,7 +218,9 @@ class Reader:
     def written(self, document: Document) -> bytes:
         """An edited document as a line of its file."""
         ended = document.raw[len(document.raw.rstrip(b"\r\n")) :]
-        if self.source.form == "txt":
+        if self.source.form == "file":
+            line = document.leaves[0][1]
+        elif self.source.form == "txt":
             line = " ".join(lines_of(document.leaves[0][1]))
         elif self.source.form == "table":
             old = document.raw.removeprefix(_MARK).decode().rstrip("\r\n")
@@ -228,13 +245,13 @@ def detected(source: Source) -> str:
     Raises:
         ValueError: its columns are of no kind.
     """
-    if source.form == "txt":
+    if source.form in ("txt", "file"):
         return "text"
     reader = Reader(source, "text")
     if source.form == "table":
         return kind_of_columns(reader.names)
     columns: list[str] = []
-    for number, document in enumerate(reader.documents(Part(0, 0, 1 << 62))):
+    for number, document in enumerate(reader.documents(WHOLE)):
         if document.row is not None:
             columns = list(document.row)
             if (kind := kind_of_columns(columns)) is not None:

@@ -28,6 +28,7 @@ class Result:
     git_revision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     plugins: dict[str, dict[str, str | None]] = field(default_factory=dict)  # name -> as given, version, sha256
+    corpora: dict[str, dict] = field(default_factory=dict)  # data -> what its cleaning left (docs/corpus.md)
     world_size: int = 1
     parameters: int | None = None  # of the net, trained or not
 

@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from alignlab.corpus import fingerprints
 from alignlab.cost.measured import Clock, peak_memory_bytes
 from alignlab.files.result import Result
 from alignlab.launch import disk
@@ -72,6 +73,7 @@ def recorded(
         if rank() == 0:
             disk.keep_room(run_dir)
             plugged.note(result, run_dir, cfg)
+            result.corpora = fingerprints.cleaned(OmegaConf.to_container(cfg).get("data"))
         yield
     except (KeyboardInterrupt, Interrupted) as stop:
         by = stop.name if isinstance(stop, Interrupted) else "Ctrl-C"

@@ -19,12 +19,12 @@ class ExactDup:
     def __init__(self, across_pictures: bool = False) -> None:
         self._across = across_pictures
 
-    def keys(self, batch: Batch) -> np.ndarray:
-        """(D, 2) 128 bits of each document."""
+    def columns(self, batch: Batch) -> dict[str, np.ndarray]:
+        """128 bits of each document, (D, 2)."""
         found = np.zeros((len(batch.documents), 2), np.uint64)
         for number, document in batch.living():
             text = " ".join(batch.texts[number].lower().split())
             group = "" if self._across else document.group
             digest = blake2b(f"{text}\0{group}".encode(errors="surrogatepass"), digest_size=16).digest()
             found[number] = np.frombuffer(digest, np.uint64)
-        return found
+        return {self.name: found}

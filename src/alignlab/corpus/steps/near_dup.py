@@ -29,11 +29,11 @@ class NearDup:
         """Sets and bands of the batch's documents."""
         return shingled(batch.letters, batch.alive)
 
-    def groups(self, batch: Batch) -> np.ndarray:
-        """(D,) a hash of what only documents that may be duplicates have in common: their picture."""
+    def columns(self, batch: Batch) -> dict[str, np.ndarray]:
+        """A hash of what only documents that may be duplicates have in common, (D,): their picture."""
         found = np.zeros(len(batch.documents), np.uint64)
         for number, document in batch.living():
             if document.group and not self.across:
                 digest = blake2b(document.group.encode(errors="surrogatepass"), digest_size=8).digest()
                 found[number] = np.frombuffer(digest, np.uint64)[0]
-        return found
+        return {f"{self.name}_group": found}
