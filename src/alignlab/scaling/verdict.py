@@ -100,13 +100,14 @@ def _next(told: Told, code: str) -> list[str]:
         if said.name == "below_resolution":
             lines.append(_items_for(each, told))
         elif said.name == "insufficient" and len(each) >= SIZES and (n := items_to_settle(each)):
-            lines.append(f"{each.metric.name}: about {n:,} items (now {int(each.n.min()):,}) tell flat from rising.")
-        elif said.name == "sharp" and said.place:
-            between = math.sqrt(said.place[0] * said.place[1])
-            more = (
-                f"Train a model at {_size(between)}, amid the jump ({_size(said.place[0])} to {_size(said.place[1])})"
-            )
-            lines.append(f"{each.metric.name}: {more}, to see whether it is one.")
+            lines.append(f"{each.metric.name}: about {n:,} items (now {int(each.n.min()):,}) would tell its shape.")
+    jumps: dict[tuple[float, float], list[Curve]] = {}
+    for each, said in told:
+        if said.name == "sharp" and said.place:
+            jumps.setdefault(said.place, []).append(each)
+    for (low, high), curves in jumps.items():
+        amid = f"train a model at {_size(math.sqrt(low * high))}, amid the jump ({_size(low)} to {_size(high)})"
+        lines.append(f"{_names(curves)}: {amid}, to see whether it is one.")
     if code == "sharp_unconfirmed":
         lines.append(
             "Keep log-probabilities or predictions of each item (items.jsonl), to look at a continuous metric."
@@ -115,7 +116,7 @@ def _next(told: Told, code: str) -> list[str]:
 
 
 def items_to_settle(curve: Curve) -> int | None:
-    """How many items would tell a change over the ladder that matters from none; None where nobody knows n."""
+    """How many items would tell a change of a fifth of an item's deviation from none; None where nobody knows n."""
     if not curve.n.min():
         return None
     u = curve.places - curve.places.mean()

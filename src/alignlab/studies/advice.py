@@ -15,6 +15,10 @@ SAY = {
     "noisy": "jump from one validation to the next: validate on more data, decay the rate further, or average weights",
     "still_improving": "still improve at the end: more steps would help, with the decay stretched along",
     "saturated": "were done by half of the steps: shorter trials would have told the same",
+    "memorised": "know their training data by heart while the held-out metric hasn't risen: no reason to shorten them; "
+    "more steps may bring it (grokking), with weight decay above all",
+    "grokked": "rose on held-out data long after they knew their training data (grokking): shorter ones would have "
+    "shown nothing",
     "train_loss_rising": "have a training loss that rises: a rate too high, or a bug",
 }
 
@@ -25,6 +29,9 @@ def of_trials(data: StudyData) -> dict[int, list[str]]:
     for trial in data.trials:
         if trial.trial in data.curves:
             codes = findings_of(data.curves[trial.trial], data.train.get(trial.trial), data.metric.mode)
+            seen = data.grokking.get(trial.trial)
+            if seen is not None and seen.wants_steps:  # what stands still isn't done
+                codes = [code for code in codes if code != "saturated"] + [seen.state]
             if codes:
                 told[trial.trial] = codes
     return told
@@ -42,7 +49,7 @@ def of_the_best(data: StudyData, told: dict[int, list[str]]) -> list[Finding]:
     places = best_places(data)
     if len(places) >= 4:
         early, late = (sum(test(p) for p in places) / len(places) for test in (lambda p: p < 0.1, lambda p: p > 0.75))
-        if early > 0.75:
+        if early > 0.75 and not counts["memorised"] + counts["grokked"] > len(best) / 2:
             text = "Most trials are at their best in the first tenth of their steps: far fewer steps would do."
             said.append(Finding("max_steps_too_many", text, "trainer.max_steps", {"share": early}))
         elif late > 0.75 and "saturated" not in counts:

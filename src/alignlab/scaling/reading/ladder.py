@@ -1,6 +1,5 @@
 """A ladder: models in order of size, and the curves of every task and metric over them."""
 
-import glob
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,10 +12,10 @@ from alignlab.scaling.curve import Curve
 from alignlab.scaling.metrics import METRICS, Item, Metric, part
 from alignlab.scaling.reading.items import Items, files_of, read_items
 from alignlab.scaling.reading.kinds import TITLES, Kind
+from alignlab.scaling.reading.places import expanded, runs_below
 from alignlab.scaling.reading.sizes import size_of
-from alignlab.scaling.reading.tables import SUFFIXES, read_table
+from alignlab.scaling.reading.tables import read_table
 
-DEPTH = 3  # folders below a place in which a run may lie
 _TEXT = ("edit_distance", "token_accuracy")  # mean nothing where a target is one of several options
 
 
@@ -57,7 +56,7 @@ def read(
     Raises:
         ValueError: one line: nothing to read, no such task or metric, directions that don't agree.
     """
-    found = [path for place in places for path in _expanded(place)]
+    found = [path for place in places for path in expanded(place)]
     tables = [path for path in found if path.is_file()]
     if tables and (len(found) > 1):
         raise ValueError(f"one table alone, or run directories: {', '.join(map(str, found[:4]))}")
@@ -66,27 +65,11 @@ def read(
         ladder = Ladder("x", curves, problems, tables)
         ladder.models = list(dict.fromkeys((n, float(x)) for c in curves for n, x in zip(c.names, c.x, strict=True)))
     else:
-        ladder = _of_runs([run for path in found for run in _runs(path, DEPTH)], places, kind)
+        ladder = _of_runs(
+            [run for path in found for run in runs_below(path, lambda run: bool(files_of(run)))], places, kind
+        )
     ladder.curves = _kept(ladder, tasks, metrics)
     return ladder
-
-
-def _expanded(place: str) -> list[Path]:
-    path = Path(place).expanduser()
-    if path.exists():
-        return [path]
-    there = [Path(each) for each in sorted(glob.glob(str(path))) if not Path(each).name.startswith(".")]
-    if not there:
-        raise ValueError(f"there is no {place}")
-    tables = [each for each in there if each.suffix in SUFFIXES]
-    return [each for each in there if each.is_dir()] or tables
-
-
-def _runs(folder: Path, depth: int) -> list[Path]:
-    if files_of(folder):
-        return [folder]
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [run for path in inside for run in _runs(path, depth - 1)] if depth else []
 
 
 def _of_runs(runs: list[Path], places: Sequence[str], kind: Kind) -> Ladder:

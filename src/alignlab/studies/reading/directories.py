@@ -9,6 +9,7 @@ from typing import Any
 from alignlab.studies import trials
 from alignlab.studies.design.declaration import Metric, Study
 from alignlab.studies.design.parameters import Parameter
+from alignlab.studies.grokking import grokking
 from alignlab.studies.outcome import outcome
 from alignlab.studies.reading import multirun
 from alignlab.studies.reading.study_data import StudyData
@@ -113,6 +114,8 @@ def take(data: StudyData, trial: Trial, told: Logged) -> None:
         data.curves[trial.trial] = curve
     if name := next((name for name in TRAIN if told.curves.get(name)), None):
         data.train[trial.trial] = told.curves[name]
+    if (seen := grokking(told)) is not None:
+        data.grokking[trial.trial] = seen
     for name in ("val/kl", "objective/kl", "val/score", "objective/score"):
         if told.curves.get(name):
             trial.metrics.setdefault(name, told.curves[name][-1][1])

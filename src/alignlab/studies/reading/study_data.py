@@ -9,6 +9,7 @@ import numpy as np
 
 from alignlab.studies.design.declaration import Metric, Study
 from alignlab.studies.design.parameters import Parameter
+from alignlab.studies.grokking import Grokking
 from alignlab.studies.reading.tables import Curve
 from alignlab.studies.trials import Trial
 
@@ -22,6 +23,7 @@ class StudyData:
         trials: those that have ended, in order.
         curves: number of a trial -> its curve of the metric.
         train: the same of the training loss.
+        grokking: number of a trial -> what training and held-out metric say of each other.
         fixed: key -> value of what all trials share.
         study: as declared; None for a sweep of others.
         program: what has run the trials.
@@ -33,6 +35,7 @@ class StudyData:
     trials: list[Trial]
     curves: dict[int, Curve] = field(default_factory=dict)
     train: dict[int, Curve] = field(default_factory=dict)
+    grokking: dict[int, Grokking] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
     study: Study | None = None
     goal: str = ""

@@ -1,0 +1,1 @@
+"""A ladder's curves as a page and as pictures."""

@@ -1,0 +1,87 @@
+"""The report of a ladder: report.html in one piece, report.json, a picture for each task."""
+
+import json
+import math
+from pathlib import Path
+
+from alignlab.files.writing import write_text
+from alignlab.reports.page import Block, Grid, Note, Page, Section, render
+from alignlab.scaling.findings import Found, TaskFound, as_json
+from alignlab.scaling.reading.ladder import Ladder
+from alignlab.scaling.showing import drawings
+from alignlab.studies.showing.figures import short
+
+LISTED = 40  # lines of what was left out
+
+
+def write(ladder: Ladder, told: list[TaskFound], folder: Path, pictures: bool = True) -> Path:
+    """Writes the report; returns the page."""
+    text = json.dumps(as_json(ladder, told), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(folder / "report.json", text + "\n")
+    write_text(folder / "report.html", render(_page(ladder, told)))
+    if pictures:
+        from alignlab.scaling.showing.pictures import draw
+
+        draw(ladder, told, folder)
+    return folder / "report.html"
+
+
+def _page(ladder: Ladder, told: list[TaskFound]) -> Page:
+    sizes = [x for _, x in ladder.models]
+    lead = f"{len(set(sizes))} sizes, {short(min(sizes))} to {short(max(sizes))} {ladder.title}."
+    sections = [_verdicts(told)] if len(told) > 1 else []
+    for each in told:
+        sections.append(Section(each.task, _task(each, ladder.title)))
+    models = [[name, short(x)] for name, x in ladder.models]
+    sections.append(Section("Models", [Grid(["model", ladder.title], models)]))
+    if ladder.problems:
+        lines: list[Block] = [Note(line, warns=True) for line in ladder.problems[:LISTED]]
+        if len(ladder.problems) > LISTED:
+            lines.append(Note(f"{len(ladder.problems) - LISTED} more are in report.json."))
+        sections.append(Section("What was left out", lines))
+    return Page("Over sizes", lead, sections)
+
+
+def _verdicts(told: list[TaskFound]) -> Section:
+    rows = [[each.task, each.verdict.code.replace("_", " "), _metrics(each)] for each in told]
+    return Section("Verdicts", [Grid(["task", "verdict", "metrics"], rows, kind="facts")])
+
+
+def _metrics(told: TaskFound) -> str:
+    return ", ".join(f"{each.curve.metric.name} {each.shape.name.replace('_', ' ')}" for each in told.curves)
+
+
+def _task(told: TaskFound, title: str) -> list[Block]:
+    blocks: list[Block] = [Note(f"{told.verdict.code.replace('_', ' ')}. {told.verdict.text}", warns=True)]
+    blocks += [Note(f"Next: {line}") for line in told.verdict.then]
+    head = ["metric", "shape", "resamples", "law", "largest foretold", "linearity", "breakthroughness"]
+    blocks.append(Grid(head, [_row(each) for each in told.curves]))
+    blocks += [drawings.curve(each, title) for each in told.curves]
+    if told.composite is not None:
+        blocks.append(drawings.parts(told.composite, title))
+    return blocks
+
+
+def _row(found: Found) -> list[str]:
+    left, both = found.left_out, found.breakthrough
+    foretold = "-"
+    if left is not None:
+        span = f"{short(left.expected.low)} to {short(left.expected.high)}"
+        foretold = f"{span}; is {short(left.actual)}{'' if left.inside else ' (outside)'}"
+    numbers = ["-", "-"]
+    if both is not None:
+        numbers = [
+            _with_interval(both.linearity, both.linearity_interval),
+            _with_interval(both.breakthroughness, both.breakthroughness_interval),
+        ]
+    sure = f"{found.shape.sure:.0%}" if found.shape.sure else "-"
+    law = found.fits[0].law.name if found.fits else "-"
+    return [found.curve.metric.name, found.shape.name.replace("_", " "), sure, law, foretold, *numbers]
+
+
+def _with_interval(value: float, span: tuple[float, float]) -> str:
+    return f"{_number(value)} ({_number(span[0])} to {_number(span[1])})"
+
+
+def _number(value: float) -> str:
+    return short(value) if math.isfinite(value) else "no bound"
