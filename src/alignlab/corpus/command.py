@@ -79,6 +79,9 @@ def _chain(command: argparse.ArgumentParser, about: str, folder: Path | None) ->
     command.add_argument(
         "--evaluation", nargs="+", type=Path, default=[], metavar="FILE", help="of which no piece may be in the data"
     )
+    command.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="look at the pictures of captions too; where their paths start"
+    )
     command.add_argument("--jobs", type=int, default=1, help="processes; default: 1")
 
 
@@ -94,7 +97,7 @@ def _clean(options: argparse.Namespace) -> None:
         options.kind,
         options.whole_files,
         options.to,
-        lambda kind: chain_of(kind, options.steps, options.chain, options.set, options.evaluation),
+        lambda kind: chain_of(kind, options.steps, options.chain, options.set, options.evaluation, options.pictures),
     )
     report = clean(plan, options.to, cleaned=options.cleaned, jobs=options.jobs, say=_Progress())
     _show(report, options)

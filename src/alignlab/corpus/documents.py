@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,12 +79,13 @@ class Batch:
     """Documents that steps look at together.
 
     Attributes:
+        folder: where their files lie.
         alive: (D,) which no step has dropped.
         languages: of each, as the step `language` said; "" where it has said nothing.
     """
 
-    def __init__(self, documents: Sequence[Document]) -> None:
-        self.documents = documents
+    def __init__(self, documents: Sequence[Document], folder: Path | None = None) -> None:
+        self.documents, self.folder = documents, folder or Path()
         self.alive = np.ones(len(documents), bool)
         self.languages = [""] * len(documents)
 

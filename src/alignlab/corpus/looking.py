@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alignlab.corpus.documents import Batch, Document
+from alignlab.corpus.documents import Batch, Document, Verdict
 from alignlab.corpus.near.shingles import BANDS
 from alignlab.corpus.settings import Chain, made
 from alignlab.corpus.sources import Part, Reader, Source
@@ -91,7 +91,7 @@ def batched(documents: Iterator[Document], digest: Any = None) -> Iterator[list[
 def _look(
     steps: Sequence[Any], documents: list[Document], first: int, reader: Reader, marks: Any, sets: "_Sets"
 ) -> dict[str, np.ndarray]:
-    batch = Batch(documents)
+    batch = Batch(documents, reader.source.file.parent)
     count = len(documents)
     columns = {
         "step": np.full(count, KEPT, np.int8),
@@ -102,13 +102,9 @@ def _look(
     }
     found: list[Mark] = []
     for order, step in enumerate(steps):
-        if hasattr(step, "columns"):
-            columns |= step.columns(batch)
         if hasattr(step, "sets"):
             sets.add(first, step.sets(batch))
-        if not callable(step):
-            continue
-        for number, verdict in step(batch):
+        for number, verdict in _verdicts(step, batch, columns):
             line = None
             if verdict.edits is not None:
                 batch.edit(number, verdict.edits)
@@ -121,6 +117,14 @@ def _look(
         marks.write(json.dumps(mark, ensure_ascii=False) + "\n")
     columns["language"] = np.array(batch.languages, "U8")
     return columns
+
+
+def _verdicts(step: Any, batch: Batch, columns: dict[str, np.ndarray]) -> Iterator[tuple[int, Verdict]]:
+    """What a step says of documents alone; then its columns, of which those that it has dropped have no part."""
+    if callable(step):
+        yield from step(batch)
+    if hasattr(step, "columns"):
+        columns |= step.columns(batch)
 
 
 class _Sets:

@@ -37,7 +37,7 @@ def _funnel(report: Row) -> list[Block]:
     total = max(report["documents"]["in"], 1)
     drawn = [("all", total, f"{report['documents']['in']:,}")]
     drawn += [(f"after {row['step']}", row["out"], f"{row['out']:,}") for row in report["funnel"]]
-    head = ["step", "in", "dropped", "of these", "edited", "only told", "out", "MB out"]
+    head = ["step", "in", "dropped", "share", "edited", "only told", "out", "MB out"]
     rows = [
         [
             row["step"],
@@ -88,7 +88,7 @@ def _found(report: Row) -> list[Section]:
         told = (
             f"{evaluation['hit']:,} of {evaluation['items']:,} items are hit; {evaluation['too short']:,} are too short"
         )
-        rows = [[item, f"{count:,}"] for item, count in evaluation["most"]]
+        rows = [[item, f"{count:,}"] for item, count in evaluation["most"][:20]]
         blocks: list[Block] = [Note(told, warns=evaluation["hit"] > 0)]
         sections.append(
             Section("Evaluation", [*blocks, Grid(["item", "documents with a piece"], rows)] if rows else blocks)

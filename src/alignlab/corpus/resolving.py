@@ -4,6 +4,7 @@ D documents of all parts, in order; E entries, see `near.clusters`. Memory is so
 any text.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from alignlab.corpus.looking import Plan, bands_of
 from alignlab.corpus.near.clusters import Sets, dropped, similar
 from alignlab.corpus.settings import made
 from alignlab.corpus.steps.pairs import contradictory, in_both
+from alignlab.corpus.steps.pictures import look_alikes
 
 Found = tuple[int, str, dict[str, Any]]  # document, reason, evidence
 
@@ -68,6 +70,8 @@ def resolve(corpus: Corpus, plan: Plan) -> None:
             found = _near(corpus, step, taking_part)
         elif name == "pairs":
             found = _pairs(corpus, taking_part)
+        elif name == "pictures":
+            found = _pictures(corpus, step, taking_part)
         else:
             continue
         for document, reason, evidence in found:
@@ -128,6 +132,40 @@ def _near(corpus: Corpus, step: Any, taking_part: np.ndarray) -> Iterator[Found]
 
     for document, (other, value) in dropped((first, second, index), alike, step.threshold).items():
         yield document, "near duplicate", {"of": other, "jaccard": round(value, 4)}
+
+
+def _pictures(corpus: Corpus, step: Any, taking_part: np.ndarray) -> Iterator[Found]:
+    keys, look, tint = (corpus.column(f"pictures{rest}") for rest in ("", "_look", "_tint"))
+    documents = np.flatnonzero(taking_part & keys.any(1))
+    first: dict[int, int] = {}  # content of a picture -> the first document that has it
+    gone = set()
+    for document in documents.tolist():
+        other = first.setdefault(int(keys[document, 1]), document)
+        if keys[other, 0] != keys[document, 0]:
+            gone.add(document)
+            yield document, "same picture", {"of": other}
+    shown = np.array(sorted(first.values()), np.int64)  # one document of each picture
+    if step.look_alikes and len(shown) > 1:
+        left, right = look_alikes(look, tint, shown)
+
+        def alike(one: int, other: int) -> float:
+            return float(len(look_alikes(look, tint, np.array([one, other]))[0]))
+
+        found = dropped((left, right, np.ones(len(left))), alike, 1.0)
+        of = {int(keys[document, 0]): other for document, (other, _) in found.items()}
+        for document in documents.tolist():
+            if document not in gone and (other := of.get(int(keys[document, 0]))) is not None:
+                gone.add(document)
+                yield document, "look-alike picture", {"of": other}
+    if step.max_pictures is not None:
+        captions: dict[int, set[int]] = defaultdict(set)
+        left_over = [document for document in documents.tolist() if document not in gone]
+        for document in left_over:
+            captions[int(keys[document, 2])].add(int(keys[document, 0]))
+        for document in left_over:
+            if (count := len(captions[int(keys[document, 2])])) > step.max_pictures:
+                evidence = {"of": document, "pictures": count, "limit": step.max_pictures}
+                yield document, "a caption of many pictures", evidence
 
 
 def _array(folder: Path, number: int, name: str, empty: Sequence[int] | np.ndarray = ()) -> np.ndarray:

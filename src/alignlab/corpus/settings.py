@@ -13,13 +13,14 @@ from alignlab.corpus.steps.exact_dup import ExactDup
 from alignlab.corpus.steps.language import Language
 from alignlab.corpus.steps.near_dup import NearDup
 from alignlab.corpus.steps.pairs import Pairs
+from alignlab.corpus.steps.pictures import Pictures
 from alignlab.corpus.steps.pii import Pii
 from alignlab.corpus.steps.quality import NAMES as LIMITS
 from alignlab.corpus.steps.quality import Quality
 from alignlab.corpus.steps.schema import Schema
 
 STEPS: Mapping[str, Callable[..., Any]] = {
-    one.name: one for one in (Schema, Language, Quality, ExactDup, NearDup, Decontam, Pairs, Pii)
+    one.name: one for one in (Schema, Language, Quality, ExactDup, NearDup, Decontam, Pairs, Pictures, Pii)
 }
 Chain = list[tuple[str, dict[str, Any]]]  # names of steps in order, with their settings
 
@@ -39,6 +40,7 @@ def chain_of(
     file: Path | None = None,
     words: Sequence[str] = (),
     evaluation: Sequence[Path] = (),
+    pictures: Path | None = None,
 ) -> Chain:
     """The steps and settings of a kind of data.
 
@@ -47,6 +49,7 @@ def chain_of(
         file: YAML, a list of names or of `{name: {setting: value}}`; instead of `steps`.
         words: `step.setting=value`, values as in YAML.
         evaluation: files that the step `decontam` gets; it is put before `pii` where no list names it.
+        pictures: the folder that the step `pictures` gets; likewise, before `exact_dup`.
 
     Raises:
         ValueError: an unknown step or setting (the nearest is named), a step twice, or a value that it doesn't take.
@@ -66,10 +69,9 @@ def chain_of(
     if "schema" not in names:
         chain.insert(0, ("schema", {}))
     if evaluation:
-        if "decontam" not in names:
-            at = next((place for place, (name, _) in enumerate(chain) if name == "pii"), len(chain))
-            chain.insert(at, ("decontam", {}))
-        dict(chain)["decontam"]["files"] = [str(one) for one in evaluation]
+        _added(chain, "decontam", "pii")["files"] = [str(one) for one in evaluation]
+    if pictures is not None:
+        _added(chain, "pictures", "exact_dup")["folder"] = str(pictures)
     settings = dict(chain)
     for word in words:
         path, sign, value = word.partition("=")
@@ -83,6 +85,14 @@ def chain_of(
     for name, given in chain:
         made(name, given)
     return chain
+
+
+def _added(chain: Chain, name: str, before: str) -> dict[str, Any]:
+    """Settings of a step of the chain, which is put before another if it isn't there."""
+    if name not in dict(chain):
+        at = next((place for place, (one, _) in enumerate(chain) if one == before), len(chain))
+        chain.insert(at, (name, {}))
+    return dict(chain)[name]
 
 
 def made(name: str, settings: Mapping[str, Any]) -> Any:

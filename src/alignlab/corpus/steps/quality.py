@@ -155,8 +155,9 @@ class _Measured:
         self.mean_word = self.filled / np.maximum(runs, 1)
         self.alone = alone
         is_letter = (letters.kinds & LETTER) != 0
-        held = np.concatenate([[0], np.cumsum(is_letter)])
-        with_letter = np.concatenate([[0], np.cumsum(held[ends] > held[starts])])
+        # Behind a run stand spaces alone, so that a stretch up to the next one has the run's letters.
+        some = np.maximum.reduceat(is_letter.view(np.uint8), starts) if len(starts) else np.zeros(0, np.uint8)
+        with_letter = np.concatenate([[0], np.cumsum(some, dtype=np.int64)])
         self.letter_words = np.diff(with_letter[bounds]) / np.maximum(runs, 1)
         self.letters_share = letters.counted((letters.kinds & (LETTER | MARK)) != 0) / np.maximum(self.filled, 1)
         self.digits = letters.counted((letters.kinds & DIGIT) != 0) / np.maximum(self.filled, 1)
@@ -170,7 +171,8 @@ class _Measured:
         known = Letters([" ".join(STOP_WORDS)]).hashes
         self.stop_words = np.zeros(len(letters.starts), np.int64)
         for one in known:
-            self.stop_words += np.diff(np.concatenate([[0], np.cumsum(letters.hashes == one)])[letters.bounds]) > 0
+            places = np.flatnonzero(letters.hashes == one)
+            self.stop_words[np.unique(np.searchsorted(letters.bounds, places, "right") - 1)] += 1
 
 
 def _broken(
