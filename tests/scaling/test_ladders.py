@@ -1,5 +1,6 @@
 """Ladders as they are typed: run directories, tables, and what is wrong with them."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,13 @@ from alignlab.scaling.curve import wilson, zero_hits
 from alignlab.scaling.findings import findings
 from alignlab.scaling.fits import expected, fits, largest_left_out
 from alignlab.scaling.reading import ladder
+from alignlab.scaling.reading.kinds import KINDS
+from alignlab.scaling.reading.sizes import size_of
 from alignlab.scaling.shapes import shape
 
 import numpy as np
 import pytest
+import torch
 
 Told = dict[str, object]
 
@@ -114,12 +118,46 @@ def test_bad_input_is_a_line(digits: Path, capsys: pytest.CaptureFixture, words:
     assert said in error and error.count("\n") == 1
 
 
+def test_items_without_any_spread(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """All models right everywhere is flat; four items are too few to say anything."""
+    for items, place in itertools.product((40, 4), range(5)):
+        run = tmp_path / str(items) / str(place)
+        run.mkdir(parents=True)
+        (run / "result.json").write_text(json.dumps({"parameters": 10**place}))
+        row = {"correct": 1, "target": "a", "prediction": "a", "target_logprobs": [0.0]}
+        lines = [json.dumps({"id": number, **row}) + "\n" for number in range(items)]
+        (run / "items.jsonl").write_text("".join(lines))
+    told = findings(ladder.read([str(tmp_path / "40")]))
+    assert told[0].verdict.code == "flat" and {each.shape.name for each in told[0].curves} == {"flat"}
+    assert main(["scaling", "report", str(tmp_path / "4"), "--output", str(tmp_path)]) == 2
+    assert "exact_match rests on 4 items; 5 are the least" in capsys.readouterr().err
+
+
 def test_runs_of_equal_size_are_averaged(digits: Path) -> None:
     """Seeds of one size are one point."""
     shutil.copytree(digits / "size_2", digits / "size_2_again")
     edit(digits / "size_2_again", lambda place, row: row.update(correct=False))
     curve = next(c for c in ladder.read([str(digits)]).curves if c.metric.name == "exact_match")
     assert len(curve) == 5 and curve.items[2].max() == 0.5 and "size_2_again" in curve.names[2]
+
+
+def test_how_large_a_run_is(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps({"parameters": 7, "steps": 10, "world_size": 2}))
+    (tmp_path / "metrics.csv").write_text("step,val/loss,train/gflops_per_sample\n5,2.0,\n10,0.5,3.0\n10,nan,\n")
+    config = {"data": {"batch_size": 4, "max_length": 8, "rows": "a.plain_text.PlainText"}}
+    (tmp_path / "config.yaml").write_text(json.dumps(config | {"trainer": {"accumulate_grad_batches": 3}}))
+    sizes = {kind: size_of(tmp_path, kind) for kind in KINDS}
+    rows = 10 * 4 * 3 * 2
+    assert sizes == {"params": 7, "flops": 3e9 * rows, "tokens": 8 * rows, "loss": 2.0, "step": 10}
+    config["data"] |= {"rows": "a.Sums"}  # of any length up to 8
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="no one length for all rows"):
+        size_of(tmp_path, "tokens")
+    weights = {"net.a": torch.zeros(3, 4), "net.steps": torch.zeros(1, dtype=torch.int64), "twin.a": torch.zeros(3, 4)}
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"state_dict": weights}, tmp_path / "checkpoints" / "last.ckpt")
+    (tmp_path / "result.json").write_text("{}")
+    assert size_of(tmp_path, "params") == 12
 
 
 def table(tmp_path: Path, text: str, name: str = "table.csv") -> str:
@@ -216,3 +254,7 @@ def test_laws_find_what_was_planted() -> None:
     curve = Curve("t", METRICS["token_accuracy"], x, share, n, names, errors=np.full(7, 0.004))
     assert fits(curve)[0].law.name == "logistic" and shape(curve).name == "sharp"
     np.testing.assert_allclose(fits(curve)[0].at(x), share, atol=0.03)
+    hill = Curve(
+        "t", METRICS["token_accuracy"], x, 0.8 - (np.log10(x) - 6.5) ** 2 / 5, n, names, errors=np.full(7, 0.004)
+    )
+    assert fits(curve)[0].holds and not fits(hill)[0].holds and shape(hill).name == "inverted_u"

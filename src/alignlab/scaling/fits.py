@@ -126,6 +126,11 @@ class Fit:
         more = len(self.curve) - self.law.free
         return math.sqrt(max(1.0, self.misfit / more)) if more > 0 else 1.0
 
+    @property
+    def holds(self) -> bool:
+        """Whether the points lie about as near as their noise allows."""
+        return self.wider < 2.0
+
     def numbers(self) -> dict[str, object]:
         """For JSON."""
         told = {"law": self.law.name, "formula": self.law.text, "u": f"log10(x / {self.largest:g})"}

@@ -60,7 +60,7 @@ def _both(item: Item) -> tuple[list[Any], list[Any]] | None:
 
 
 def _exact(item: Item) -> float | None:
-    if isinstance(item.get("correct"), bool):
+    if item.get("correct") in (True, False):  # 1 and 0 too
         return float(item["correct"])
     both = _both(item)
     return None if both is None else float(both[0] == both[1])

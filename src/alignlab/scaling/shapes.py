@@ -49,8 +49,8 @@ class Shape:
 
     @property
     def sure(self) -> float:
-        """The share of the resamples that have this shape."""
-        return self.support.get(self.name, 0.0)
+        """The share of the resamples that have this shape; 0 where nothing can be said."""
+        return 0.0 if self.name == "insufficient" else self.support.get(self.name, 0.0)
 
     @property
     def rises(self) -> float:
@@ -68,6 +68,8 @@ def shape(curve: Curve) -> Shape:
             return Shape(
                 "below_resolution", {"below_resolution": 1.0}, "no model is above what none of its items shows"
             )
+    elif curve.spread == 0 and np.ptp(curve.values) == 0:
+        return Shape("flat", {"flat": 1.0})
     sign = 1.0 if curve.metric.higher else -1.0
     u = (curve.places - curve.places[0]) / (curve.places[-1] - curve.places[0])
     told = Counted(u, curve.noise, FLAT * curve.spread)

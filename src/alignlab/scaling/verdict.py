@@ -117,7 +117,7 @@ def _next(told: Told, code: str) -> list[str]:
 
 def items_to_settle(curve: Curve) -> int | None:
     """How many items would tell a change of a fifth of an item's deviation from none; None where nobody knows n."""
-    if not curve.n.min():
+    if not curve.n.min() or not curve.spread:
         return None
     u = curve.places - curve.places.mean()
     error = math.sqrt(float((curve.noise * u**2).sum())) / float((u**2).sum()) * float(np.ptp(curve.places))

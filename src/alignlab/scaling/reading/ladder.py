@@ -16,6 +16,7 @@ from alignlab.scaling.reading.places import expanded, runs_below
 from alignlab.scaling.reading.sizes import size_of
 from alignlab.scaling.reading.tables import read_table
 
+ITEMS = 5  # of a curve, at least
 _TEXT = ("edit_distance", "token_accuracy")  # mean nothing where a target is one of several options
 
 
@@ -118,7 +119,7 @@ def _curves(task: str, sized: Sequence[tuple[float, str, Items]], problems: list
     if not shared:
         return []
     samples = [each for row in there[0][2].values() for each in row]
-    parts = dict.fromkeys(p for each in samples for p in (each.get("parts") or {}))
+    parts = dict.fromkeys(p for each in samples if isinstance(each.get("parts"), dict) for p in each["parts"])
     options = any(each.get("rank") is not None or each.get("option_logprobs") for each in samples)
     wanted = [metric for name, metric in METRICS.items() if not (options and name in _TEXT)]
     curves = [_curve(task, metric, there, shared, problems) for metric in (*wanted, *map(part, parts))]
@@ -142,7 +143,8 @@ def _curve(
     if not whole.all():
         left = f"{int((~whole).sum())} of {len(whole)} items lack what {metric.name} is read from; left out of it"
         problems.append(f"{task}: {left}")
-    if not whole.any():
+    if whole.sum() < ITEMS:
+        problems.append(f"{task}: {metric.name} rests on {int(whole.sum())} items; {ITEMS} are the least; left out")
         return None
     sizes = list(dict.fromkeys(x for x, _, _ in rows))
     same = [[row for row in rows if row[0] == x] for x in sizes]

@@ -11,7 +11,8 @@ from alignlab.files.foreign_yaml import yaml_text
 from alignlab.scaling.reading.kinds import Kind
 from alignlab.studies.reading.tables import Logged, logged
 
-_LENGTHS = ("context_length", "block_size", "sequence_length", "max_length")
+_LENGTHS = ("context_length", "block_size", "sequence_length")  # of rows that are all as long
+_CUT = "plain_text.PlainText"  # rows of max_length
 
 
 def size_of(run_dir: Path, kind: Kind) -> float:
@@ -32,7 +33,7 @@ def size_of(run_dir: Path, kind: Kind) -> float:
 _ASK = {
     "params": 'result.json has no "parameters", and there is no checkpoint to count them in',
     "flops": 'result.json has no "flops", and metrics.csv no train/gflops_per_sample (callbacks=[default,flops])',
-    "tokens": 'result.json has no "tokens", and config.yaml no batch size and context length',
+    "tokens": 'result.json has no "tokens", and config.yaml no one length for all rows with one batch size',
     "loss": "metrics.csv has no val/loss",
     "step": 'result.json has no "steps"',
 }
@@ -55,7 +56,8 @@ def _tokens(run_dir: Path, told: dict[str, Any], curves: Logged) -> float | None
     if own is not None:
         return own
     data, samples = _config(run_dir).get("data") or {}, _samples(run_dir, told)
-    length = next((value for name in _LENGTHS if (value := _number(data.get(name))) is not None), None)
+    names = (*_LENGTHS, "max_length") if _CUT in str(data.get("rows")) else _LENGTHS
+    length = next((value for name in names if (value := _number(data.get(name))) is not None), None)
     return None if length is None or samples is None else length * samples
 
 
@@ -71,7 +73,10 @@ def _steps(run_dir: Path, told: dict[str, Any], curves: Logged) -> float | None:
 def _samples(run_dir: Path, told: dict[str, Any]) -> float | None:
     """Rows that training has seen, over all ranks and accumulated batches."""
     config = _config(run_dir)
-    batch = _number((config.get("data") or {}).get("batch_size"))
+    data = config.get("data") or {}
+    batch = (
+        None if data.get("batch_ramp") else _number(data.get("batch_size"))
+    )  # a ramp's rows aren't steps times batch
     steps = _number(told.get("steps"))
     if batch is None or steps is None:
         return None

@@ -53,7 +53,8 @@ def _caption(found: Found) -> str:
     if own.chance:
         told.append(f"Chance is {own.chance:.3g}.")
     if found.fits:
-        told.append(f"The line is the law {found.fits[0].law.text}.")
+        law = found.fits[0].law.text
+        told.append(f"The line is the law {law}." if found.fits[0].holds else f"No law holds; the nearest is {law}.")
     if found.left_out is not None:
         where = "inside" if found.left_out.inside else "outside"
         told.append(f"The bar is what the smaller models foretell of the largest, which lies {where}.")

@@ -75,7 +75,9 @@ def _row(found: Found) -> list[str]:
             _with_interval(both.breakthroughness, both.breakthroughness_interval),
         ]
     sure = f"{found.shape.sure:.0%}" if found.shape.sure else "-"
-    law = found.fits[0].law.name if found.fits else "-"
+    law = "-"
+    if found.fits:
+        law = found.fits[0].law.name if found.fits[0].holds else f"none ({found.fits[0].law.name} is nearest)"
     return [found.curve.metric.name, found.shape.name.replace("_", " "), sure, law, foretold, *numbers]
 
 
