@@ -14,6 +14,7 @@ from alignlab.studies import command as studies
 from alignlab.studies.probes import command as probes
 from alignlab.tokenizers import command as tokenizers
 from alignlab.tools import shards
+from alignlab.tools.hand_over import command as hand_over
 
 PROGRAMS = {
     "train": "train what a config composes, as train.py does: alignlab train model=clip; --help lists the groups",
@@ -74,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     best.set_defaults(run=_best)
     _add_blend(commands)
     _add_plan(commands)
-    for part in (reports, fetch, shards, tokenizers, corpus, studies, probes, scaling):
+    for part in (reports, fetch, shards, hand_over, tokenizers, corpus, studies, probes, scaling):
         part.add(commands)
     return top
 

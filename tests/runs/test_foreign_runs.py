@@ -160,6 +160,7 @@ TURNS_INTO_CODE = {
     "runs/inference/opening.py": "likewise",
     "runs/plans/pictures.py": "likewise: what `alignlab plan` was told, checked as a training's",
     "runs/fitting.py": "likewise",
+    "tools/hand_over/reward.py": "what it was handed over with; there it belongs to who runs it",
 }
 _CODE = re.compile(
     r"import_module\(|resolve_name\(|(?<!_)instantiate\(|pickle\.(?:load|Unpickler)|(?<![.\w])(?:eval|exec)\("

@@ -34,7 +34,7 @@ class Source:
 
     def _read(self, body: list[ast.stmt]) -> None:
         for node in body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 self.names_to_nodes[node.name] = node
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 for alias in node.names:
@@ -82,7 +82,7 @@ class Source:
         if place is None:
             return None
         module, node = place
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             return module.parameters(node, skip_first=False)
         if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
             return None
@@ -151,7 +151,7 @@ class Source:
             return module.callable(name[0]) if module is not None and len(name) == 1 else None
         return None
 
-    def parameters(self, node: ast.FunctionDef, skip_first: bool) -> inspect.Signature:
+    def parameters(self, node: ast.FunctionDef | ast.AsyncFunctionDef, skip_first: bool) -> inspect.Signature:
         args, kinds = node.args, inspect.Parameter
         positional = [(arg, kinds.POSITIONAL_ONLY) for arg in args.posonlyargs]
         positional += [(arg, kinds.POSITIONAL_OR_KEYWORD) for arg in args.args]
