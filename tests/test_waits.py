@@ -20,6 +20,7 @@ JOBS = (
     Job("albef", ("model=albef", *SHORT, *TINY_SCENES, *TINY_ALBEF)),
     Job("sft", ("model=sft", *SHORT, *TINY_LANGUAGE, *TINY_LLAMA)),
     Job("sft_packed", ("model=sft", "data.pack=true", *SHORT, *TINY_LANGUAGE, *TINY_LLAMA)),
+    Job("lm", ("model=lm", "model/net=lm_glm_prefix", *SHORT, *TINY_LANGUAGE, *TINY_LLAMA)),
     Job("reward", ("model=reward", *SHORT, *TINY_LANGUAGE)),
     Job("dpo", ("model=dpo", "model.net.path={jobs}/sft", *SHORT, *TINY_LANGUAGE)),
 )
