@@ -12,8 +12,8 @@ from alignlab.corpus.documents import Batch, Verdict
 KINDS = ("email", "phone", "id", "ip", "card")
 _LOCAL = "".join(map(chr, (*range(48, 58), *range(65, 91), *range(97, 123)))) + "._%+-"
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9\-])")
-# Begins with a set of characters, so that the search runs over letters quickly.
-_NUMBERS = re.compile(r"[+(\d][\d ().\-\u2010-\u2013]{5,60}[\dXx]")
+# Begins with a plain set of characters, so that the search runs over letters quickly.
+_NUMBERS = re.compile(r"[+(0-9][0-9 ().\-]{5,60}[0-9Xx]")
 _ID = re.compile(r"(?<![0-9A-Za-z])[1-9]\d{5}(?:18|19|20)\d{9}[\dXx](?![0-9A-Za-z])")
 # Latin letters alone keep a number from beginning or ending: Chinese is written without spaces.
 _CARD = re.compile(
@@ -113,15 +113,20 @@ def _emails(text: str) -> Iterator[Found]:
 
 def _numbers(text: str, start: int, end: int, kinds: Sequence[str]) -> Iterator[Found]:
     """What a stretch of digits holds; the first kind that fits has it."""
+    stretch = text[start:end]
+    count = len(stretch) - sum(map(stretch.count, " ().-+"))
+    # Which kinds there is room for: most stretches are dates.
+    room = {
+        "id": count >= 17,
+        "card": count >= 15,
+        "ip": stretch.count(".") >= 3,
+        "phone": count >= 10 or (count >= 8 and "+" in stretch),
+    }
     taken: list[tuple[int, int]] = []
-    for kind, patterns, right in (
-        ("id", (_ID,), is_id),
-        ("card", (_CARD,), is_card),
-        ("ip", (_IP,), is_address),
-        ("phone", _PHONES, is_phone),
-    ):
-        if kind not in kinds:
+    for kind, fits in room.items():
+        if not fits or kind not in kinds:
             continue
+        patterns, right = _NUMBER_KINDS[kind]
         for pattern in patterns:
             for match in pattern.finditer(text, start, min(len(text), end + 1)):
                 span = match.span()
@@ -173,3 +178,11 @@ def is_phone(number: str) -> bool:
     """Whether there are as many digits as a telephone number has (E.164: at most 15)."""
     count = sum(char.isdigit() for char in number)
     return 8 <= count <= 15
+
+
+_NUMBER_KINDS = {
+    "id": ((_ID,), is_id),
+    "card": ((_CARD,), is_card),
+    "ip": ((_IP,), is_address),
+    "phone": (_PHONES, is_phone),
+}

@@ -22,7 +22,12 @@ def repeated(letters: Letters, wanted: np.ndarray) -> Callable[[int], Found]:
     longer runs cover, those of five cover too.
     """
     runs = _Runs(letters)
-    tops = {size: runs.top(size, wanted) for size in TOP}
+    tops, most = {}, None
+    for size, limit in TOP.items():
+        # A run can't occur more often than its pairs, nor be longer than so many of the longest word.
+        some = wanted if most is None else wanted & (most * size * runs.longest > limit * runs.totals)
+        tops[size], often = runs.top(size, some)
+        most = often if most is None else most
     again = {5: runs.again(5, wanted)}
     if (some := again[5] > min(AGAIN.values())).any():
         again |= {size: runs.again(size, some) for size in AGAIN if size > 5}
@@ -45,23 +50,25 @@ class _Runs:
         self._owner = np.repeat(np.arange(self._texts), np.diff(letters.bounds))
         self._salt = mixed(np.arange(1, self._texts + 1, dtype=np.uint64))[self._owner]
         self._sums = np.concatenate([[0], np.cumsum(letters.words[1] - letters.words[0])])
-        self._totals = np.maximum(np.diff(self._sums[letters.bounds]), 1)
+        self.totals = np.maximum(np.diff(self._sums[letters.bounds]), 1)
+        self.longest = np.zeros(self._texts, np.int64)
+        if (filled := np.flatnonzero(np.diff(letters.bounds))).size:
+            self.longest[filled] = np.maximum.reduceat(np.diff(self._sums), letters.bounds[:-1][filled])
 
-    def top(self, size: int, some: np.ndarray) -> np.ndarray:
-        """(D,) share of characters in the most frequent run of `size` words, if it occurs twice."""
-        keys, shares = self._sorted(size, some), np.zeros(self._texts)
+    def top(self, size: int, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(D,) share of characters in the most frequent run of `size` words, if it occurs twice; how often it does."""
+        keys, shares, most = self._sorted(size, some), np.zeros(self._texts), np.zeros(self._texts, np.int64)
         if not len(keys):
-            return shares
+            return shares, most
         starts = np.flatnonzero(_new(keys))
         often = np.diff(np.append(starts, len(keys)))
         places = (keys[starts] & np.uint64((1 << 24) - 1)).astype(np.int64)
         covered = often * (self._sums[places + size] - self._sums[places])
         owner = self._owner[places]
-        most = np.zeros(self._texts, np.int64)
         np.maximum.at(most, owner, often)
         best = (often == most[owner]) & (often > 1)  # of several as frequent, the one with most characters
-        np.maximum.at(shares, owner[best], covered[best] / self._totals[owner[best]])
-        return shares
+        np.maximum.at(shares, owner[best], covered[best] / self.totals[owner[best]])
+        return shares, most
 
     def again(self, size: int, some: np.ndarray) -> np.ndarray:
         """(D,) share of characters in runs of `size` words that stood there before; of other texts than `some`: 0."""
@@ -73,7 +80,7 @@ class _Runs:
         np.add.at(change, places, 1)
         np.add.at(change, places + size, -1)
         held = np.where(np.cumsum(change)[:-1] > 0, np.diff(self._sums), 0)
-        return np.diff(np.concatenate([[0], np.cumsum(held)])[self._bounds]) / self._totals
+        return np.diff(np.concatenate([[0], np.cumsum(held)])[self._bounds]) / self.totals
 
     def _sorted(self, size: int, some: np.ndarray) -> np.ndarray:
         """(R,) rising keys of hash and place: equal runs of one text stand together, in order of places."""
