@@ -59,6 +59,12 @@ def test_a_jump_that_the_metric_makes(digits: Path, capsys: pytest.CaptureFixtur
     assert any("amid the jump" in line for line in told["tasks"][0]["next"])
 
 
+def test_a_jump_that_the_models_make(tmp_path: Path) -> None:
+    schaeffer.ladder(tmp_path, length=3, rates=(0.2, 0.22, 0.25, 0.9, 0.95))
+    (told,) = findings(ladder.read([str(tmp_path)]))
+    assert told.verdict.code == "sharp_in_all" and "edit_distance" in told.verdict.text
+
+
 def test_a_task_that_nobody_solves_is_below_resolution(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     schaeffer.ladder(tmp_path / "hard", length=40, rates=(0.3, 0.4, 0.5, 0.6, 0.7))
     _, told, _ = report(capsys, str(tmp_path / "hard"))

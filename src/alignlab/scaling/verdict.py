@@ -60,10 +60,12 @@ def _said(told: Told) -> tuple[str, str]:
     if not decided:
         return "insufficient", f"Not enough to tell: {'; '.join(f'{c.metric.name}: {s.why}' for c, s in told)}."
     families = {family for _, family in decided}
+    if gradual == {"sharp"}:
+        others = [f"{curve.metric.name} {family.replace('_', ' ')}" for curve, family in decided if family != "sharp"]
+        more = f" Not so: {', '.join(others)}." if others else ""
+        return "sharp_in_all", f"Sharp, also where little progress would show: {_names(c for c, _ in sharp)}.{more}"
     if families == {"sharp"}:
         names = _names(c for c, _ in sharp)
-        if any(curve.metric.continuous for curve, _ in sharp):
-            return "sharp_in_all", f"Sharp, also where little progress would show: {names}."
         return "sharp_unconfirmed", f"Sharp: {names}; nothing in which little progress shows can be told."
     if len(families) > 1:
         parts = ", ".join(f"{curve.metric.name} {family.replace('_', ' ')}" for curve, family in decided)
