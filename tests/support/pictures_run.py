@@ -21,9 +21,9 @@ NETS = {
 }
 
 
-def write_run(folder: Path, model: str) -> Path:
+def write_run(folder: Path, model: str, *words: str, source: str = "emoji_scenes") -> Path:
     """A run directory with random weights that lie further apart than at the start of a training."""
-    data = ("data=emoji_scenes", "data.num_train=64", "data.num_val=12", "data.num_workers=0")
+    data = (f"data={source}", "data.num_train=64", "data.num_val=12", "data.num_workers=0", *words)
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=arguments([f"model={model}", *data]))
     torch.manual_seed(0)

@@ -2,15 +2,14 @@
 
 import json
 import os
-import shutil
-import tempfile
 import weakref
 from array import array
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from alignlab.data.temporary import temporary_folder
 
 _written = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -19,8 +18,8 @@ class FlatRows(Sequence):
     """Values of JSON one behind the other in a temporary file, in their order; a row is read when it is asked for."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="rows-"))
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, True)
+        self._folder, remove = temporary_folder("rows")
+        self._remove = weakref.finalize(self, remove)
         starts = array("q", [0])
         with (self._folder / "rows").open("wb") as out:
             for row in rows:

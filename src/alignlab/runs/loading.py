@@ -4,6 +4,8 @@
     pictures = ["beach.jpg", "street.jpg"]
     best = model.similarity(pictures, ["two dogs on a beach"]).argmax(0)
 
+    alignlab.load("outputs/albef_vqa").answer("beach.jpg", "how many dogs are there").answer  # of a task's run
+
 Legend: M pictures, N texts, D joint embedding, W width of the fusion.
 """
 
@@ -11,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,6 +27,7 @@ from alignlab.losses.contrastive import InfoNce
 from alignlab.methods.clip import ClipMethod
 from alignlab.models.released.net import pretrained_clip
 from alignlab.runs.building import load_system
+from alignlab.tasks.pictures.asking import NO_NAMES, Answered, asked, names_of
 from alignlab.tasks.pictures.heat import word_heats
 from alignlab.tasks.pictures.pair_scores import PairScore, scores_of
 from alignlab.types.pairs import ImageEncoding, TextEncoding
@@ -108,13 +112,69 @@ class VisionLanguageModel:
         return self.image_features(pictures) @ self.text_features(texts).T
 
     def probabilities(self, pictures: Picture | Sequence[Picture], labels: Sequence[str]) -> Tensor:
-        """(M, N) how the model shares a picture out among labels, at its own temperature."""
+        """(M, N) how the model shares a picture out among labels, at its own temperature.
+
+        Raises ValueError for runs that were fine-tuned for answers or labels: these don't compare any more.
+        """
+        if not hasattr(self.net, "scale"):
+            raise ValueError(
+                f"{type(self.net).__name__} was fine-tuned for {', '.join(names_of(self.data)[:3])}, ... and has no "
+                "temperature for labels of one's own: ask it with answer(picture, text)"
+            )
         return (self.net.scale.float() * self.similarity(pictures, labels)).softmax(-1)
 
     def match(self, picture: Picture, texts: str | Sequence[str]) -> list[PairScore]:
         """How well each text fits the picture: score, probability where the model states one, cosine."""
         text, _, mask = self._texts([texts] if isinstance(texts, str) else texts)
         return scores_of(self.net, self._images([picture]), text, mask)
+
+    def answer(
+        self, pictures: Picture | Sequence[Picture], text: str, *, top_k: int = 3, shortlist: int | None = None
+    ) -> Answered:
+        """What a run that was fine-tuned for it (albef_vqa, clip_vqa, albef_entailment, albef_nlvr2, ...) says: the
+        likeliest answer to a question, or the label of a sentence, with its probability among all that the run knows.
+
+        Args:
+            pictures: one, or as many as the run looks at.
+            text: question or sentence.
+            top_k: so many answers in `probabilities`.
+            shortlist: of a decoder: answers with the likeliest first word whose whole likelihood is compared.
+
+        Raises:
+            ValueError: of a run without answers, or that looks at another number of pictures.
+        """
+        for key, value in (("top_k", top_k), ("shortlist", 1 if shortlist is None else shortlist)):
+            if value < 1:
+                raise ValueError(f"{key} is {value}; it must be at least 1")
+        if not (names := names_of(self.data)):
+            raise ValueError(f"answer {NO_NAMES}")
+        image = self.preprocess(pictures)[None]
+        return asked(self.system, self.data, image, text, names, top_k=top_k, shortlist=shortlist)
+
+    def encode(
+        self,
+        inputs: str | Picture | Sequence[str | Picture],
+        batch_size: int = 32,
+        *,
+        normalize_embeddings: bool = True,
+        convert_to_tensor: bool = False,
+    ) -> np.ndarray | Tensor:
+        """(N, D) float32, or (D,) of a single input, for programs that expect a sentence-transformers encoder: a `str`
+        is a text, a `Path` or PIL picture is a picture, and a list may hold both.
+
+        normalize_embeddings is theirs to say and changes nothing: the vectors have length 1 as they are.
+        """
+        several = [inputs] if (single := isinstance(inputs, Picture)) else list(inputs)
+        texts = [place for place, one in enumerate(several) if isinstance(one, str)]
+        pictures = [place for place, one in enumerate(several) if not isinstance(one, str)]
+        parts = [
+            ask([several[place] for place in places], batch_size)
+            for ask, places in ((self.text_features, texts), (self.image_features, pictures))
+            if places
+        ]
+        features = torch.cat(parts)[torch.tensor(texts + pictures).argsort()] if parts else self.text_features("")[:0]
+        features = features[0] if single else features
+        return features if convert_to_tensor else features.cpu().numpy()
 
     def heat_map(self, picture: Picture, text: str) -> dict[str, Tensor]:
         """(H, W), at least 0, at the model's picture size for every word that names something.
@@ -137,7 +197,7 @@ class VisionLanguageModel:
 
     def _fusable(self, picture: Picture) -> ImageEncoding:
         if not hasattr(self.net, "match_with_attention"):
-            raise ValueError(f"{type(self.net).__name__} has no fusion; ALBEF has")
+            raise ValueError(f"{type(self.net).__name__} has no head that matches a picture with a text; ALBEF has")
         return self._images([picture])
 
 

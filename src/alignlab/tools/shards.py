@@ -92,9 +92,10 @@ def _pack(options: argparse.Namespace) -> None:
     done = pack(rows, options.folder, bad, shard_bytes=size, max_side=options.max_side, seed=seed)
     for reason in bad.reasons:
         print(f"left out: {reason}")
-    print(f"{options.folder}: {len(done.files)} shards, {done.samples} samples, {done.bytes / 1e6:.1f} MB")
+    numbers = f"{_number(len(done.files), 'shard')}, {_number(done.samples, 'sample')}, {done.bytes / 1e6:.1f} MB"
+    print(f"{options.folder}: {numbers}")
     if bad.reasons:
-        print(f"{len(bad.reasons)} rows and pictures are left out")
+        print(f"{_number(len(bad.reasons), 'broken row or picture', 'broken rows and pictures')} left out")
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -115,7 +116,7 @@ def _inspect(options: argparse.Namespace) -> None:
     for row in rows:
         numbers = f"{row['samples']:9} {row['pictures']:9} {row['bytes'] / 1e6:9.1f} {row['largest'] / 1e3:20.1f}"
         print(f"{row['shard']:24} {numbers}")
-    print(f"in all {sum(row['samples'] for row in rows)} samples; members: {dict(suffixes.most_common())}")
+    print(f"in all {_number(sum(row['samples'] for row in rows), 'sample')}; members: {dict(suffixes.most_common())}")
     for sample in first:
         print(json.dumps(sample, ensure_ascii=False)[:300])
     _written(options.json, {"shards": rows, "members": dict(suffixes), "first": first})
@@ -149,6 +150,10 @@ def _check(options: argparse.Namespace) -> int:
     print(f"{good} samples are whole, {len(wrong)} things are wrong")
     _written(options.json, {"whole": good, "wrong": wrong})
     return 3 if wrong else 0
+
+
+def _number(number: int, one: str, several: str | None = None) -> str:
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 def _written(file: Path | None, content: dict[str, Any]) -> None:

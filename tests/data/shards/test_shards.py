@@ -229,7 +229,7 @@ def test_lists_are_packed_checked_and_inspected(tmp_path: Path, capsys: pytest.C
     out = tmp_path / "packed"
     command = ["shards", "pack", str(tmp_path / "captions.jsonl"), str(out), "--max-side", "40"]
     assert cli.main(command) == 0
-    assert "left out: LIST=" in (said := capsys.readouterr().out) and "1 shards, 5 samples" in said
+    assert "left out: LIST=" in (said := capsys.readouterr().out) and "1 shard, 5 samples" in said
     assert cli.main(command) == 2 and "holds shards already" in capsys.readouterr().err
     packed, plain = (
         ImageTextPairs(str(place), SIZE, on_error="skip", cache_gb=0.01) for place in (out, tmp_path / "captions.jsonl")

@@ -98,7 +98,7 @@ def test_sentences_about_two_pictures(subject, tmp_path: Path) -> None:
         {*row["answers"]} == {"false", "true"} and sum(row["answers"].values()) == pytest.approx(1, abs=1e-5)
         for row in rows
     )
-    assert last["error"] == "1 pictures, but this run looks at 2"
+    assert last["error"] == "1 picture, but this run looks at 2"
     one = Answer(picture=[str(tmp_path / lines[0]["images"][0])] * 2, top_k=1)
     assert one.run(judged, job_of(tmp_path / "one", "a sentence"))["answered"] == 1
 

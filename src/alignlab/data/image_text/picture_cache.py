@@ -2,8 +2,6 @@
 
 import io
 import math
-import shutil
-import tempfile
 import warnings
 import weakref
 from pathlib import Path
@@ -14,6 +12,7 @@ from PIL import Image
 from alignlab.data.image_text.picture_extras import orientation, png_pixels
 from alignlab.data.image_text.picture_modes import as_rgb
 from alignlab.data.pictures.members import Member
+from alignlab.data.temporary import temporary_folder
 
 _BICUBIC = Image.Resampling.BICUBIC
 
@@ -29,8 +28,8 @@ class PictureCache:
     def __init__(self, number: int, side: int, max_bytes: int, folder: str | None = None) -> None:
         self.area = side * side
         self.num_slots = min(number, max_bytes // (3 * self.area))
-        self._folder = Path(tempfile.mkdtemp(prefix="pictures-", dir=folder))
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, True)
+        self._folder, remove = temporary_folder("pictures", folder)
+        self._remove = weakref.finalize(self, remove)
         if self.num_slots:
             with (self._folder / "pixels").open("wb") as pixels, (self._folder / "sizes").open("wb") as sizes:
                 pixels.truncate(self.num_slots * 3 * self.area)  # sparse: takes room only where it is filled

@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from alignlab.data.pictures.members import Member
+from alignlab.data.temporary import temporary_folder
 from alignlab.files.writing import write_text
 
 log = logging.getLogger(__name__)
@@ -113,13 +114,13 @@ def open_list(
         else None
     )
     if kept is None:
-        folder = Path(tempfile.mkdtemp(prefix="pictures-"))
+        folder, remove = temporary_folder("pictures")
         try:
             opened = _written(folder, picture_dir, place, rows)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove()
             raise
-        opened.remove = weakref.finalize(opened, shutil.rmtree, folder, True)
+        opened.remove = weakref.finalize(opened, remove)
         return opened
     kept.parent.mkdir(parents=True, exist_ok=True)
     with (kept.parent / f"{kept.name}.lock").open("w") as lock:  # the other ranks of this machine wait, and read it

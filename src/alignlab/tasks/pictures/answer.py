@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from alignlab.data.picture_tasks.answers import shared, worth_of
 from alignlab.tasks.fields import ABOUT_PICTURES
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job
+from alignlab.tasks.pictures.asking import NO_NAMES, asked, names_of
 from alignlab.tasks.pictures.subject import VisionLanguage
 
 
@@ -45,14 +45,9 @@ class Answer:
         return {"answered": float(sum(row["error"] is None for row in rows)), **accuracy}
 
     def _names(self, subject: VisionLanguage) -> list[str]:
-        source = subject.datamodule.source
-        names = getattr(source, "answers", None) or getattr(source, "labels", None)
-        if not names:
-            raise ValueError(
-                "task=answer needs a run that was fine-tuned for answers or labels, such as model=albef_vqa, "
-                "albef_entailment or albef_nlvr2"
-            )
-        return list(names)
+        if not (names := names_of(subject.datamodule)):
+            raise ValueError(f"task=answer {NO_NAMES}")
+        return names
 
     def row(self, subject: VisionLanguage, item: Item, job: Job, names: list[str]) -> dict[str, Any]:
         """The row of one question or sentence."""
@@ -62,37 +57,15 @@ class Answer:
         try:
             item.check()
             image = torch.stack([subject.pixels(path) for path in _paths(given, job, bool(item.fields.get("images")))])
-            ids, mask = subject.datamodule.encode_texts([item.text])
-            scores, free = self.scores(subject, subject.datamodule.normalise(image)[None], ids, mask, names)
+            image = subject.datamodule.normalise(image)[None]
+            limits = {"top_k": self.top_k, "shortlist": self.shortlist}
+            found = asked(subject.system, subject.datamodule, image, item.text, names, **limits)
         except ValueError as error:
             return row | {"error": str(error)}
-        best = scores.softmax(0).topk(min(self.top_k, len(names)))
-        answers = {names[k]: round(p, 6) for p, k in zip(best.values.tolist(), best.indices.tolist(), strict=True)}
-        first = next(iter(answers))
-        worth = None if "target" not in item.fields else _worth(first, item.fields["target"])
-        found = {"answer": first, "probability": answers[first], "answers": answers, "free": free, "worth": worth}
-        return row | found | {"error": None}
-
-    def scores(
-        self, subject: VisionLanguage, image: Tensor, ids: Tensor, mask: Tensor, names: list[str]
-    ) -> tuple[Tensor, str | None]:
-        """(N,) a number for each name whose softmax is its probability, and the words of a decoder; image is
-        (1, P, 3, H, W).
-        """
-        net, vocabulary = subject.system.net, subject.datamodule.vocabulary
-        with torch.no_grad():
-            if not hasattr(net, "ask"):
-                wanted = getattr(subject.system, "pictures", 1)
-                if image.shape[1] != wanted:
-                    raise ValueError(f"{image.shape[1]} pictures, but this run looks at {wanted}")
-                return net(image, ids, mask)[0].float(), None
-            if image.shape[1] != 1:
-                raise ValueError(f"{image.shape[1]} pictures, but a question is about one")
-            states = net.ask(image[:, 0], ids, mask)
-            scores = net.rank(states, subject.datamodule.encode_answers(names), self.shortlist)[0]
-            written = net.write(states, vocabulary.cls_id, vocabulary.sep_id, 6)
-        ids = written.ids[0, 1:][written.mask[0, 1:]]
-        return scores.float(), subject.datamodule.tokenizer.decode(ids[ids != vocabulary.sep_id].tolist())
+        chances = {name: round(chance, 6) for name, chance in found.probabilities.items()}
+        worth = None if "target" not in item.fields else _worth(found.answer, item.fields["target"])
+        row |= {"answer": found.answer, "probability": chances[found.answer], "answers": chances, "free": found.free}
+        return row | {"worth": worth, "error": None}
 
 
 def _paths(given: list[str] | None, job: Job, of_row: bool) -> list[Path]:
