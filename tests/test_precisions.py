@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alignlab.runs import train as run
 from small_data import shrink
-from tiny_run import TINY_ALBEF, TINY_LANGUAGE, TINY_LLAMA, TINY_SCENES, TINY_TOWERS
+from tiny_run import TINY_ALBEF, TINY_LANGUAGE, TINY_LLAMA, TINY_SCENES, TINY_TASKS, TINY_TOWERS
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ MODELS = {
     "clip": (*TINY_SCENES, *TINY_TOWERS),
     "siglip": (*TINY_SCENES, *TINY_TOWERS, "callbacks=default"),
     "albef": (*TINY_SCENES, *TINY_ALBEF),
+    **{name: TINY_TASKS[name][1:] for name in ("albef_vqa", "albef_nlvr2")},
     "sft": (*TINY_LANGUAGE, *TINY_LLAMA),
     "reward": TINY_LANGUAGE,
     "dpo": TINY_LANGUAGE,

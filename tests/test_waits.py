@@ -2,7 +2,7 @@
 
 from pretend_cuda.allowed import ALLOWED, Allowed
 from pretend_cuda.process import Found, Job, none, results
-from tiny_run import TINY_ALBEF, TINY_LANGUAGE, TINY_LLAMA, TINY_SCENES, TINY_TOWERS
+from tiny_run import TINY_ALBEF, TINY_LANGUAGE, TINY_LLAMA, TINY_SCENES, TINY_TASKS, TINY_TOWERS
 
 import pytest
 
@@ -18,6 +18,7 @@ JOBS = (
     Job("clip", ("model=clip", *SHORT, *TINY_SCENES, *TINY_TOWERS)),
     Job("siglip", ("model=siglip", "callbacks=default", *SHORT, *TINY_SCENES, *TINY_TOWERS)),
     Job("albef", ("model=albef", *SHORT, *TINY_SCENES, *TINY_ALBEF)),
+    *(Job(name, (*TINY_TASKS[name], *SHORT)) for name in ("albef_vqa", "albef_nlvr2", "clip_vqa")),
     Job("sft", ("model=sft", *SHORT, *TINY_LANGUAGE, *TINY_LLAMA)),
     Job("sft_packed", ("model=sft", "data.pack=true", *SHORT, *TINY_LANGUAGE, *TINY_LLAMA)),
     Job("lm", ("model=lm", "model/net=lm_glm_prefix", *SHORT, *TINY_LANGUAGE, *TINY_LLAMA)),

@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 SHORT = ("trainer.max_steps=3", "trainer.val_check_interval=3", "data.batch_size=8")
 VISION, LANGUAGE = ("clip", "siglip", "albef"), ("sft", "reward", "dpo", "ppo", "grpo", "gkd")
+TASKS = ("albef_entailment", "albef_vqa", "albef_nlvr2", "clip_entailment", "clip_vqa")
 TRAINERS = ("cpu", "ddp", "fsdp", "deepspeed")
 USUAL = {("albef", "ddp"), ("albef", "fsdp"), ("sft", "fsdp")}
 RESUMED = {("sft", "fsdp")}
@@ -34,7 +35,7 @@ FROM_POLICY = {"dpo": (), "ppo": ON_POLICY, "grpo": ON_POLICY, "gkd": ON_POLICY}
 
 def cells() -> Iterator[object]:
     """(model, trainer, whether it is resumed), with marks."""
-    for model in VISION + LANGUAGE:
+    for model in VISION + TASKS + LANGUAGE:
         for trainer in TRAINERS:
             usual, resumed = (model, trainer) in USUAL, (model, trainer) in RESUMED
             tier = [pytest.mark.deepspeed] if trainer == "deepspeed" else []
@@ -84,6 +85,8 @@ def test_runs_exports_resumes_and_reloads(
     if model in VISION:
         assert {"val/text_to_image_recall_at_1", "val/zero_shot_variants_accuracy_at_1"} <= result["metrics"].keys()
         assert (folder / "samples" / "retrieval.png").exists()
+    elif model in TASKS:
+        assert {"val/ranked_accuracy", "val/accuracy"} & result["metrics"].keys()
     else:
         check_export(folder / "export", model)
     if model in ("ppo", "grpo", "gkd"):

@@ -35,3 +35,10 @@ TINY_ALBEF = (
     "callbacks.samples.num_captions=2",
     "callbacks.samples.num_scenes=1",
 )
+TINY_TASKS = {
+    model: (f"model={model}", f"data=emoji_scenes_{model.partition('_')[2]}", *TINY_SCENES[1:], *sizes)
+    for model, sizes in (
+        *((f"albef_{task}", TINY_ALBEF[:5]) for task in ("entailment", "vqa", "nlvr2")),
+        *((f"clip_{task}", TINY_TOWERS) for task in ("entailment", "vqa")),
+    )
+}

@@ -1,10 +1,10 @@
 """Our runs, and released nets, as models of LAION's CLIP_benchmark: its data sets, prompts and metrics.
 
-    python -m alignlab.runs.clip_benchmark eval --model outputs/clip --dataset cifar10 --no_amp
+    python -m alignlab.tools.clip_benchmark eval --model outputs/clip --dataset cifar10 --no_amp
 
 is its own command line with one more `--model_type`, which is also the default. In a program of one's own:
 
-    from alignlab.runs.clip_benchmark import clip_model, register
+    from alignlab.tools.clip_benchmark import clip_model, register
 
     register()  # now clip_benchmark.models.load_clip("alignlab", "outputs/clip", "", None, "cpu") works
 

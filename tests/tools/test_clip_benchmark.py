@@ -6,7 +6,7 @@ from pathlib import Path
 
 import alignlab
 from alignlab.evaluation.retrieval import recall_at_k
-from alignlab.runs.clip_benchmark import clip_model, main
+from alignlab.tools.clip_benchmark import clip_model, main
 from pictures_run import load_subject, write_pictures, write_run
 
 import pytest
