@@ -51,6 +51,7 @@ ALLOWED: tuple[Allowed, ...] = (
         ("save",), "nan_report.py (_read)", "no checkpoint replaces the last good one before it is known to be good"
     ),
     Allowed(("save",), "host_copies.py (host_copies)", "all tensors were copied; one wait"),
+    Allowed(("validation",), "by_kind.py (_sums)", "what answers are worth by kind of question: one copy a validation"),
     Allowed(("validation",), "methods/reward.py (summarise)", "statistics of all pairs are fitted on the host"),
     Allowed(
         ("validation",),
