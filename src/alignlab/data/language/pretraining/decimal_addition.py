@@ -60,7 +60,9 @@ class DecimalAddition:
         wanted = {"train": self.examples, "val": self.num_items}
         top, rng = 10**self.digits, np.random.default_rng(self._split_seed)
         found: dict[str, dict[tuple[int, int], Item]] = {"train": {}, "val": {}}
-        for _ in range(1000):
+        idle, rounds = 0, 8  # so many rounds in a row without a new sum: there are no more
+        while idle < rounds:
+            before = sum(map(len, found.values()))
             for a, b in rng.integers(0, top, (4096, 2)).tolist():
                 name = f"{a}+{b}"
                 split = "val" if in_validation(name, self._split_seed, self._val_share) else "train"
@@ -68,6 +70,7 @@ class DecimalAddition:
                     found[split].setdefault((a, b), self._item(name, a, b))
             if all(len(found[split]) == number for split, number in wanted.items()):
                 return {split: list(items.values()) for split, items in found.items()}
+            idle = idle + 1 if sum(map(len, found.values())) == before else 0
         raise ValueError(
             f"examples={self.examples} and num_items={self.num_items} are more than there are sums of numbers of "
             f"{self.digits} digits (val_share={self._val_share})"
