@@ -14,6 +14,7 @@ from alignlab.methods.clip_entailment import ClipEntailmentMethod
 from alignlab.methods.clip_vqa import ClipVqaMethod
 from alignlab.methods.coca import Coca, CocaMethod
 from alignlab.methods.dpo import DpoMethod
+from alignlab.methods.lm import LmMethod
 from alignlab.methods.orpo import OrpoMethod
 from alignlab.methods.reward import RewardMethod
 from alignlab.methods.sft import SftMethod
@@ -178,6 +179,10 @@ def noise(seed: int, *shape: int) -> torch.Tensor:
 
 LANGUAGE_SYSTEMS = {
     "sft": (lambda: system_of(partial(SftMethod, NET), vocabulary=LANGUAGE, optim=sgd), texts),
+    "lm": (
+        lambda: system_of(partial(LmMethod, NET, z_loss=0.1, embedding_gradient=0.5), vocabulary=LANGUAGE, optim=sgd),
+        texts,
+    ),
     "reward": (
         lambda: system_of(partial(RewardMethod, NET, centering=0.1), vocabulary=LANGUAGE, optim=sgd),
         comparisons,
