@@ -4,6 +4,10 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _INPUTS = "a file (.txt: a document a line; .jsonl, .csv, .tsv; also .gz) or a folder of such"
 
@@ -159,13 +163,12 @@ def _pack(options: argparse.Namespace) -> None:
 
 
 def _table(rows: list[dict]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(*rows[0])
     for row in rows:
         table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
-    Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200).print(table)
+    _print(table)
 
 
 class _Progress:
@@ -183,8 +186,14 @@ class _Progress:
             print(line, file=sys.stderr, flush=True)
 
 
-def _show(report: dict, options: argparse.Namespace) -> None:
+def _print(table: "Table") -> None:
     from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    Console(soft_wrap=not terminal, width=None if terminal else 200).print(table)
+
+
+def _show(report: dict, options: argparse.Namespace) -> None:
     from rich.table import Table
 
     table = Table("step", "in", "dropped", "edited", "told", "out", title=f"{report['kind']}", title_justify="left")
@@ -192,8 +201,7 @@ def _show(report: dict, options: argparse.Namespace) -> None:
         column.justify = "right"
     for row in report["funnel"]:
         table.add_row(row["step"], *(f"{row[name]:,}" for name in ("in", "dropped", "edited", "told", "out")))
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
-    console.print(table)
+    _print(table)
     for row in report["reasons"][:8]:
         print(f"{row['documents']:>9,}  {row['step']}: {row['reason']}")
     kept, size = report["documents"]["kept"], report["bytes"]["kept"] / 1e6

@@ -13,6 +13,7 @@ from alignlab.corpus.resolving import Corpus
 from alignlab.corpus.sources import Part
 from alignlab.corpus.steps.decontam import Decontam
 from alignlab.corpus.steps.language import identifier
+from alignlab.evaluation.intervals import wilson
 
 Row = dict[str, Any]
 
@@ -88,13 +89,12 @@ def _evaluation(plan: Plan, outcome: Outcome) -> Row | None:
 
 def _length_bias(longer: np.ndarray) -> Row:
     """How often the longer side is the chosen one, with a 95 % interval (Wilson) over pairs of unequal length."""
-    count, wins, z = int((longer != 0).sum()), int((longer > 0).sum()), 1.959964
+    count = int((longer != 0).sum())
     if not count:
         return {"pairs": 0, "share": None, "interval": None}
-    share = wins / count
-    middle, half = share + z * z / (2 * count), z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
-    low, high = ((middle + sign * half) / (1 + z * z / count) for sign in (-1, 1))
-    return {"pairs": count, "share": round(share, 4), "interval": [round(low, 4), round(high, 4)]}
+    share = int((longer > 0).sum()) / count
+    interval = [round(float(end), 4) for end in wilson(share, count)]
+    return {"pairs": count, "share": round(share, 4), "interval": interval}
 
 
 def _counted(counts: Counter) -> list[Row]:

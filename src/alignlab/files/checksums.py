@@ -18,7 +18,7 @@ _SAMPLES, _SAMPLE = 64, 4096  # of a fingerprint: places in a file, bytes at eac
 def write_sums(folder: Path, files: Iterable[Path] | None = None, name: str = FILE) -> None:
     """Writes the check sums of a folder's files, not of those in folders within it, or of some files."""
     parts = sorted(files if files is not None else (f for f in folder.iterdir() if f.is_file() and f.name != FILE))
-    lines = [f"{_digest(file)}  {file.relative_to(folder)}\n" for file in parts]
+    lines = [f"{sha256(file)}  {file.relative_to(folder)}\n" for file in parts]
     (folder / name).write_text("".join(lines), encoding="utf-8")
 
 
@@ -95,9 +95,10 @@ def _stamp(file: Path) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=4096)
 def _known_digest(file: str, *_: int) -> str:
-    return _digest(Path(file))
+    return sha256(Path(file))
 
 
-def _digest(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Of a file's bytes."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

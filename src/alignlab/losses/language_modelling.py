@@ -4,6 +4,8 @@ Legend: M predicted tokens, W width, V vocabulary.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignlab.distributed.collectives import reduce_mean
 
+Terms = TypeVar("Terms")
 CHUNK_BYTES = 64 * 2**20  # float32 logits that may exist at a time
 
 
@@ -28,15 +31,18 @@ def token_log_probs(
     V logits exist, in the backward pass too, where they are computed once more. Equal to the whole up to rounding.
     """
     chunk = chunk_of(head) if chunk is None else chunk
+    return torch.cat(in_chunks(partial(_log_probs, head, temperature), hidden, labels, chunk))
+
+
+def in_chunks(terms: Callable[[Tensor, Tensor], Terms], hidden: Tensor, labels: Tensor, chunk: int) -> list[Terms]:
+    """`terms(hidden, labels)` of so many tokens at a time; of several chunks each is computed once more in the backward
+    pass, instead of being kept.
+    """
     if len(hidden) <= chunk:
-        return _log_probs(hidden, head, labels, temperature)
-    parts = []
-    for h, y in zip(hidden.split(chunk), labels.split(chunk), strict=True):
-        if torch.is_grad_enabled():
-            parts.append(checkpoint(_log_probs, h, head, y, temperature, use_reentrant=False))
-        else:
-            parts.append(_log_probs(h, head, y, temperature))
-    return torch.cat(parts)
+        return [terms(hidden, labels)]
+    again = torch.is_grad_enabled()
+    pairs = zip(hidden.split(chunk), labels.split(chunk), strict=True)
+    return [checkpoint(terms, *pair, use_reentrant=False) if again else terms(*pair) for pair in pairs]
 
 
 def chunk_of(head: Callable[[Tensor], Tensor]) -> int:
@@ -57,7 +63,7 @@ def next_token_loss(log_probs: Tensor, *, across_ranks: bool = True) -> Tensor:
     return -log_probs.sum() / count.clamp_min(1.0)
 
 
-def _log_probs(hidden: Tensor, head: Callable[[Tensor], Tensor], labels: Tensor, temperature: float) -> Tensor:
+def _log_probs(head: Callable[[Tensor], Tensor], temperature: float, hidden: Tensor, labels: Tensor) -> Tensor:
     # Whatever the autocast: bfloat16 rounds a logit of 20 to the next eighth.
     logits = head(hidden)
     logits = logits.float() if logits.dtype.itemsize < 4 else logits

@@ -4,13 +4,13 @@ Legend: M predicted tokens, W width, V vocabulary.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from alignlab.losses.language_modelling import chunk_of
+from alignlab.losses.language_modelling import chunk_of, in_chunks
 
 
 class TokenTerms(NamedTuple):
@@ -30,16 +30,11 @@ def token_terms(
     several chunks are computed again in the backward pass.
     """
     chunk = chunk_of(head) if chunk is None else chunk
-    if len(hidden) <= chunk:
-        return TokenTerms(*_terms(hidden, head, labels))
-    parts = []
-    for h, y in zip(hidden.split(chunk), labels.split(chunk), strict=True):
-        again = torch.is_grad_enabled()
-        parts.append(checkpoint(_terms, h, head, y, use_reentrant=False) if again else _terms(h, head, y))
+    parts = in_chunks(partial(_terms, head), hidden, labels, chunk)
     return TokenTerms(*(torch.cat(terms) for terms in zip(*parts, strict=True)))
 
 
-def _terms(hidden: Tensor, head: Callable[[Tensor], Tensor], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _terms(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     logits = head(hidden)
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
     return _Terms.apply(logits, labels)

@@ -18,7 +18,6 @@ from alignlab.methods.rewards.scoring import Scores
 from alignlab.methods.rlhf.minibatch import Experience, Minibatch
 from alignlab.methods.rlhf.objective import Statistics
 from alignlab.methods.rlhf.on_policy import OnPolicyMethod
-from alignlab.methods.rlhf.parts import micro_batches, parts_of
 from alignlab.methods.rlhf.reward import Function, Reward
 from alignlab.methods.rlhf.rollout import Responses, Trajectory
 from alignlab.methods.rlhf.update import Update
@@ -177,12 +176,9 @@ class GkdMethod(OnPolicyMethod):
     def likelihood(self, responses: Responses) -> Tensor:
         """The teacher's mean log-probability of the tokens of each response, (B,), nats."""
         t = Trajectory.of(responses, self.net.device)
-        head, total = head_of(self.teacher), t.lengths.total
-        groups = micro_batches(range(len(total)), total, self.update.micro_batch_size)
-        for part in parts_of(groups, t.lengths, self.score_position, self.net.device):
-            ids = t.ids[part.rows, : part.width]
+        head = head_of(self.teacher)
+        for part, ids, target in t.passes(self.update.micro_batch_size, self.score_position):
             states = hidden_states(self.teacher, ids).flatten(0, 1)[part.at.state]
-            target = ids.flatten()[part.at.state + 1]
             said = token_log_probs(states, head, target, temperature=self.sampling.temperature)
             t.logprob.view(-1)[part.at.token] = said
         return t.logprob.sum(1) / t.length

@@ -1,6 +1,6 @@
 """Pre-training: next-token prediction of whole texts, with what keeps large language models stable.
 
-Legend: B rows, T tokens, M predicted tokens, S sources.
+Legend: B rows, T tokens, M predicted tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignlab.distributed.collectives import all_gather
 from alignlab.losses.token_terms import TokenTerms, token_terms
 from alignlab.methods.language_models.answering import answered
 from alignlab.methods.language_models.language_method import LanguageMethod
@@ -79,23 +78,16 @@ class LmMethod(LanguageMethod):
     def validate(self, batch: TokenBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps sums over tokens and their number, of each source apart, for exact means."""
         terms, _ = self._terms(batch)
-        source = self._by_source.of(batch, batch.target // batch.ids.shape[1])
-        each = torch.stack([-terms.log_prob, terms.right.to(terms.log_prob), torch.ones_like(terms.log_prob)], 1)
-        sums = each.new_zeros(max(len(self._by_source.names), 1), 3, dtype=torch.double)
-        self._validated.append(sums.index_add_(0, source, each.double()))
+        each = torch.stack([-terms.log_prob, terms.right.to(terms.log_prob)], 1)
+        self._validated.append(self._by_source.sums(each, batch, batch.target // batch.ids.shape[1]))
         return {}
 
     def summarise(self) -> dict[str, Tensor]:
         """Loss in nats a token over all ranks, its exponential, the share of tokens that are the most likely ones; of
         a mixture of data the loss of each source besides.
         """
-        sums = all_gather(torch.stack(self._validated).sum(0, keepdim=True)).sum(0)  # (S, 3)
-        self._validated.clear()
-        total, right, tokens = sums.sum(0)
-        loss = total / tokens
-        apart = zip(self._by_source.names, (sums[:, 0] / sums[:, 2]).float(), strict=False)
-        whole = {"loss": loss.float(), "perplexity": loss.exp().float(), "accuracy": (right / tokens).float()}
-        return whole | {f"loss_{name}": mean for name, mean in apart}
+        (loss, right), by_source = self._by_source.gathered(self._validated)
+        return {"loss": loss.float(), "perplexity": loss.exp().float(), "accuracy": right.float(), **by_source}
 
     def answer_items(self, items: Sequence[Any], tokenizer: Any) -> list[dict[str, Any]]:
         """What the net says to each item of a task (`methods.language_models.answering`)."""

@@ -3,10 +3,8 @@
 Legend: M predicted tokens of a batch.
 """
 
-import torch
 from torch import Tensor
 
-from alignlab.distributed.collectives import all_gather
 from alignlab.losses.language_modelling import next_token_loss, token_log_probs
 from alignlab.methods.language_models.language_method import LanguageMethod
 from alignlab.methods.method import WHOLE
@@ -39,18 +37,10 @@ class SftMethod(LanguageMethod):
     def validate(self, batch: TokenBatch, index: int = 0, step: Step = WHOLE) -> dict[str, Tensor]:
         """Keeps the sum of -log p and the number of tokens, for an exact mean; those of each source apart."""
         log_probs = self.log_probs(batch)
-        source = self._by_source.of(batch, batch.target // batch.ids.shape[1])
-        sums = log_probs.new_zeros(max(len(self._by_source.names), 1), 2, dtype=torch.double)
-        terms = torch.stack([-log_probs.double(), torch.ones_like(log_probs, dtype=torch.double)], 1)
-        self._validated.append(sums.index_add_(0, source, terms))
+        self._validated.append(self._by_source.sums(-log_probs[:, None], batch, batch.target // batch.ids.shape[1]))
         return {}
 
     def summarise(self) -> dict[str, Tensor]:
         """Loss in nats a token over all ranks, and its exponential; of a mixture the loss of each source besides."""
-        sums = all_gather(torch.stack(self._validated).sum(0, keepdim=True)).sum(0)  # (sources, 2)
-        self._validated.clear()
-        total, tokens = sums.sum(0)
-        loss = total / tokens
-        apart = zip(self._by_source.names, (sums[:, 0] / sums[:, 1]).float(), strict=False)
-        by_source = {f"loss_{name}": mean for name, mean in apart}
+        (loss,), by_source = self._by_source.gathered(self._validated)
         return {"loss": loss.float(), "perplexity": loss.exp().float(), **by_source}

@@ -8,10 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
+from alignlab.evaluation.intervals import LEVEL, wilson
 from alignlab.scaling.metrics import Metric
 
 RESAMPLES = 400
-LEVEL = 1.959964  # deviations of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,6 @@ class Curve:
         cut = {name: getattr(self, name)[:count] for name in ("x", "values", "n", "names")}
         more = {name: part[:count] for name in ("items", "errors") if (part := getattr(self, name)) is not None}
         return replace(self, **cut, **more)
-
-
-def wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's 95 % interval of a share of n (JASA 22, 1927)."""
-    n, square = np.maximum(n, 1), LEVEL**2
-    middle = (share + square / (2 * n)) / (1 + square / n)
-    reach = LEVEL / (1 + square / n) * np.sqrt(share * (1 - share) / n + square / (4 * n**2))
-    return np.maximum(middle - reach, 0.0), np.minimum(middle + reach, 1.0)
 
 
 def zero_hits(n: np.ndarray) -> np.ndarray:

@@ -194,12 +194,8 @@ def expected(curve: Curve, x: float, n: int | None = None, law: str | None = Non
     return Expected(best[0].law.name, x, value, min(float(low), value), max(float(high), value))
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """The largest model as the smaller ones foretold it."""
-
-    expected: Expected
-    actual: float
+class Compared:
+    """`expected`, with its interval, beside `actual`, what was measured."""
 
     @property
     def error(self) -> float:
@@ -209,6 +205,14 @@ class LeftOut:
     def inside(self) -> bool:
         """Whether the value lies in the interval."""
         return self.expected.low <= self.actual <= self.expected.high
+
+
+@dataclass(frozen=True)
+class LeftOut(Compared):
+    """The largest model as the smaller ones foretold it."""
+
+    expected: Expected
+    actual: float
 
 
 def largest_left_out(curve: Curve, law: str | None = None) -> LeftOut | None:

@@ -1,6 +1,5 @@
 """A prediction that is frozen before the model is trained, and what became of it."""
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -9,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from alignlab.files.checksums import sha256
 from alignlab.files.writing import write_text
 from alignlab.scaling.curve import Curve
-from alignlab.scaling.fits import expected, fits
+from alignlab.scaling.fits import Compared, expected, fits
 from alignlab.scaling.reading import ladder as ladders
 from alignlab.scaling.reading.kinds import Kind
 from alignlab.scaling.reading.ladder import Ladder
@@ -33,19 +33,11 @@ class Foretold:
 
 
 @dataclass(frozen=True)
-class Scored:
+class Scored(Compared):
     """A prediction beside what was measured."""
 
     expected: Foretold
     actual: float
-
-    @property
-    def error(self) -> float:
-        return self.actual - self.expected.value
-
-    @property
-    def inside(self) -> bool:
-        return self.expected.low <= self.actual <= self.expected.high
 
 
 def freeze(ladder: Ladder, kind: Kind, to: float, file: Path, n: int | None = None) -> list[Foretold]:
@@ -73,7 +65,7 @@ def freeze(ladder: Ladder, kind: Kind, to: float, file: Path, n: int | None = No
         "x": to,
         "n": n,
         "from": [{"name": name, "x": x} for name, x in ladder.models],
-        "inputs": {str(source): _sha256(source) for source in ladder.sources},
+        "inputs": {str(source): sha256(source) for source in ladder.sources},
         "predictions": rows,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +100,7 @@ def score(file: Path, run: str) -> tuple[list[Scored], list[str], Path]:
     notes += _changed(told["inputs"])
     target = file.with_suffix(".scored.json")
     scored = [asdict(row.expected) | {"actual": row.actual, "error": row.error, "inside": row.inside} for row in rows]
-    content = {"prediction": file.name, "sha256": _sha256(file), "written": told["written"], "run": run, "x": near[-1]}
+    content = {"prediction": file.name, "sha256": sha256(file), "written": told["written"], "run": run, "x": near[-1]}
     inside = sum(row.inside for row in rows)
     content |= {"inside": inside, "of": len(rows), "rows": scored, "notes": notes}
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -140,10 +132,5 @@ def _changed(inputs: dict[str, str]) -> Sequence[str]:
     return [
         f"{source} has changed since the prediction was made"
         for source, before in inputs.items()
-        if Path(source).is_file() and _sha256(Path(source)) != before
+        if Path(source).is_file() and sha256(Path(source)) != before
     ]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

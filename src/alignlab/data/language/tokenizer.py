@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -16,12 +16,18 @@ log = logging.getLogger(__name__)
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
 
 
-@cache
-def _trained(size: int) -> str:
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    # A space is set before the first word too, so that a word has the same ids wherever it stands.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+def byte_level(tokenizer: Tokenizer, texts: Iterable[str], size: int, *, prefix_space: bool) -> Tokenizer:
+    """Trains an empty BPE tokenizer on bytes (arXiv:1508.07909), to `size` ids.
+
+    prefix_space: a space is set before the first word too, so that a word has the same ids wherever it stands.
+
+    Raises:
+        ValueError: fewer ids than bytes and special tokens.
+    """
+    least = 256 + len(SPECIAL_TOKENS)
+    if size < least:
+        raise ValueError(f"vocab_size is {size}; 256 bytes and {len(SPECIAL_TOKENS)} special tokens need {least}")
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
     # The whole alphabet, sorted, is given: no letter is unknown, and ids don't depend on the order of a hash table.
     trainer = trainers.BpeTrainer(
@@ -30,8 +36,15 @@ def _trained(size: int) -> str:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(rated_reviews().texts, trainer)
-    return tokenizer.to_str()
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+@cache
+def _trained(size: int) -> str:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    return byte_level(tokenizer, rated_reviews().texts, size, prefix_space=True).to_str()
 
 
 def built_in_tokenizer(size: int = 4096) -> PreTrainedTokenizerFast:
@@ -40,9 +53,6 @@ def built_in_tokenizer(size: int = 4096) -> PreTrainedTokenizerFast:
     Raises:
         ValueError: fewer ids than bytes and special tokens.
     """
-    least = 256 + len(SPECIAL_TOKENS)
-    if size < least:
-        raise ValueError(f"vocab_size is {size}; 256 bytes and {len(SPECIAL_TOKENS)} special tokens need {least}")
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_trained(size)), **SPECIAL_TOKENS)
 
 

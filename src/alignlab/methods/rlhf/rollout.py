@@ -5,7 +5,7 @@ width.
 A row is prompt, response, padding: rows are told apart by their lengths, never by padding ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from alignlab.inference.backend import Backend, Request, Sampling
 from alignlab.losses.chunked_head import TokenStatistics, token_statistics
 from alignlab.losses.ppo import ScorePosition, length_mask
-from alignlab.methods.rlhf.parts import Lengths, Places, micro_batches, parts_of, sent
+from alignlab.methods.rlhf.parts import Lengths, Part, Places, micro_batches, parts_of, sent
 from alignlab.models.language.actor_critic import ActorCritic
 from alignlab.types.language import PromptBatch
 
@@ -62,6 +62,14 @@ class Trajectory:
         zeros = (torch.zeros(len(length), longest, device=device, dtype=torch.float32) for _ in range(4))
         mask = length_mask(length, longest)
         return cls(ids, lengths, length, mask, ended.bool(), sent([sampled.float()], device)[0], *zeros)
+
+    def passes(self, micro_batch: int, position: ScorePosition = "last") -> Iterator[tuple[Part, Tensor, Tensor]]:
+        """All rows in parts that go through a net at once: the part, its ids, and the response tokens to look for."""
+        total = self.lengths.total
+        groups = micro_batches(range(len(total)), total, micro_batch)
+        for part in parts_of(groups, self.lengths, position, self.ids.device):
+            ids = self.ids[part.rows, : part.width]
+            yield part, ids, ids.flatten()[part.at.state + 1]
 
 
 def generate(
@@ -133,11 +141,8 @@ def evaluate(
     bfloat16.
     """
     trajectory = Trajectory.of(responses, net.device)
-    total = trajectory.lengths.total
-    groups = micro_batches(range(len(total)), total, micro_batch)
-    for part in parts_of(groups, trajectory.lengths, position, net.device):
-        ids, at = trajectory.ids[part.rows, : part.width], part.at
-        target = ids.flatten()[at.state + 1]
+    for part, ids, target in trajectory.passes(micro_batch, position):
+        at = part.at
         hidden = net.hidden(ids)
         statistics = _statistics(hidden, at, target, net.head, temperature, entropy=True)
         trajectory.logprob.view(-1)[at.token] = statistics.logprob

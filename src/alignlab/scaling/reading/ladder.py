@@ -1,6 +1,5 @@
 """A ladder: models in order of size, and the curves of every task and metric over them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from alignlab.scaling.metrics import METRICS, Item, Metric, part
 from alignlab.scaling.reading.items import Items, files_of, read_items
 from alignlab.scaling.reading.kinds import TITLES, Kind
 from alignlab.scaling.reading.places import expanded, runs_below
-from alignlab.scaling.reading.sizes import size_of
+from alignlab.scaling.reading.sizes import Left, size_of
 from alignlab.scaling.reading.tables import read_table
 
 ITEMS = 5  # of a curve, at least
@@ -76,7 +75,7 @@ def read(
 def _of_runs(runs: list[Path], places: Sequence[str], kind: Kind) -> Ladder:
     ladder, sized = Ladder(TITLES[kind]), []
     for run in dict.fromkeys(runs):
-        status = _status(run)
+        status = str(Left(run).result.get("status", "ok"))  # others' runs have none
         if status != "ok":
             ladder.problems.append(f"{run}: {status}; left out")
             continue
@@ -97,14 +96,6 @@ def _of_runs(runs: list[Path], places: Sequence[str], kind: Kind) -> Ladder:
     for task in dict.fromkeys(task for _, _, items in sized for task in items.tasks):
         ladder.curves += _curves(task, sized, ladder.problems)
     return ladder
-
-
-def _status(run: Path) -> str:
-    try:
-        told = json.loads((run / "result.json").read_text(encoding="utf-8"))
-        return str(told.get("status", "ok"))
-    except (OSError, ValueError, AttributeError):
-        return "ok"  # others' runs have none; the size is asked for all the same
 
 
 def _curves(task: str, sized: Sequence[tuple[float, str, Items]], problems: list[str]) -> list[Curve]:

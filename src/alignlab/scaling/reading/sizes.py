@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,63 @@ _LENGTHS = ("context_length", "block_size", "sequence_length")  # of rows that a
 _CUT = "plain_text.PlainText"  # rows of max_length
 
 
+class Left:
+    """What a run has left, each file read when it is first asked for."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """result.json; empty where there is none."""
+        try:
+            told = json.loads((self.run_dir / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml; empty where there is none."""
+        try:
+            config = yaml.safe_load(yaml_text(self.run_dir / "config.yaml"))
+        except ValueError:
+            return {}
+        return config if isinstance(config, dict) else {}
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return self.config.get("data") or {}
+
+    @cached_property
+    def logged(self) -> Logged:
+        """Curves and last values."""
+        return logged(self.run_dir)
+
+    def last(self, name: str) -> float | None:
+        """The last finite value of a metric."""
+        if curve := self.logged.curves.get(name):
+            return next((v for _, v in reversed(curve) if math.isfinite(v)), None)
+        return self.logged.last.get(name)
+
+    @property
+    def samples(self) -> float | None:
+        """Rows that training has seen, over all ranks and accumulated batches; a ramp's aren't steps times batch."""
+        batch = None if self.data.get("batch_ramp") else _number(self.data.get("batch_size"))
+        steps = _number(self.result.get("steps"))
+        if batch is None or steps is None:
+            return None
+        accumulated = _number((self.config.get("trainer") or {}).get("accumulate_grad_batches")) or 1
+        return steps * batch * accumulated * (_number(self.result.get("world_size")) or 1)
+
+
 def size_of(run_dir: Path, kind: Kind) -> float:
     """A run's place on the axis; that of `loss` is 1 / loss, so that better models lie to the right.
 
     Raises:
         ValueError: the run doesn't say; one line with what would.
     """
-    told, curves = _json(run_dir / "result.json"), logged(run_dir)
-    found = {"params": _params, "flops": _flops, "tokens": _tokens, "loss": _loss, "step": _steps}[kind](
-        run_dir, told, curves
-    )
+    found = {"params": _params, "flops": _flops, "tokens": _tokens, "loss": _loss, "step": _steps}[kind](Left(run_dir))
     if found is None or not math.isfinite(found) or found <= 0:
         raise ValueError(f"{run_dir} doesn't say its {kind}: {_ASK[kind]}")
     return float(found)
@@ -39,49 +87,33 @@ _ASK = {
 }
 
 
-def _params(run_dir: Path, told: dict[str, Any], curves: Logged) -> float | None:
-    return _number(told.get("parameters")) or _counted(run_dir)
+def _params(left: Left) -> float | None:
+    return _number(left.result.get("parameters")) or _counted(left.run_dir)
 
 
-def _flops(run_dir: Path, told: dict[str, Any], curves: Logged) -> float | None:
-    if (own := _number(told.get("flops"))) is not None:
+def _flops(left: Left) -> float | None:
+    if (own := _number(left.result.get("flops"))) is not None:
         return own
-    each = _last(curves, "train/gflops_per_sample")
-    samples = _samples(run_dir, told)
+    each, samples = left.last("train/gflops_per_sample"), left.samples
     return None if each is None or samples is None else each * 1e9 * samples
 
 
-def _tokens(run_dir: Path, told: dict[str, Any], curves: Logged) -> float | None:
-    own = _number(told.get("tokens")) or _last(curves, "train/tokens")
+def _tokens(left: Left) -> float | None:
+    own = _number(left.result.get("tokens")) or left.last("train/tokens")
     if own is not None:
         return own
-    data, samples = _config(run_dir).get("data") or {}, _samples(run_dir, told)
-    names = (*_LENGTHS, "max_length") if _CUT in str(data.get("rows")) else _LENGTHS
-    length = next((value for name in names if (value := _number(data.get(name))) is not None), None)
-    return None if length is None or samples is None else length * samples
+    names = (*_LENGTHS, "max_length") if _CUT in str(left.data.get("rows")) else _LENGTHS
+    length = next((value for name in names if (value := _number(left.data.get(name))) is not None), None)
+    return None if length is None or left.samples is None else length * left.samples
 
 
-def _loss(run_dir: Path, told: dict[str, Any], curves: Logged) -> float | None:
-    loss = _last(curves, "val/loss")
+def _loss(left: Left) -> float | None:
+    loss = left.last("val/loss")
     return 1 / loss if loss else None
 
 
-def _steps(run_dir: Path, told: dict[str, Any], curves: Logged) -> float | None:
-    return _number(told.get("steps"))
-
-
-def _samples(run_dir: Path, told: dict[str, Any]) -> float | None:
-    """Rows that training has seen, over all ranks and accumulated batches."""
-    config = _config(run_dir)
-    data = config.get("data") or {}
-    batch = (
-        None if data.get("batch_ramp") else _number(data.get("batch_size"))
-    )  # a ramp's rows aren't steps times batch
-    steps = _number(told.get("steps"))
-    if batch is None or steps is None:
-        return None
-    accumulated = _number((config.get("trainer") or {}).get("accumulate_grad_batches")) or 1
-    return steps * batch * accumulated * (_number(told.get("world_size")) or 1)
+def _steps(left: Left) -> float | None:
+    return _number(left.result.get("steps"))
 
 
 def _counted(run_dir: Path) -> float | None:
@@ -99,28 +131,6 @@ def _counted(run_dir: Path) -> float | None:
     weights = weights_of(read_file(file, "params"), file, "params")
     net = [each for name, each in weights.items() if name.startswith("net.")] or list(weights.values())
     return float(sum(each.numel() for each in net if each.is_floating_point()))
-
-
-def _config(run_dir: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(yaml_text(run_dir / "config.yaml"))
-    except ValueError:
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _last(curves: Logged, name: str) -> float | None:
-    if curves.curves.get(name):
-        return next((v for _, v in reversed(curves.curves[name]) if math.isfinite(v)), None)
-    return curves.last.get(name)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return told if isinstance(told, dict) else {}
 
 
 def _number(value: Any) -> float | None:

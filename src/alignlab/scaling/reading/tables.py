@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from alignlab.scaling.curve import LEVEL, Curve
+from alignlab.evaluation.intervals import LEVEL
+from alignlab.scaling.curve import Curve
 from alignlab.scaling.metrics import METRICS, Metric
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")

@@ -2,35 +2,23 @@
 
 from collections.abc import Iterable, Sequence
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from alignlab.data.language.tokenizer import SPECIAL_TOKENS
+from alignlab.data.language.tokenizer import SPECIAL_TOKENS, byte_level
 
 END = {"eos_token": "<eos>", "pad_token": "<eos>"}
 MOST = 50_000_000  # letters that a tokenizer is trained on: those of more texts hardly change it
 
 
 def trained_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE (arXiv:1508.07909) with `size` ids, trained on the first 50 million letters of some texts, the
+    """Byte-level BPE with `size` ids, trained on the first 50 million letters of some texts, the
     same in every process.
 
     Raises:
         ValueError: fewer ids than bytes and special tokens.
     """
-    least = 256 + len(SPECIAL_TOKENS)
-    if size < least:
-        raise ValueError(f"vocab_size is {size}; 256 bytes and {len(SPECIAL_TOKENS)} special tokens need {least}")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=list(SPECIAL_TOKENS.values()),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_first(texts), trainer)
+    tokenizer = byte_level(Tokenizer(models.BPE()), _first(texts), size, prefix_space=False)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
 
 
