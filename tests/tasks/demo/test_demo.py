@@ -6,23 +6,28 @@ import sys
 import threading
 from pathlib import Path
 
+from alignlab.configs.command_line import arguments
 from alignlab.evaluation.encoding import encode_retrieval_set
 from alignlab.inference.backends.scripted import ScriptedBackend
 from alignlab.prompting.technique import Message
+from alignlab.runs.building import build
 from alignlab.tasks.demo import words
+from alignlab.tasks.demo.asking import Asking
 from alignlab.tasks.demo.judging import judged
 from alignlab.tasks.demo.looking import Looking
 from alignlab.tasks.demo.server import guarded, listen
 from alignlab.tasks.demo.talking import Talking
 from alignlab.tasks.demo.task import Demo
+from alignlab.tasks.pictures.answer import Answer
 from alignlab.tasks.pictures.pair_scores import score_texts
 from alignlab.tasks.pictures.subject import VisionLanguage
 from alignlab.tasks.rewards import load_rewarded
 from language_job import job_of, subject_of
-from pictures_run import write_pictures
+from pictures_run import load_subject, write_pictures, write_run
 from served_model import write_reward_model
 
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -77,6 +82,53 @@ def test_texts_are_compared_and_words_pointed_at(looking: Looking, tmp_path: Pat
     ):
         with pytest.raises(ValueError, match=said):
             looking.match(path, text)
+
+
+def test_a_question_is_answered_as_the_task_does(composed, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    datamodule, system = build(composed(*arguments(["model=albef_vqa", "data.num_val=12", "data.num_workers=0"])))
+    system.configure_model()
+    vision = VisionLanguage(system.eval(), datamodule, tmp_path)
+    asking = Asking(vision, tmp_path / "lasting")
+    taken = [asking.example(number) for number in range(3)]
+    assert len({example.text for example in taken} | {example.pictures[0] for example in taken}) == 6
+    held = [
+        vision.datamodule.source.question(serial, "val") for serial in range(vision.datamodule.source.num_rows("val"))
+    ]
+    of_text = {row.text: [answer for answer, _ in row.answers] for row in held}
+    assert taken[1].right == " or ".join(of_text[taken[1].text])
+    picture = str(taken[1].pictures[0])
+    found = asking.ask([picture], f" {taken[1].text} ")
+    job = job_of(tmp_path / "job", taken[1].text)
+    Answer(picture, top_k=8).run(vision, job)
+    (row,) = job.predictions.rows.values()
+    assert list(row["answers"]) == list(found.probabilities) and len(found.probabilities) == 8
+    assert [*row["answers"].values()] == pytest.approx([*found.probabilities.values()], abs=1e-5)
+    table = words.answers_table(found._replace(free="<b>"), "two")
+    assert "right: two" in table and "&lt;b&gt;" in table and table.count("<tr>") == 9
+    (tmp_path / "broken.png").write_text("no picture")
+    for given, text, said in (
+        ([picture], " ", "the question is missing"),
+        ([None], "is it?", "a picture is missing: drop one"),
+        ([str(tmp_path / "broken.png")], "is it?", "broken"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            asking.ask(given, text)
+
+
+@pytest.mark.slow
+def test_a_sentence_about_two_pictures_is_judged(tmp_path: Path) -> None:
+    vision = load_subject(write_run(tmp_path / "run", "albef_nlvr2", "data.hide=pictures", source="emoji_scenes_nlvr2"))
+    asking = Asking(vision, tmp_path / "lasting")
+    assert (asking.pictures, asking.questions, asking.blind_to) == (2, False, "pictures")
+    example = asking.example(5)
+    left, right = map(str, example.pictures)
+    assert example.right in ("false", "true") and set(asking.ask([left, right], example.text).probabilities) == {
+        "false",
+        "true",
+    }
+    with pytest.raises(ValueError, match="1 of 2 pictures are missing"):
+        asking.ask([left, None], example.text)
 
 
 def test_two_models_answer_side_by_side(chat_model: Path) -> None:

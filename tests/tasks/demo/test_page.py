@@ -125,6 +125,36 @@ def test_pictures(tab: Tab, tmp_path: Path) -> None:
     assert rows[2]["image"] == Path(rows[1]["pictures"][0]).name
 
 
+def test_questions(tab: Tab, tmp_path: Path) -> None:
+    tab.size(1280)
+    vision = load_subject(write_run(tmp_path / "run", "albef_vqa", source="emoji_scenes_vqa"))
+    with shown(tab, tmp_path / "demo", [vision]) as rows:
+        tab.click("Ask", "button.primary")
+        note(tab, "a picture is missing")
+        tab.click("A held-out one")
+        tab.wait("[...document.querySelectorAll('img')].some(e => e.offsetParent && e.src.includes('000000_0'))")
+        tab.wait("document.querySelector('textarea').value.length > 5")
+        tab.click("Ask", "button.primary")
+        note(tab, "right: ")
+        assert tab.js("document.querySelectorAll('.grid tbody tr').length") == 8
+        fits(tab)
+        fill(tab, 0, EVIL)
+        tab.click("Ask", "button.primary")
+        tab.wait("![...document.querySelectorAll('.note')].some(e => e.innerText.includes('right: '))")
+        fill(tab, 0, " ")
+        tab.click("Ask", "button.primary")
+        note(tab, "the question is missing")
+    assert [row["kind"] for row in rows] == ["ask", "ask"] and len(rows[0]["answers"]) == 8
+    pair = load_subject(write_run(tmp_path / "pair", "albef_nlvr2", source="emoji_scenes_nlvr2"))
+    with shown(tab, tmp_path / "pairs", [pair]) as rows:
+        tab.click("A held-out one")
+        tab.wait("[...document.querySelectorAll('img')].filter(e => e.offsetParent && e.src).length == 2")
+        tab.click("Ask", "button.primary")
+        note(tab, "right: ")
+        fits(tab)
+    assert rows[0]["images"] == ["000000_0.png", "000000_1.png"] and set(rows[0]["answers"]) == {"false", "true"}
+
+
 def test_two_models_and_texts(tab: Tab, tmp_path: Path) -> None:
     tab.size(1280)
     folder = write_language_model(tmp_path / "chat", chat=True)

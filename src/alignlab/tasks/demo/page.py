@@ -17,7 +17,7 @@ from alignlab.tasks.job import Opened
 log = logging.getLogger(__name__)
 CSS = Path(__file__).with_name("page.css")
 # One model computes one thing at a time, whoever asks; the page says who waits.
-_TURNS = {"concurrency_limit": 1, "concurrency_id": "model"}
+TURNS = {"concurrency_limit": 1, "concurrency_id": "model"}
 _HEAT = "where the matching score looks for each word of the first text; each map is scaled to its own maximum"
 Notes = Callable[..., None]  # (kind, input, **more): a row of predictions.jsonl
 
@@ -56,7 +56,7 @@ def _search(gr: Any, looking: Looking, notes: Notes) -> tuple[Any, Any]:
         interactive=False, buttons=[], visible=False, fit_columns=False,
     )  # fmt: skip
 
-    @_said(line)
+    @said(line)
     def search(text: str, folder: str, many: int, best: bool, progress: Any = gr.Progress()) -> dict:  # noqa: B008
         def told(done: int, total: int) -> None:
             progress((done, total), desc="reading pictures", unit="pictures")
@@ -68,19 +68,14 @@ def _search(gr: Any, looking: Looking, notes: Notes) -> tuple[Any, Any]:
 
     gr.on(
         [start.click, asked.submit, place.submit], search, [asked, place, number, rerank], [gallery, hits, line],
-        show_progress_on=line, **_TURNS,
+        show_progress_on=line, **TURNS,
     )  # fmt: skip
     return gallery, hits
 
 
 def _match(gr: Any, looking: Looking, chosen: Any, notes: Notes) -> Any:
     with gr.Row():
-        picture = gr.Image(
-            type="filepath", image_mode=None, sources=["upload", "clipboard"], format="png", height=320, buttons=[],
-            label="Picture",
-        )  # fmt: skip
-        # Gradio's own opens the file before anybody is asked, and a broken one ends in a message of PIL's.
-        picture.preprocess = lambda payload: payload and payload.path
+        picture = picture_field(gr, "Picture")
         with gr.Column():
             texts = gr.Textbox(label="Texts, a line each", lines=4, placeholder="a dog to the left of a cat")
             start = gr.Button("Compare", variant="primary")
@@ -91,7 +86,7 @@ def _match(gr: Any, looking: Looking, chosen: Any, notes: Notes) -> Any:
         interactive=False, buttons=[], visible=False, fit_columns=False,
     )  # fmt: skip
 
-    @_said(line)
+    @said(line)
     def match(uploaded: str | None, found: str | None, lines: str) -> dict:
         path = found or uploaded
         fits = looking.match(path, lines)
@@ -101,9 +96,20 @@ def _match(gr: Any, looking: Looking, chosen: Any, notes: Notes) -> Any:
         shown = gr.Gallery(maps, visible=bool(maps))
         return {table: words.fits_table(fits), heat: shown, about: said, line: ""}
 
-    start.click(match, [picture, chosen, texts], [table, heat, about, line], show_progress_on=line, **_TURNS)
+    start.click(match, [picture, chosen, texts], [table, heat, about, line], show_progress_on=line, **TURNS)
     gr.on([picture.upload, picture.clear], lambda: None, None, chosen, show_progress="hidden")
     return picture
+
+
+def picture_field(gr: Any, name: str) -> Any:
+    """Where a picture is dropped; handlers get its path."""
+    field = gr.Image(
+        type="filepath", image_mode=None, sources=["upload", "clipboard"], format="png", height=320, buttons=[],
+        label=name,
+    )  # fmt: skip
+    # Gradio's own opens the file before anybody is asked, and a broken one ends in a message of PIL's.
+    field.preprocess = lambda payload: payload and payload.path
+    return field
 
 
 def talking_page(gr: Any, models: list[Opened], talking: Talking, notes: Notes) -> Any:
@@ -154,7 +160,7 @@ def _chat(gr: Any, models: list[Opened], talking: Talking, notes: Notes) -> None
 
     outputs = [dialogues, message, line, *bots]
     asking = [message, dialogues, *how]
-    gr.on([send.click, message.submit], chat, asking, outputs, show_progress="hidden", **_TURNS)
+    gr.on([send.click, message.submit], chat, asking, outputs, show_progress="hidden", **TURNS)
 
     def end(request: gr.Request) -> None:
         talking.stop(request.session_hash)
@@ -164,7 +170,7 @@ def _chat(gr: Any, models: list[Opened], talking: Talking, notes: Notes) -> None
         return {dialogues: None, line: "", **{bot: [] for bot in bots}}
 
     stop.click(end, show_progress="hidden")
-    gr.on([anew.click, *(bot.clear for bot in bots)], begin, None, outputs, show_progress="hidden", **_TURNS)
+    gr.on([anew.click, *(bot.clear for bot in bots)], begin, None, outputs, show_progress="hidden", **TURNS)
 
 
 def _how(gr: Any, model: Opened, talking: Talking) -> list[Any]:
@@ -198,7 +204,7 @@ def _judge(gr: Any, models: list[Opened], notes: Notes) -> None:
     start = gr.Button("Score", variant="primary")
     line, tables = gr.HTML(), [gr.HTML() for _ in models]
 
-    @_said(line)
+    @said(line)
     def judge(prompt: str, lines: str) -> dict:
         shown = {}
         for model, table in zip(models, tables, strict=True):
@@ -207,10 +213,10 @@ def _judge(gr: Any, models: list[Opened], notes: Notes) -> None:
             shown[table] = words.judged_table(found, model.name)
         return {line: "", **shown}
 
-    start.click(judge, [before, texts], [*tables, line], show_progress_on=line, **_TURNS)
+    start.click(judge, [before, texts], [*tables, line], show_progress_on=line, **TURNS)
 
 
-def _said(line: Any) -> Callable[[Callable], Callable]:
+def said(line: Any) -> Callable[[Callable], Callable]:
     """Makes a handler's errors a line on the page; nothing else on it changes."""
 
     def around(handler: Callable) -> Callable:

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.launch.signals import Interrupted
+from alignlab.tasks.demo.asking import Asking
+from alignlab.tasks.demo.asking_page import asking_page
 from alignlab.tasks.demo.looking import Looking
 from alignlab.tasks.demo.page import CSS, judging_page, looking_page, talking_page
 from alignlab.tasks.demo.server import LOOPBACK, check_extra, gradio, listen, served
 from alignlab.tasks.demo.talking import Talking
 from alignlab.tasks.job import Job, Opened, Subject
+from alignlab.tasks.pictures.asking import names_of
 from alignlab.tasks.pictures.subject import VisionLanguage
 
 
 class Demo:
     """A page on this machine (extra `demo`), until Ctrl-C.
 
-    Of a model of pictures and texts search, matches and heat; of language models a chat, of two side by side, and how
-    likely texts are; of a reward model how good texts are.
+    Of a model of pictures and texts search, matches and heat; of one that was fine-tuned for answers or labels these;
+    of language models a chat, of two side by side, and how likely texts are; of a reward model how good texts are.
 
     Rows: what was asked, and what came of it.
 
@@ -75,6 +78,8 @@ class Demo:
 
     def _page(self, gr: Any, subjects: list[Opened], job: Job, folder: Path, notes: "_Notes") -> tuple[Any, Talking]:
         first, talking = subjects[0], Talking([])
+        if isinstance(first.subject, VisionLanguage) and names_of(first.subject.datamodule):
+            return asking_page(gr, first, Asking(first.subject, folder), notes), talking
         if isinstance(first.subject, VisionLanguage):
             looking = Looking(first.subject, job, folder, self.pictures, self.index, self.held_out)
             return looking_page(gr, first, looking, notes), talking

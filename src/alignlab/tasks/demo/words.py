@@ -5,6 +5,7 @@ from html import escape
 
 from alignlab.tasks.demo.judging import Judged
 from alignlab.tasks.demo.looking import Fit
+from alignlab.tasks.pictures.asking import Answered
 
 
 def heading(title: str, below: str) -> str:
@@ -24,6 +25,16 @@ def fits_table(fits: Sequence[Fit]) -> str:
     if fits[0].share is not None:
         columns["share of these"] = [_bar(fit.share) for fit in fits]
     return _table("text", [fit.text for fit in fits], columns)
+
+
+def answers_table(found: Answered, right: str | None) -> str:
+    """The likeliest answers, a decoder's own words, and what is right where it is known."""
+    answers = found.probabilities
+    said = [f"right: {right}"] if right is not None else []
+    if found.free is not None:
+        said.append(f"in its own words: {found.free or '(nothing)'}")
+    table = _table("answer", list(answers), {"probability": [_bar(chance) for chance in answers.values()]})
+    return table + note("; ".join(said))
 
 
 def judged_table(texts: Sequence[Judged], of: str) -> str:

@@ -32,6 +32,11 @@ def names_of(data: Any) -> list[str]:
     return list(getattr(source, "answers", None) or getattr(source, "labels", None) or ())
 
 
+def pictures_of(system: Any) -> int:
+    """How many pictures a run looks at for one text."""
+    return 1 if hasattr(system.net, "ask") else getattr(system.net, "pictures", getattr(system, "pictures", 1))
+
+
 def asked(
     system: Any, data: Any, image: Tensor, text: str, names: list[str], *, top_k: int, shortlist: int | None = None
 ) -> Answered:
@@ -58,8 +63,7 @@ def _scores(
     given = f"{pictures} picture{'s' if pictures != 1 else ''}"
     with torch.no_grad():
         if not hasattr(net, "ask"):
-            wanted = getattr(net, "pictures", getattr(system, "pictures", 1))
-            if pictures != wanted:
+            if pictures != (wanted := pictures_of(system)):
                 raise ValueError(f"{given}, but this run looks at {wanted}")
             return net(image, ids, mask)[0].float(), None
         if pictures != 1:
