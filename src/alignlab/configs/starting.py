@@ -12,6 +12,7 @@ from alignlab.optim.rates import RATES, Start
 SMALL_PATCH, SMALL_SIZE = 8, 48  # pixels, of the nets that are trained from nothing on a CPU
 # Parameters of parts of nets that name weights to begin with.
 _WEIGHTS = ("pretrained", "text_weights")
+_LOCKED = {"image": "vision", "text": "text"}  # `freeze` of a net of two towers
 
 
 def started_from(cfg: DictConfig) -> Start:
@@ -31,7 +32,9 @@ def started_from(cfg: DictConfig) -> Start:
         return "adapter"
     if str(content.get("_target_", "")).rpartition(".")[2].startswith("pretrained"):
         return "pretrained"
-    return "towers" if any(node.get(name) for node in _nodes(content) for name in _WEIGHTS) else "nothing"
+    locked = _LOCKED.get(content.get("freeze"))  # what doesn't learn has no rate
+    learning = {name: part for name, part in content.items() if name != locked}
+    return "towers" if any(node.get(name) for node in _nodes(learning) for name in _WEIGHTS) else "nothing"
 
 
 def start_lr(from_nothing: float, adapter: float | None = None, *, _root_: DictConfig) -> float:

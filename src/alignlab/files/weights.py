@@ -35,6 +35,11 @@ _NAMES = (
 )  # most usual first
 _LAYOUTS = (
     ("visual_encoder.blocks.", "these are names of ALBEF's published checkpoints: `alignlab convert from-albef` first"),
+    (
+        "_conv_stem.",
+        "these are names of EfficientNet-Lite-PyTorch: `alignlab convert from-efficientnet-lite FILE "
+        "lite0.safetensors` first",
+    ),
     ("vision_model.", "these are names of transformers' CLIP or SigLIP: model/net=pretrained reads its folder"),
     (
         "visual.",

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import timm
@@ -18,6 +19,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from alignlab.files.kinds import line_of
+from alignlab.files.weights import difference, read_file, weights_of
 from alignlab.hub.hint import fetch_hint
 from alignlab.models.attention import PreNormBlock, is_plain
 
@@ -207,14 +210,28 @@ def _named_tower(
 
 
 def _pretrained(name: str, weights: bool | str) -> nn.Module:
+    """timm's net with its weights, or a file's, without classes."""
+    if isinstance(weights, str):
+        _refuse_misfit(name, weights)
     file = {"pretrained_cfg_overlay": {"file": weights}} if isinstance(weights, str) else {}
     try:
         return timm.create_model(name, pretrained=True, num_classes=0, **file)
     except Exception as error:  # of the network, the hub, a model that has no weights
-        reason = next((line.strip() for line in str(error).split("\n") if line.strip()), type(error).__name__)
         known = timm.get_pretrained_cfg(name)
         hint = fetch_hint(known.hf_hub_id) if known is not None and known.hf_hub_id and not file else ""
-        raise ValueError(f"name={name}: its weights can't be loaded ({reason}){hint}") from error
+        raise ValueError(f"name={name}: its weights can't be loaded ({line_of(error)}){hint}") from error
+
+
+def _refuse_misfit(name: str, file: str) -> None:
+    """Raises ValueError, one line, for weights under other names: timm would leave its own as they are."""
+    try:
+        state = weights_of(read_file(Path(file), "pretrained"), Path(file), "pretrained")
+    except ValueError as error:
+        raise ValueError(f"name={name}: its weights can't be loaded ({error})") from error
+    with torch.device("meta"):
+        wanted = timm.create_model(name, num_classes=0).state_dict()
+    if wanted.keys() - state.keys():
+        raise ValueError(f"name={name}: {file} holds other weights: {difference(state, wanted)}")
 
 
 def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix: int = 1) -> Tensor:

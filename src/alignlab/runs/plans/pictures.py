@@ -3,7 +3,7 @@
 import pkgutil
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, get_type_hints
+from typing import NamedTuple, get_type_hints
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -18,11 +18,11 @@ from alignlab.cost.picture_plan import PictureJob, picture_parts, picture_report
 from alignlab.methods.step import Step
 from alignlab.models.released.source import read_released
 from alignlab.runs.fitting import check_net
+from alignlab.runs.own_source import without_weights
 from alignlab.types.language import TokenBatch
 from alignlab.types.pairs import Vocabulary
 
 WORDS, ANSWERS = 30522, 3128  # of BERT's tokenizer; of VQA v2's list
-_FROM_ELSEWHERE = {"pretrained": False, "text_weights": None}  # nothing is read but sizes
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 
 
@@ -83,7 +83,7 @@ def planned(words: Sequence[str], answers: int = 4, gpu: bool = True) -> Planned
         optimizer_states=1 if "muon" in str(cfg.optim.get("_target_")) else ADAMW_STATES,
         gpu=gpu,
     )
-    node = _without_weights(OmegaConf.to_container(cfg.model, resolve=True))
+    node = without_weights(OmegaConf.to_container(cfg.model, resolve=True))
     build = partial(instantiate, DictConfig(node), vocabulary=vocabulary, _convert_="all")
     title = f"{method.__name__}, {job.rows} rows of {size} px and {tokens} tokens, {precision}"
     return Planned(build, vocabulary, job, title)
@@ -97,13 +97,3 @@ def _check(cfg: DictConfig) -> None:
         wrong = [said for said in error.problems if not (said.startswith("data.") and "has no value yet" in said)]
         if wrong:
             raise ConfigError(wrong) from error
-
-
-def _without_weights(node: Any) -> Any:
-    """A node of the config that reads no weights."""
-    if isinstance(node, dict):
-        changed = {name: _FROM_ELSEWHERE.get(name, _without_weights(value)) for name, value in node.items()}
-        if str(node.get("_target_")).endswith("released.net.pretrained_clip"):
-            changed["weights"] = False
-        return changed
-    return node
