@@ -15,6 +15,7 @@ from alignlab.configs.filling import filled
 from alignlab.configs.plugins import imported
 from alignlab.configs.roots import ChainRoot, InferenceRoot, Root
 from alignlab.files.result import Result
+from alignlab.launch import collector
 from alignlab.runs import chain, plugged
 from alignlab.runs.earlier.needs import completed, needs_model, promised
 from alignlab.runs.resuming import resumed
@@ -68,7 +69,8 @@ class Kind:
             ConfigError: one can't be imported.
         """
         try:
-            imported(() if self.root is ChainRoot else plugged.used(cfg))
+            with collector.resting():
+                imported(() if self.root is ChainRoot else plugged.used(cfg))
         except ValueError as error:
             raise ConfigError([str(error)]) from error
 
@@ -79,7 +81,9 @@ class Kind:
         return filled(cfg, self.root)
 
     def run(self, cfg: DictConfig) -> Result:
-        return pkgutil.resolve_name(self.does)(cfg)
+        with collector.resting():
+            does = pkgutil.resolve_name(self.does)
+        return does(cfg)
 
 
 TRAIN = Kind("train", Root, "alignlab.runs.train:train")

@@ -31,7 +31,7 @@ from alignlab.files.leaves import leaves
 from alignlab.files.result import Result
 from alignlab.files.runs import newest_run
 from alignlab.files.writing import write_text
-from alignlab.launch import disk, open_files, run_lock, stranded
+from alignlab.launch import collector, disk, open_files, run_lock, stranded
 from alignlab.launch.admission import refuse_if_taken
 from alignlab.launch.rank_watch import RankDied
 from alignlab.launch.signals import UNHEARD, Inbox, Interrupted
@@ -78,7 +78,9 @@ def train(cfg: DictConfig) -> Result:
         if cfg.resume is not None and is_gone(cfg):
             cfg = from_own_source(cfg, Path(cfg.resume))
         trained_in = cfg.resume or cfg.get("init_from")
-        datamodule, system = build(cfg, None if trained_in is None else newest_run(trained_in, holding="checkpoints"))
+        with collector.resting():
+            weights = None if trained_in is None else newest_run(trained_in, holding="checkpoints")
+            datamodule, system = build(cfg, weights)
         ranks = RankDeath(lambda cause: _last_words(cause, result, trainer.global_step, run_dir))
         written.callback(ranks.leave)
         trainer = build_trainer(cfg, run_dir, [Interruption(inbox), ranks, *_telling(cfg, result), *changed])
