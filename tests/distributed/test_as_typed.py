@@ -77,6 +77,8 @@ def test_runs_exports_resumes_and_reloads(
         start += (f"model.net.path={request.getfixturevalue('policy')}",)
     if model == "gkd":
         start += (f"model.teacher.path={request.getfixturevalue('policy')}",)
+    if (model, trainer) in USUAL and model in VISION:
+        start += ("data.num_val=64",)  # the evaluators' pictures: half of the time
     folder = tmp_path / "run"
     result = typed(folder, f"model={model}", f"trainer={trainer}", *start, *SHORT)
     assert (result["status"], result["steps"]) == ("ok", 3), result["reason"]

@@ -87,6 +87,7 @@ def test_zero_1_2_3_equal_one_process_and_go_on_from_each_other(tmp_path: Path, 
 
 @DEEPSPEED
 @pytest.mark.deepspeed
+@pytest.mark.slow
 def test_what_lies_on_the_host_trains_the_same(tmp_path: Path) -> None:
     check(tmp_path, "clip", ("fsdp_offloaded", "deepspeed_2_offloaded", "deepspeed_3_offloaded"))
 

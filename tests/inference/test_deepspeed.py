@@ -22,7 +22,10 @@ def backend(request: pytest.FixtureRequest) -> Iterator[DeepSpeedBackend]:
     found.close()
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "bloom", "gpt2"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpt_neox", "gpt2")]
+
+
+@pytest.mark.parametrize("kind", ["llama", "bloom", *SLOW])
 def test_contract(backend: DeepSpeedBackend, kind: str, tmp_path: Path) -> None:
     model = tiny_model(kind, even=True)
     report = backend.load(ModelSource(str(save_model(kind, tmp_path, even=True))))

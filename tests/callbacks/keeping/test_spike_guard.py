@@ -42,8 +42,15 @@ def events(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "spikes.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("model", "poisoned"), [(CLIP, POISONED), (ALBEF, 26)], ids=["clip", "albef"])
-@pytest.mark.parametrize("action", ["skip", "rollback"])
+@pytest.mark.parametrize(
+    ("model", "poisoned", "action"),
+    [
+        pytest.param(CLIP, POISONED, "skip", id="skip-clip"),
+        pytest.param(ALBEF, 26, "rollback", id="rollback-albef"),
+        pytest.param(CLIP, POISONED, "rollback", marks=pytest.mark.slow, id="rollback-clip"),
+        pytest.param(ALBEF, 26, "skip", marks=pytest.mark.slow, id="skip-albef"),
+    ],
+)
 def test_as_if_it_had_never_been(
     prepared: Prepare, tmp_path: Path, model: tuple[str, ...], poisoned: int, action: str
 ) -> None:
