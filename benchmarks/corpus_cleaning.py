@@ -62,10 +62,25 @@ def texts() -> Iterator[str]:
                 yield piece.strip()
 
 
+def endless() -> Iterator[str]:
+    """The same, and when they have run out documents of their paragraphs drawn at random."""
+    rng, paragraphs, length = random.Random(0), [], 0
+    for text in texts():
+        paragraphs += [part for part in text.split("\n\n") if LEAST < len(part) < PIECE]
+        length += len(text.encode())
+        yield text
+    print(f"{length / 1e6:.0f} MB are as they were; what follows is made of {len(paragraphs)} paragraphs of theirs")
+    while True:
+        drawn = [rng.choice(paragraphs)]
+        while sum(map(len, drawn)) < PIECE:
+            drawn.append(rng.choice(paragraphs))
+        yield "\n\n".join(drawn)
+
+
 def write(file: Path, megabytes: float) -> None:
     """Texts as JSONL, until there is enough of it."""
     with file.open("w", encoding="utf-8") as out:
-        for number, text in enumerate(texts()):
+        for number, text in enumerate(endless()):
             out.write(json.dumps({"id": number, "text": text}, ensure_ascii=False) + "\n")
             if out.tell() > megabytes * 1e6:
                 break

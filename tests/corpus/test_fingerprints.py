@@ -6,6 +6,8 @@ from pathlib import Path
 
 from alignlab.corpus.cleaning import clean, plan_of
 from alignlab.corpus.fingerprints import cleaned
+from alignlab.corpus.mixing import mix
+from alignlab.corpus.packing import pack
 from alignlab.files.result import Result
 from alignlab.runs.record import recorded
 from planted_texts import english_words
@@ -28,6 +30,10 @@ def test_a_run_records_the_fingerprint_of_its_data(tmp_path: Path) -> None:
     with recorded(result, tmp_path / "run", cfg):
         result.status = "ok"
     assert Result.read(tmp_path / "run").corpora == {str(data / "in.jsonl"): expected, str(data): expected}
+    mix({str(data / "in.jsonl"): None}, tmp_path / "mixed")
+    pack([tmp_path / "mixed" / "data"], "bytes", tmp_path / "tokens")
+    for place in (tmp_path / "mixed" / "data" / "mixed.jsonl", tmp_path / "tokens"):
+        assert cleaned(str(place)) == {str(data / "in.jsonl"): expected}
     with (data / "in.jsonl").open("a") as file:
         file.write("{}\n")
     assert cleaned(str(data))[str(data)]["as cleaned"] is False

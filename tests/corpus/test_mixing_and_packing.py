@@ -7,8 +7,9 @@ from pathlib import Path
 
 from alignlab.cli import main
 from alignlab.corpus.mixing import mix, shares_of
-from alignlab.corpus.packing import Packed, pack
+from alignlab.corpus.packing import pack
 from alignlab.corpus.statistics import stats
+from alignlab.data.language.pretraining.packed_tokens import PackedTokens
 
 import numpy as np
 import pytest
@@ -76,6 +77,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
         (["mix", "a.jsonl", "--words", "0", "--to", "m2"], "--words is 0"),
         (["pack", "a.jsonl", "--tokenizer", "nothing", "--to", "t2"], "nothing"),
         (["pack", "a.jsonl", "--tokenizer", "bytes", "--to", "tokens"], "tokens holds shards already"),
+        (["pack", "a.jsonl", "--to", "t2"], "one of --tokenizer and --vocab-size"),
+        (["pack", "a.jsonl", "--vocab-size", "10", "--to", "t2"], "vocab_size is 10"),
     ):
         assert main(["corpus", *words]) == 2
         error = capsys.readouterr().err
@@ -96,7 +99,7 @@ def test_packed_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
     texts = ["Hello.", "Grüße aus 北京", "", "third"]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     index = pack([tmp_path / "a.jsonl"], "bytes", tmp_path / "out", end=65_000, shard_tokens=10)
-    packed = Packed(tmp_path / "out")
+    packed = PackedTokens(tmp_path / "out")
     expected = [[*text.encode(), 65_000] for text in texts if text]
     assert [packed[n].tolist() for n in range(len(packed))] == expected
     assert index["tokens"] == sum(map(len, expected)) and index["left out"] == 1
@@ -104,6 +107,10 @@ def test_packed_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
     assert pack([tmp_path / "a.jsonl"], "bytes", tmp_path / "wide", end=70_000)["dtype"] == "uint32"
     np.save(tmp_path / "out" / "00000.npy", packed[0][:3])
     with pytest.raises(ValueError, match=r"00000.npy has 3 tokens; index.json says"):
-        Packed(tmp_path / "out")
-    with pytest.raises(ValueError, match="holds no packed tokens"):
-        Packed(tmp_path)
+        PackedTokens(tmp_path / "out")
+    (tmp_path / "out" / "00001.keys.npy").unlink()
+    np.save(tmp_path / "out" / "00000.npy", np.zeros(index["shards"][0]["tokens"], np.uint16))
+    with pytest.raises(ValueError, match=r"00001.keys.npy can't be read .*; pack the texts again"):
+        PackedTokens(tmp_path / "out")
+    with pytest.raises(ValueError, match="holds no packed tokens, or not all of them"):
+        PackedTokens(tmp_path)

@@ -101,6 +101,19 @@ def test_a_mask_leaves_the_rest_as_it_is() -> None:
     assert masked("mailto:jo@example.com.", personal("mailto:jo@example.com.")) == "mailto:<email>."
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("From SRS0=aO/p=ON=bag.example.org=None@bounce2.example.com  Fri", "From <email>  Fri"),
+        ("'jo@example.com' and o'neil@example.com", "'<email>' and <email>"),
+        ("in the USA, or 0800-89-1131  in  the  UK", "in the USA, or <phone>  in  the  UK"),
+        ("03-1234-5678, not 0-13-110362-8 or 08-11-2014", "<phone>, not 0-13-110362-8 or 08-11-2014"),
+    ],
+)
+def test_what_real_mails_and_manuals_hold(text: str, wanted: str) -> None:
+    assert masked(text, personal(text)) == wanted
+
+
 def test_actions() -> None:
     def batch() -> Batch:
         document = Document(0, b"", {"text": "I am jo@example.com"})

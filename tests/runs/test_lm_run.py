@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from alignlab.corpus.packing import pack
 from alignlab.models.language.loading import load_language_model
 from alignlab.models.language.paths import load_tokenizer
 from alignlab.runs import train as run
@@ -36,8 +37,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_resumed_equals_uninterrupted_and_the_export_speaks(prepared: Prepare, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("packed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_resumed_equals_uninterrupted_and_the_export_speaks(
+    prepared: Prepare, tmp_path: Path, text: str, packed: bool
+) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
+    if packed:
+        pack([tmp_path / "text.jsonl"], None, tmp_path / "tokens", vocab_size=300)
+        text = f"+data.path={tmp_path / 'tokens'}"
     how = ("model=lm", "model.net.kv_heads=2", *NET, *SHORT, text, "+data.batch_start=0.25", "+data.batch_ramp=3")
     run.train(prepared(whole, *how, "trainer.max_steps=4"))
     run.train(prepared(halves, *how, "trainer.max_steps=2", "optim.schedule=constant"))

@@ -53,9 +53,10 @@ def add(commands: "argparse._SubParsersAction") -> None:
     stats.set_defaults(run=_stats)
     pack = which.add_parser("pack", help="tokens in shards that are mapped into memory")
     pack.add_argument("inputs", nargs="+", type=Path, metavar="PLACE", help=_INPUTS)
-    pack.add_argument("--tokenizer", required=True, metavar="PLACE", help="as in alignlab tokenizers compare")
+    pack.add_argument("--tokenizer", metavar="PLACE", help="as in alignlab tokenizers compare")
+    pack.add_argument("--vocab-size", type=int, metavar="N", help="instead: train one of so many ids on the texts")
     pack.add_argument("--to", type=Path, metavar="FOLDER", required=True)
-    pack.add_argument("--end", type=int, metavar="ID", help="put behind every document")
+    pack.add_argument("--end", type=int, metavar="ID", help="put behind every document; default: training does")
     pack.add_argument("--shard-tokens", type=int, default=100_000_000, help="of a shard; default: 100 million")
     pack.set_defaults(run=_pack)
 
@@ -155,7 +156,8 @@ def _pack(options: argparse.Namespace) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from alignlab.corpus.packing import pack  # after --help
 
-    index = pack(options.inputs, options.tokenizer, options.to, end=options.end, shard_tokens=options.shard_tokens)
+    how = {name: getattr(options, name) for name in ("vocab_size", "end", "shard_tokens")}
+    index = pack(options.inputs, options.tokenizer, options.to, **how)
     told = f"{index['documents']:,} documents, {index['tokens']:,} tokens ({index['dtype']})"
     print(f"{told}, {len(index['shards'])} shards")
     if index["left out"]:

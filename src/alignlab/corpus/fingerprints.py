@@ -8,8 +8,10 @@ from typing import Any
 
 def cleaned(values: Any) -> dict[str, dict[str, Any]]:
     """Fingerprint of the cleaning of each file and folder that a setting names; those without a report are left out.
+    Of a mixture, and of packed tokens, those of the files that it was made from.
 
-    `as cleaned` says whether the files still have the sizes that they were written with; their content isn't read.
+    `as cleaned` says whether the files still have, or had when they were mixed or packed, the sizes that they were
+    written with; their content isn't read.
 
     Args:
         values: settings: texts, lists, and mappings, whose keys may be places too.
@@ -17,8 +19,7 @@ def cleaned(values: Any) -> dict[str, dict[str, Any]]:
     found = {}
     for place in dict.fromkeys(_texts(values)):
         told = _told(Path(place).expanduser())
-        if told is not None:
-            found[place] = told
+        found |= _carried(Path(place).expanduser()) if told is None else {place: told}
     return found
 
 
@@ -32,6 +33,22 @@ def _texts(values: Any) -> Iterator[str]:
     elif isinstance(values, Iterable):
         for value in values:
             yield from _texts(value)
+
+
+def _carried(place: Path) -> dict[str, dict[str, Any]]:
+    """What `mix` wrote beside a folder `data`, or `pack` beside tokens."""
+    try:
+        if len(str(place)) > 4096 or not place.exists():
+            return {}
+        files = [
+            place / "index.json",
+            *(one.parent / "mix.json" for one in (place, place.parent) if one.name == "data"),
+        ]
+        file = next(file for file in files if file.is_file())
+        told = json.loads(file.read_text(encoding="utf-8"))["corpora"]
+        return {str(name): dict(each) for name, each in told.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        return {}
 
 
 def _told(place: Path) -> dict[str, Any] | None:

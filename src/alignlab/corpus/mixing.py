@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignlab.corpus.documents import Batch
+from alignlab.corpus.fingerprints import cleaned
 from alignlab.corpus.looking import batched
 from alignlab.corpus.sources import WHOLE, Reader, Source, detected, sources_of
 from alignlab.files.writing import replaced, write_text
@@ -82,7 +83,7 @@ def mix(
     suffix = ".jsonl" if forms == {"jsonl"} else ".txt"
     with replaced(target / "data" / f"mixed{suffix}") as temporary:
         _write(temporary, list(sources.values()), np.concatenate(drawn)[order])
-    report = {"temperature": temperature, "seed": seed, "sources": rows}
+    report = {"temperature": temperature, "seed": seed, "sources": rows, "corpora": cleaned(list(places))}
     write_text(target / "mix.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n")
     return rows
 

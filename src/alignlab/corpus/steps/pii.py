@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 from alignlab.corpus.documents import Batch, Verdict
 
 KINDS = ("email", "phone", "id", "ip", "card")
-_LOCAL = "".join(map(chr, (*range(48, 58), *range(65, 91), *range(97, 123)))) + "._%+-"
+_LOCAL = "".join(map(chr, (*range(48, 58), *range(65, 91), *range(97, 123)))) + "._%+-'"
+_REWRITTEN = re.compile(r"(?i)(?:SRS[01]|prvs)[=+\-][A-Za-z0-9._%+\-=/]*$")  # by servers that forward: SRS, BATV
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9\-])")
 # Begins with a plain set of characters, so that the search runs over letters quickly.
 _NUMBERS = re.compile(r"[+(0-9][0-9 ().\-]{5,60}[0-9Xx]")
@@ -25,11 +26,12 @@ _ENDED = r"(?![0-9A-Za-z_\-]|\.\d)"
 _PHONES = tuple(
     re.compile(pattern + _ENDED)
     for pattern in (
-        # E.164 with a plus; mobile and line in China; North America
+        # E.164 with a plus; mobile and line in China; North America; Japan, numbers free of charge in Britain
         r"(?<![0-9A-Za-z_+])\+[1-9]\d{0,2}[ .\-]?(?:\(0?\d{1,4}\)[ .\-]?)?\d{1,5}(?:[ .\-]?\d{2,5}){1,5}",
         r"(?<![0-9A-Za-z_.+\-])(?:86[ \-]?)?1[3-9]\d([ \-]?)\d{4}\1\d{4}",
         r"(?<![0-9A-Za-z_.+\-])\(?0(?:10|2\d|[3-9]\d{2})\)?[ \-]?[2-8]\d{6,7}",
         r"(?<![0-9A-Za-z_.+\-])(?:1[ .\-])?(?:\([2-9]\d{2}\) ?[2-9]\d{2}[.\-]|[2-9]\d{2}([.\-])[2-9]\d{2}\1)\d{4}",
+        r"(?<![0-9A-Za-z_.+\-])(?=[\d\-]{12,13}(?![\d\-]))0\d{1,4}-\d{1,4}-\d{3,4}",
     )
 )
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999, modulo 11
@@ -105,7 +107,8 @@ def _emails(text: str) -> Iterator[Found]:
     while at >= 0:
         if domain := _DOMAIN.match(text, at + 1):
             before = text[max(0, at - 64) : at]
-            local = before[len(before.rstrip(_LOCAL)) :].lstrip(".%+-")
+            rewritten = _REWRITTEN.search(before)
+            local = rewritten[0] if rewritten else before[len(before.rstrip(_LOCAL)) :].lstrip(".%+-'")
             if local and local[-1] != ".":
                 yield Found("email", at - len(local), domain.end())
         at = text.find("@", at + 1)

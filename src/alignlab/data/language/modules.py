@@ -100,6 +100,7 @@ class LanguageDataModule(LightningDataModule):
             from alignlab.models.language.paths import load_tokenizer
 
             self.tokenizer = load_tokenizer(self._tokenizer_path)
+        self._check_made_with()
         self.vocabulary = vocabulary_of(self.tokenizer, add_tokens(self.tokenizer, self._new_tokens))
         self.renderer = Renderer(self.tokenizer, self.max_length)
         self.rows = {split: self.source.rows(split, self.renderer, self._seed) for split in ("train", "val")}
@@ -111,6 +112,18 @@ class LanguageDataModule(LightningDataModule):
             )
         if self.renderer.cut:
             log.warning("%d texts are longer than max_length=%d and were cut", self.renderer.cut, self.max_length)
+
+    def _check_made_with(self) -> None:
+        """Raises ValueError if the data set is tokens already, made with a tokenizer of other pieces."""
+        for place, wanted in getattr(self.source, "made_with", dict)().items():
+            from alignlab.tokenizers.fingerprint import fingerprint
+            from alignlab.tokenizers.kinds.hugging_face import of_transformers
+
+            if (found := fingerprint(of_transformers(self.tokenizer).pieces)) != wanted:
+                raise ValueError(
+                    f"{place} was packed with another tokenizer (fingerprint {wanted[:12]}) than "
+                    f"tokenizer={self._tokenizer_path} ({found[:12]}): pack the texts with this one"
+                )
 
     @property
     def batch_type(self) -> type | None:

@@ -129,18 +129,27 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Tokenizer of a model: the adapter's own if it has one, else the base model's. Pads with EOS if it has no padding
     token.
     """
-    from transformers import AutoTokenizer
-
     base, adapter = resolve_model(path)
     own = adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file()
     folder, gguf = (adapter, {}) if own else gguf_file(base)
     check_sums(folder, f"model={path}", small)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
+        return tokenizer_in(folder, **gguf)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         hint = fetch_hint(folder)
         raise ValueError(f"model={path}: no tokenizer could be read from {folder} ({reason}){hint}") from error
+
+
+def tokenizer_in(folder: str | Path, **how: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub id, with an end of text and padding where something else can be them.
+
+    Raises:
+        OSError, ValueError, KeyError: transformers can't read it.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **how)
     if tokenizer.eos_token is None and tokenizer.sep_token is not None:  # BERT's [CLS] text [SEP]
         tokenizer.bos_token, tokenizer.eos_token = tokenizer.cls_token, tokenizer.sep_token
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:

@@ -127,6 +127,12 @@ def open_slow(folder: Path) -> "Slow | Fast":
     return Slow(tokenizer) if inner is None else Fast(inner)
 
 
+def of_transformers(tokenizer: "PreTrainedTokenizerBase") -> Slow | Fast:
+    """A tokenizer that transformers has read; it is left as it is."""
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    return Slow(tokenizer) if inner is None else Fast(Tokenizer.from_str(inner.to_str()))
+
+
 def first_line(error: Exception) -> str:
     """An exception's message, as one line without a full stop."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -1,4 +1,4 @@
-"""Plain text to pre-train on: documents as rows of equally many tokens, behind `data=text`.
+"""Plain text to pre-train on, or tokens of it: documents as rows of equally many tokens, behind `data=text`.
 
 Legend: N pieces of documents.
 """
@@ -13,11 +13,14 @@ from transformers import PreTrainedTokenizerBase
 
 from alignlab.data.language.batches import Split, TextRows, TokenStore
 from alignlab.data.language.pretraining.own_tokenizer import trained_tokenizer
+from alignlab.data.language.pretraining.packed_rows import PackedRows, every, stretch_of
+from alignlab.data.language.pretraining.packed_tokens import PackedTokens, is_packed
 from alignlab.data.language.rated_reviews import of_split, rated_reviews
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.rows import content, read_jsonl
 from alignlab.data.language.tokenizer import built_in_tokenizer
 from alignlab.files.text import read_text
+from alignlab.models.language.paths import tokenizer_in
 
 log = logging.getLogger(__name__)
 KINDS = (".txt", ".jsonl")
@@ -33,7 +36,8 @@ class PlainText:
 
     Args:
         path: a .txt file (one document), a .jsonl file (its column `text`, a document a line), or a folder of such,
-            its folders included; None: the built-in movie and product reviews.
+            its folders included; or a folder that `alignlab corpus pack` wrote, whose tokens stay on the disk
+            (`PackedRows`); None: the built-in movie and product reviews.
         val_path: held-out documents; None holds out `val_share` of them by a hash, of a single document its end.
         mask: "prefix" marks a beginning of each piece, of a random length, as what is read and not predicted.
         split_seed: salts the hash, and draws the lengths.
@@ -56,11 +60,20 @@ class PlainText:
         self._path, self._val_path, self._mask = path, val_path, mask
         self._split_seed, self._val_share = split_seed, val_share
         self._read: dict[str, list[str]] = {}
+        self._packed: dict[str, PackedTokens] = {}
 
     def tokenizer(self, vocab_size: int) -> PreTrainedTokenizerBase:
-        """Byte-level BPE of the training documents; of the built-in ones the house's."""
+        """Byte-level BPE of the training documents; of the built-in ones the house's, of packed ones what was kept."""
         if self._path is None:
             return built_in_tokenizer(vocab_size)
+        if is_packed(self._path):
+            packed = self._tokens("path")
+            if packed.tokenizer is None:
+                made = packed.index["tokenizer"]["place"]
+                raise ValueError(
+                    f"path={self._path} was packed with {made}; set tokenizer to a model that has the same"
+                )
+            return tokenizer_in(packed.tokenizer)
         return trained_tokenizer(self.documents("train"), vocab_size)
 
     def documents(self, split: Split) -> list[str]:
@@ -82,6 +95,10 @@ class PlainText:
 
     def rows(self, split: Split, renderer: Renderer, seed: int) -> TextRows:
         """Raises ValueError as `documents` does."""
+        own = split == "val" and self._val_path is not None
+        key = "val_path" if own else "path"
+        if is_packed(self._place(key) or ""):
+            return self._packed_rows(split, key, renderer, seed)
         store = _stored(self.documents(split), renderer)
         if self._mask == "prefix":
             drawn = np.random.default_rng([self._split_seed, split == "val"])
@@ -90,9 +107,39 @@ class PlainText:
         log.info("%s: %d pieces of documents, %d tokens", split, len(store), tokens)
         return TextRows(store, seed, renderer.max_length)
 
+    def made_with(self) -> dict[str, str]:
+        """The fingerprint of the tokenizer behind each setting that names packed tokens."""
+        places = {key: self._place(key) for key in ("path", "val_path")}
+        return {
+            f"{key}={place}": self._tokens(key).fingerprint for key, place in places.items() if is_packed(place or "")
+        }
+
+    def _packed_rows(self, split: Split, key: str, renderer: Renderer, seed: int) -> PackedRows:
+        packed, tokenizer = self._tokens(key), renderer.tokenizer
+        if (largest := packed.index["largest id"]) >= len(tokenizer):
+            raise ValueError(f"{key}={self._place(key)} holds the id {largest}; the tokenizer has {len(tokenizer)} ids")
+        try:
+            whole = self._val_path is not None
+            stretch = every(packed) if whole else stretch_of(packed, split, self._split_seed, self._val_share)
+        except ValueError as error:
+            raise ValueError(f"{key}={self._place(key)}: {error}") from error
+        held = {"half": split == "val", "draw": self._split_seed, "mask": self._mask}
+        rows = PackedRows(packed, stretch, tokenizer, renderer.max_length, seed, **held)
+        renderer.longest = max(renderer.longest, rows.longest)
+        log.info("%s: %d documents, %d tokens", split, len(stretch.documents), rows.row_lengths(0).sum())
+        return rows
+
+    def _tokens(self, key: str) -> PackedTokens:
+        if key not in self._packed:
+            self._packed[key] = PackedTokens(self._place(key))
+        return self._packed[key]
+
+    def _place(self, key: str) -> str | None:
+        return {"path": self._path, "val_path": self._val_path}[key]
+
     def _of(self, key: Literal["path", "val_path"]) -> list[str]:
         if key not in self._read:
-            path = {"path": self._path, "val_path": self._val_path}[key]
+            path = self._place(key)
             self._read[key] = [text for text in documents_of(path, key) if text.strip()]
             if not self._read[key]:
                 raise ValueError(f"{key}={path}: no text is in there")
