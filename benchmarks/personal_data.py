@@ -11,8 +11,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import test.test_email
 from alignlab.corpus.steps.pii import personal
+
+import test.test_email
 
 AT = re.compile(r"[^\s<>:;,\"()\[\]]+@[^\s<>:;,\"()\[\]?]+")
 QUAD = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d{3})")

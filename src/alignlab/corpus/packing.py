@@ -47,11 +47,9 @@ def pack(
     """
     if shard_tokens < 1:
         raise ValueError(f"--shard-tokens is {shard_tokens}; it must be at least 1")
-    if (tokenizer is None) == (vocab_size is None):
-        raise ValueError("one of --tokenizer and --vocab-size says how texts become tokens")
     if (target / INDEX).exists():
         raise ValueError(f"{target} holds shards already; name another folder, or remove it")
-    opened = _trained(places, vocab_size, target) if tokenizer is None else _kept(tokenizer, target)
+    opened = _opened(places, tokenizer, vocab_size, target)
     largest = max([*opened.pieces, opened.size - 1, end or 0])
     kind = np.dtype(np.uint16 if largest < 1 << 16 else np.uint32)
     shards: list[Row] = []
@@ -84,6 +82,12 @@ def pack(
     }
     write_text(target / INDEX, json.dumps(index, ensure_ascii=False, indent=1) + "\n")
     return index
+
+
+def _opened(places: Sequence[Path], tokenizer: str | None, vocab_size: int | None, target: Path) -> TextTokenizer:
+    if (tokenizer is None) == (vocab_size is None):
+        raise ValueError("one of --tokenizer and --vocab-size says how texts become tokens")
+    return _trained(places, vocab_size, target) if tokenizer is None else _kept(tokenizer, target)
 
 
 def _trained(places: Sequence[Path], size: int, target: Path) -> TextTokenizer:
