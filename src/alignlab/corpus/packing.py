@@ -52,9 +52,7 @@ def pack(
     opened = _opened(places, tokenizer, vocab_size, target)
     largest = max([*opened.pieces, opened.size - 1, end or 0])
     kind = np.dtype(np.uint16 if largest < 1 << 16 else np.uint32)
-    shards: list[Row] = []
-    held: list[np.ndarray] = []
-    keys: list[bytes] = []
+    shards, held, keys = [], [], []
     counts = {"tokens": 0, "left out": 0, "largest": end or 0}
     tail = np.array([] if end is None else [end], kind)
     for texts in _texts(places, counts):
