@@ -2,7 +2,9 @@
 
 import itertools
 import re
+import zipfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,6 +16,8 @@ from alignlab.launch.sweep import quoted
 _TYPED, _KEY = "model", "model_path"
 # Words of infer.py that say what is to be done.
 _ASKING = ("task", "prompt_text", "input", "resume", "-m", "--multirun")
+# Models whose net may be a released one, and the choice of a net that reads these.
+_FOR_PAIRS, _RELEASED = ("model=clip", "model=siglip", "experiment=own_pictures"), "model/net=clip_pretrained"
 # Root keys of a chain; all others are the stages'.
 _OF_CHAINS = ("hydra", "chain", "overrides", "run_name", "resume", "objective", "plugins")
 
@@ -51,6 +55,30 @@ def demo_arguments(words: Sequence[str]) -> list[str]:
     """What `alignlab demo RUN` stands for: a word that is no `key=value` and no option is the model."""
     is_place = [not word.startswith("-") and not re.match(r"[\w.+~]+=", word) for word in words]
     return ["task=demo", *(f"model={quoted(w)}" if place else w for w, place in zip(words, is_place, strict=True))]
+
+
+def training_arguments(words: Sequence[str]) -> list[str]:
+    """A command line of train.py whose `init_from=` names a released CLIP or SigLIP, with that as the net."""
+    places = [word[len("init_from=") :].strip("'\"") for word in words if word.startswith("init_from=")]
+    named = any(re.match(r"model/net=|\+*model\.net\.path=", word) for word in words)
+    if len(places) != 1 or named or not set(_FOR_PAIRS) & set(words) or not _is_released(places[0]):
+        return list(words)
+    others = [word for word in words if not word.startswith("init_from=")]
+    return [*others, _RELEASED, f"model.net.path={quoted(places[0])}"]
+
+
+def _is_released(place: str) -> bool:
+    """Whether a place is a folder in transformers' or open_clip's format, a TorchScript archive, or looks like an id of
+    the hub, and no run's.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return (path / "open_clip_config.json").is_file() or '"model_type"' in _lossy(path / "config.json")
+    if path.is_file():
+        with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        return False
+    return re.fullmatch(r"(?!outputs/)[\w.-]+/[\w.-]+", place) is not None and not path.suffix
 
 
 def as_typed(text: str) -> str:

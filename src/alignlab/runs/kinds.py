@@ -10,7 +10,13 @@ from omegaconf import DictConfig
 
 import alignlab.configs.resolvers  # noqa: F401 - tells Hydra
 from alignlab.configs.check import ConfigError, check
-from alignlab.configs.command_line import arguments, chain_arguments, chosen_chain, inference_arguments
+from alignlab.configs.command_line import (
+    arguments,
+    chain_arguments,
+    chosen_chain,
+    inference_arguments,
+    training_arguments,
+)
 from alignlab.configs.filling import filled
 from alignlab.configs.plugins import imported
 from alignlab.configs.roots import ChainRoot, InferenceRoot, Root
@@ -39,8 +45,11 @@ class Kind:
 
     def arguments(self, words: Sequence[str]) -> list[str]:
         """A command line as typed, for Hydra."""
-        words = inference_arguments(words, terminal()) if self.root is InferenceRoot else words
-        return arguments(chain_arguments(words) if self.root is ChainRoot else words)
+        if self.root is ChainRoot:
+            return arguments(chain_arguments(words))
+        return arguments(
+            inference_arguments(words, terminal()) if self.root is InferenceRoot else training_arguments(words)
+        )
 
     def checked(self, cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> DictConfig:
         """The composed config with the run that it resumes taken in, every default written out and nothing wrong with

@@ -144,3 +144,16 @@ class ImageTextPairs(PreparedPictures):
         if split not in self.splits:
             raise ValueError(f"there is no split {split!r} in annotations, only {sorted(self.splits)}")
         return self.splits[split]
+
+
+class ListedPairs(ImageTextPairs):
+    """The source behind `data=csv`: one list, or a folder of pictures with texts beside them.
+
+    Args:
+        path: the list: .csv, .tsv, .jsonl, .json, or the folder.
+        image_size: height and width in pixels.
+        settings: see `ImageTextPairs`.
+    """
+
+    def __init__(self, path: str, image_size: int = 224, **settings: Any) -> None:
+        super().__init__(path, image_size, **settings)
