@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-_INPUTS = "a file (.txt: a document a line; .jsonl, .csv, .tsv; also .gz) or a folder of such"
+_INPUTS = "a file (.txt: a document a line; .jsonl, .csv, .tsv; also .gz; .tar: a shard) or a folder of such"
 
 
 def add(commands: "argparse._SubParsersAction") -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alignlab.corpus.letters import Letters
+from alignlab.data.pictures.members import Member
 from alignlab.files.text import flaw, kind_of
 
 KINDS = ("text", "captions", "sft", "pairs")
@@ -51,14 +52,17 @@ class Document:
         row: its fields.
         leaves: path and text of everything in it that is read.
         wrong: why it is none, if it isn't.
+        group: which picture its text is about; "" where it is about none.
+        picture: that picture, where it lies in a shard.
     """
 
-    __slots__ = ("group", "leaves", "line", "raw", "row", "split", "wrong")
+    __slots__ = ("group", "leaves", "line", "picture", "raw", "row", "split", "wrong")
 
     def __init__(self, line: int, raw: bytes, row: dict[str, Any] | None, wrong: str | None = None) -> None:
         self.line, self.raw, self.row, self.wrong = line, raw, row, wrong
         self.leaves: list[tuple[Path_, str]] = []
         self.group, self.split = "", ""
+        self.picture: Member | None = None
 
     @property
     def text(self) -> str:

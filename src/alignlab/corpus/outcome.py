@@ -4,14 +4,15 @@ import gzip
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from alignlab.corpus.looking import KEPT, Mark, Plan, read_marks
 from alignlab.corpus.resolving import Corpus
-from alignlab.corpus.sources import Part, Reader
+from alignlab.corpus.sources import Part, Reader, Source
+from alignlab.data.shards.rewriting import Rewritten
 from alignlab.files.writing import replaced
 
 DATA = "data"  # folder of the cleaned files: what trains on a folder finds no dropped rows there
@@ -53,12 +54,14 @@ class Outcome:
                 if cleaned and not (
                     source.form == "file" and (self._corpus.step[document : document + 1] != KEPT).all()
                 ):
-                    with replaced(target / DATA / source.name) as new, _opened(new, source.name) as out:
+                    with replaced(target / DATA / source.name) as new, _opened(new, source) as out:
                         self._file(number, out, lost)
+                    if source.form == "shard":  # pictures too
+                        self.files[source.name]["bytes"] = (target / DATA / source.name).stat().st_size
                 else:
                     self._file(number, None, lost)
 
-    def _file(self, number: int, out: BinaryIO | None, lost: TextIO) -> None:
+    def _file(self, number: int, out: BinaryIO | Rewritten | None, lost: TextIO) -> None:
         self._number = number
         source, digest, size, kept, seen = self._plan.sources[number], blake2b(digest_size=16), 0, 0, 0
         reader = Reader(source, self._plan.kind)
@@ -176,9 +179,12 @@ class _Marks:
 
 
 @contextmanager
-def _opened(file: Path, name: str) -> Iterator[BinaryIO]:
+def _opened(file: Path, source: Source) -> Iterator[BinaryIO | Rewritten]:
     with file.open("wb") as plain:
-        if name.endswith(".gz"):
+        if source.form == "shard":
+            with closing(Rewritten(plain, source.file)) as shard:
+                yield shard
+        elif source.name.endswith(".gz"):
             with gzip.GzipFile(filename="", fileobj=plain, mode="wb", mtime=0) as packed:  # equal rows, equal bytes
                 yield packed
         else:

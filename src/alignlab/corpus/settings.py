@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from alignlab.corpus.steps.clip_score import ClipScore
 from alignlab.corpus.steps.decontam import Decontam
 from alignlab.corpus.steps.exact_dup import ExactDup
 from alignlab.corpus.steps.language import Language
@@ -20,7 +21,7 @@ from alignlab.corpus.steps.quality import Quality
 from alignlab.corpus.steps.schema import Schema
 
 STEPS: Mapping[str, Callable[..., Any]] = {
-    one.name: one for one in (Schema, Language, Quality, ExactDup, NearDup, Decontam, Pairs, Pictures, Pii)
+    one.name: one for one in (Schema, Language, Quality, ExactDup, NearDup, Decontam, Pairs, Pictures, ClipScore, Pii)
 }
 Chain = list[tuple[str, dict[str, Any]]]  # names of steps in order, with their settings
 

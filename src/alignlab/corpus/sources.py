@@ -1,6 +1,7 @@
-"""Files of documents, cut into parts that are looked at one by one: .txt, .jsonl, .csv, .tsv, also .gz, and folders.
+"""Files of documents, cut into parts that are looked at one by one: .txt, .jsonl, .csv, .tsv, also .gz, tar shards of
+pictures with captions, and folders.
 
-A part is a stretch of whole lines of a file, or a whole compressed one. A line ends at \\n or \\r\\n.
+A part is a stretch of whole lines of a file, or a whole compressed one, or a shard, whose samples are lines of JSON. A line ends at \\n or \\r\\n.
 """
 
 import gzip
@@ -12,10 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alignlab.corpus.documents import CAPTION_KEYS, KINDS, TEXT_KEYS, Document, kind_of_columns, read
+from alignlab.data.shards.rewriting import BROKEN, picture
+from alignlab.data.shards.rewriting import lines as shard_lines
 from alignlab.data.tables import SUFFIXES, table_fields, table_header
 from alignlab.files.text import kind_of, lines_of, parse_json, shown
 
-FORMS = {".txt": "txt", ".text": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", **dict.fromkeys(SUFFIXES, "table")}
+FORMS = {
+    ".txt": "txt",
+    ".text": "txt",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    **dict.fromkeys(SUFFIXES, "table"),
+    ".tar": "shard",
+}
 PART = 16 << 20  # bytes
 _MARK = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
@@ -27,8 +37,8 @@ class Source(NamedTuple):
 
     file: Path
     name: str  # where its cleaned form lies below the folder of results
-    form: str  # txt, jsonl, table; file: a .txt that is one document
-    whole: bool  # compressed, or in UTF-16: read from its begin to its end
+    form: str  # txt, jsonl, table, shard; file: a .txt that is one document
+    whole: bool  # compressed, in UTF-16, or a shard: read from its begin to its end
     reference: bool = False  # only compared with, neither changed nor written
 
 
@@ -96,7 +106,8 @@ def _form(file: Path) -> str | None:
 def _source(file: Path, name: str, reference: bool) -> Source:
     with file.open("rb") as start:
         wide = start.read(2) in _WIDE
-    return Source(file, name, _form(file), wide or file.suffix == ".gz", reference)
+    form = _form(file)
+    return Source(file, name, form, wide or file.suffix == ".gz" or form == "shard", reference)
 
 
 def parts_of(number: int, source: Source, size: int = PART) -> list[Part]:
@@ -119,6 +130,9 @@ def raw_lines(source: Source, part: Part) -> Iterator[bytes]:
     """Lines of a part with their ends; those of UTF-16 become UTF-8. Of a file that is one document, all at once."""
     if source.form == "file":
         yield b"".join(raw_lines(source._replace(form="txt"), part))
+        return
+    if source.form == "shard":
+        yield from shard_lines(source.file)
         return
     with source.file.open("rb") as file:
         wide = file.read(2) in _WIDE and source.file.suffix != ".gz"
@@ -201,8 +215,13 @@ class Reader:
         except ValueError as error:
             reason = "no JSON" if self.source.form == "jsonl" else "no row"
             return Document(number, raw, None, f"{reason}: {str(error).removeprefix('line: ')}: {shown(line)}")
+        if BROKEN in row and self.source.form == "shard":
+            return Document(number, raw, None, f"broken sample: {row[BROKEN]}")
         document = Document(number, raw, row)
         read(document, self.kind)
+        if self.source.form == "shard":
+            document.picture = picture(self.source.file, row)
+            document.group = str(document.picture or "")
         return document
 
     def _row(self, line: str) -> dict:

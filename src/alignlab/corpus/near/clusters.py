@@ -5,6 +5,7 @@ E entries of all parts (an entry is one document as one kind of set), numbered i
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from mmap import MADV_DONTNEED, mmap
 
 import numpy as np
 
@@ -52,7 +53,14 @@ class Sets:
             shared = np.bincount(same.astype(np.int64), minlength=last - first)
             found[first:last] = shared / np.maximum(np.array(sizes) - shared, 1)
             first = last
+            self._let_go()
         return found
+
+    def _let_go(self) -> None:
+        """Pages of files that were looked at don't stay in this process's memory."""
+        for values in self._values:
+            if isinstance(values.base, mmap):
+                values.base.madvise(MADV_DONTNEED)
 
 
 def similar(

@@ -79,6 +79,8 @@ def identifier() -> Callable[[str], tuple[str, float]] | None:
 
 def told(text: str) -> tuple[str, float]:
     """The language that a script stands for, and the share of letters in it; ("", 0) for Latin letters."""
+    if text[:READ].isascii():
+        return "", 0.0
     letters = [ord(char) for char in text[:READ] if char.isalpha()]
     counts = {name: sum(first <= code <= last for code in letters) for name, first, last in _SCRIPTS}
     if counts["ja"] * 10 > len(letters) > 0:

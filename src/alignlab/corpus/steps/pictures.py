@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alignlab.corpus.documents import Batch, Verdict
+from alignlab.corpus.documents import Batch, Document, Verdict
 from alignlab.data.image_text.picture_cache import read_picture
+from alignlab.data.pictures.members import Member
 from alignlab.data.recipes.pictures import WHOLE
 
 BITS = 3  # of 64 by which two look-alikes differ at most
@@ -64,9 +65,8 @@ class Pictures:
         self._found = {"pictures": keys, "pictures_look": look, "pictures_tint": tint}
         seen: dict[str, tuple[Verdict | None, int, int, np.ndarray]] = {}
         for number, document in batch.living():
-            if not document.group or "://" in document.group:
+            if (place := place_of(document, self._folder or batch.folder)) is None:
                 continue
-            place = (self._folder or batch.folder) / document.group
             if document.group not in seen:
                 seen[document.group] = self._seen(place)
             verdict, content, hashed, colours = seen[document.group]
@@ -81,9 +81,9 @@ class Pictures:
         """What duplicates are told by; asked for after the call."""
         return self._found
 
-    def _seen(self, place: Path) -> tuple[Verdict | None, int, int, np.ndarray]:
+    def _seen(self, place: Path | Member) -> tuple[Verdict | None, int, int, np.ndarray]:
         nothing = (0, 0, np.zeros(48, np.uint8))
-        if not place.is_file():
+        if isinstance(place, Path) and not place.is_file():
             return Verdict("no picture", {"picture": str(place)}), *nothing
         try:
             content = place.read_bytes()
@@ -100,6 +100,13 @@ class Pictures:
         if frames > 1:
             return Verdict("moving picture", {"frames": frames}), *nothing
         return None, _hash(content), difference_hash(picture), _colours(picture)
+
+
+def place_of(document: Document, folder: Path) -> Path | Member | None:
+    """Where a document's picture lies; None for none, and for an address (`https://...`)."""
+    if document.picture is not None:
+        return document.picture
+    return folder / document.group if document.group and "://" not in document.group else None
 
 
 def difference_hash(picture: Image.Image) -> int:

@@ -31,6 +31,7 @@ class Sample(NamedTuple):
     pictures: list[Member]  # in the shard's order
     row: dict[str, Any]  # what its .json says, with the text of its .txt as `caption` where that says none
     suffixes: tuple[str, ...]
+    members: tuple[Member, ...] = ()  # all of them, texts too
 
 
 def are_shards(place: str) -> bool:
@@ -148,7 +149,8 @@ def _sample(where: str, key: str, kept: list, shard: Path, content: Any) -> Samp
                 texts.append(text.strip())
     if texts and not any(name.strip().lower() in CAPTION_KEYS for name in row):
         row["caption"] = texts[0]
-    return Sample(where, key, pictures, row, tuple(suffix for suffix, *_ in kept))
+    members = tuple(Member(shard, offset, size, name) for _, name, offset, size in kept)
+    return Sample(where, key, pictures, row, tuple(suffix for suffix, *_ in kept), members)
 
 
 def _text(written: bytes, suffix: str, where: str) -> str:
