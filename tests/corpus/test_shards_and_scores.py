@@ -102,7 +102,7 @@ def test_low_scores_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         )
         said = "green" if number in (3, 5) else colour
         rows.append({"image": f"{number}.png", "caption": f"all is {said} here in {number}"})
-    rows.append({"image": "20.png", "captions": ["all is red", "all is blue"]})
+    rows.append({"image": "20.png", "captions": ["all is blue", "all is red"]})
     rows.append({"image": "nowhere.png", "caption": "there is none"})
     (tmp_path / "in" / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     where = ["--set", "clip_score.model=run", "clip_score.threshold=0.5", "clip_score.batch_size=4"]

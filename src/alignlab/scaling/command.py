@@ -88,6 +88,9 @@ def _report(options: argparse.Namespace) -> None:
         for each in task.curves:
             sure = f" ({each.shape.sure:.0%} of the resamples)" if each.shape.sure else f": {each.shape.why}"
             print(f"  {each.curve.metric.name}: {each.shape.name.replace('_', ' ')}{sure}")
+        if task.flips is not None:
+            for change in task.flips.changes:
+                print(f"  {change.text()}")
         for line in task.verdict.then:
             print(f"  next: {line}")
     for line in read.problems:

@@ -26,6 +26,7 @@ class Curve:
         items: (M, N) what each item gave, the same items in every column; None for a plain table.
         errors: (M,) standard errors, for a plain table with intervals; of hits they follow from n.
         chance: what guessing gets, where that isn't 0.
+        ids: (N,) of the items.
     """
 
     task: str
@@ -38,6 +39,7 @@ class Curve:
     errors: np.ndarray | None = None
     chance: float = 0.0
     notes: tuple[str, ...] = field(default=())
+    ids: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.x)

@@ -8,6 +8,7 @@ from alignlab.scaling.breakthrough import Breakthrough, breakthrough
 from alignlab.scaling.composite import Composite, composite
 from alignlab.scaling.curve import Curve
 from alignlab.scaling.fits import Fit, LeftOut, fits, largest_left_out
+from alignlab.scaling.flips import Flips, flips
 from alignlab.scaling.reading.ladder import Ladder
 from alignlab.scaling.shapes import Shape, shape
 from alignlab.scaling.verdict import Verdict, verdict
@@ -32,6 +33,7 @@ class TaskFound:
     curves: list[Found]
     verdict: Verdict
     composite: Composite | None
+    flips: Flips | None = None
 
 
 def findings(ladder: Ladder) -> list[TaskFound]:
@@ -44,7 +46,7 @@ def findings(ladder: Ladder) -> list[TaskFound]:
         ]
         own = [each for each in found if not each.curve.metric.name.startswith("part:")] or found
         said = verdict([(each.curve, each.shape) for each in own])
-        told.append(TaskFound(task, found, said, composite(curves)))
+        told.append(TaskFound(task, found, said, composite(curves), flips(curves)))
     return told
 
 
@@ -74,6 +76,7 @@ def _task(told: TaskFound) -> dict[str, Any]:
             "whole": _list(parts.whole),
             "explains": parts.explains,
         },
+        "flips": None if told.flips is None else told.flips.as_json(),
     }
 
 

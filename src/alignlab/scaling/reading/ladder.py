@@ -145,7 +145,9 @@ def _curve(
     kept = [each for each, is_whole in zip(shared, whole, strict=True) if is_whole]
     counts = np.full(len(sizes), int(whole.sum()))
     chance = _chance(metric, [there[0][2][each][0] for each in kept])
-    return Curve(task, metric, np.array(sizes, dtype=float), middle, counts, names, matrix, chance=chance)
+    return Curve(
+        task, metric, np.array(sizes, dtype=float), middle, counts, names, matrix, chance=chance, ids=tuple(kept)
+    )
 
 
 def _mean(metric: Metric, answers: list[Item]) -> float:

@@ -7,11 +7,13 @@ from pathlib import Path
 from alignlab.files.writing import write_text
 from alignlab.reports.page import Block, Grid, Note, Page, Section, render
 from alignlab.scaling.findings import Found, TaskFound, as_json
+from alignlab.scaling.flips import Flips
 from alignlab.scaling.reading.ladder import Ladder
 from alignlab.scaling.showing import drawings
 from alignlab.studies.showing.figures import short
 
 LISTED = 40  # lines of what was left out
+FLIPPED = 25  # items that changed sides
 
 
 def write(ladder: Ladder, told: list[TaskFound], folder: Path, pictures: bool = True) -> Path:
@@ -59,6 +61,29 @@ def _task(told: TaskFound, title: str) -> list[Block]:
     blocks += [drawings.curve(each, title) for each in told.curves]
     if told.composite is not None:
         blocks.append(drawings.parts(told.composite, title))
+    return blocks if told.flips is None else blocks + _flips(told.flips)
+
+
+def _flips(flips: Flips) -> list[Block]:
+    """Who changed sides, from size to size and item by item."""
+    about = f"Items that change sides ({flips.metric.replace('_', ' ')}, {flips.count} items), and how many would if "
+    blocks: list[Block] = [Note(f"{about}as many right ones were drawn anew at each size.")]
+    head = ["from", "to", "right", "wrong to right", "drawn anew", "right to wrong", "drawn anew", "95 %"]
+    rows = [
+        [
+            *(each.smaller, each.larger, f"{each.right_before} to {each.right_then}"),
+            *(str(each.gained), f"{each.expected_gained:.1f}", str(each.lost), f"{each.expected_lost:.1f}"),
+            f"{each.low} to {each.high}",
+        ]
+        for each in flips.changes
+    ]
+    blocks.append(Grid(head, rows))
+    if flips.items:
+        shown = [[name, *("right" if side else "-" for side in sides)] for name, sides in flips.items[:FLIPPED]]
+        blocks.append(Note("Items that changed, those that were lost most often first."))
+        blocks.append(Grid(["item", *flips.names], shown))
+        if len(flips.items) > FLIPPED:
+            blocks.append(Note(f"{len(flips.items) - FLIPPED} more that changed are in report.json."))
     return blocks
 
 
