@@ -6,6 +6,7 @@ from alignlab.models.language.decoder.building import decoder, pretrained_decode
 from alignlab.models.language.decoder.exchange import as_transformers, from_transformers, lacks
 from alignlab.models.language.decoder.feed_forward import balance
 from alignlab.models.language.decoder.net import Decoder
+from alignlab.models.language.decoder.positions import Seen, buckets, growth, rotate, rotations, with_distances
 from alignlab.models.language.decoder.settings import NormPlace, Position
 from tiny_language import WORDS, texts
 
@@ -57,7 +58,7 @@ def test_a_folder_that_transformers_wrote_becomes_a_decoder(tmp_path: Path) -> N
         pretrained_decoder(str(tmp_path), vocabulary=WORDS._replace(size=60))
 
 
-@pytest.mark.parametrize("position", ["learned", "rope", "alibi", "none"])
+@pytest.mark.parametrize("position", ["learned", "rope", "xpos", "alibi", "t5", "none"])
 @pytest.mark.parametrize("mask", ["causal", "prefix"])
 def test_packed_texts_equal_texts_alone(position: Position, mask: str) -> None:
     net = make(position=position, mask=mask, kv_heads=2)
@@ -83,6 +84,48 @@ def test_a_prefix_sees_all_of_itself_and_nothing_behind_it() -> None:
         seen = gradient[0].abs().sum(-1) > 0
         wanted = [key <= query or (key < inside) for key in range(length)]
         assert seen.tolist() == wanted, query
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_distances_are_t5s(both_ways: bool) -> None:
+    from transformers import T5Config
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    length, heads = 200, 6
+    config = T5Config(d_model=24, num_heads=heads, d_kv=4, is_decoder=not both_ways)
+    theirs = T5Attention(config, has_relative_attention_bias=True)
+    wanted = theirs.compute_bias(length, length)
+    table = theirs.relative_attention_bias.weight
+    seen = torch.ones(length, length, dtype=torch.bool)
+    assert torch.equal(with_distances(table, seen, length, both_ways, torch.float32), wanted)
+    net = make(position="t5")
+    net.logits(texts([32, 20])[0]).square().mean().backward()
+    used = net.distances.weight.grad.abs().sum(1) > 0
+    assert used.sum() == buckets(32, False, torch.device("cpu")).unique().numel()
+
+
+def test_xpos_is_its_formula() -> None:
+    """cos((n - m) theta_i) zeta_i^((n - m) / 512) in the sum over pairs (arXiv:2212.10554, eq. 6)."""
+    width, length = 8, 700
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, 1, length, 1, width, generator=generator, dtype=torch.float64)
+    frequencies = 10000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    position = torch.arange(length)[None]
+    turned = rotations(frequencies, position, torch.float64)
+    grown = growth(position, width, length, torch.float64)
+    ours = torch.einsum(
+        "tc,sc->ts",
+        *(rotate(x, Seen(None, *turned))[0, :, 0] * g[0, :, 0] for x, g in ((query, grown), (key, 1 / grown))),
+    )
+    pairs = [(x[0, :, 0, : width // 2] + 1j * x[0, :, 0, width // 2 :]) for x in (query, key)]
+    zeta = (torch.arange(0, width, 2).double() / width + 0.4) / 1.4
+    apart = (torch.arange(length)[:, None] - torch.arange(length)[None]).double()
+    for n, m in ((5, 5), (699, 0), (300, 290), (0, 100)):
+        turn = torch.exp(1j * apart[n, m] * frequencies) * zeta ** (apart[n, m] / 512)
+        wanted = (pairs[0][n] * pairs[1][m].conj() * turn).real.sum()
+        assert ours[n, m].item() == pytest.approx(wanted.item(), rel=1e-4, abs=1e-5)
+    far = [(zeta ** (gap / 512)).prod().item() for gap in (0, 200, 600)]
+    assert far[0] > far[1] > far[2]
 
 
 @pytest.mark.parametrize("place", ["pre", "post", "sandwich", "deep"])
@@ -117,8 +160,6 @@ def test_deepnorm_is_a_scaled_residual() -> None:
     net, ids = make(norm_place="deep", depth=1, position="none"), texts([5])[0]
     x, layer = net.embedding(ids), net.layers[0]
     scale = 2**0.25
-    from alignlab.models.language.decoder.positions import Seen
-
     x = layer.norm1(scale * x + layer._attend(x, Seen(None)))
     wanted = layer.norm2(scale * x + layer.mlp(x)[0])
     torch.testing.assert_close(net(ids).hidden, wanted)
@@ -148,3 +189,5 @@ def test_what_transformers_lacks_is_said_in_one_line() -> None:
     with pytest.raises(ValueError, match="nearest, llama"):
         as_transformers(net)
     assert lacks(make().config) is None
+    for position in ("t5", "xpos"):
+        assert f"has no position={position}" in lacks(make(position=position).config)

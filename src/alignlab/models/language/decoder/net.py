@@ -13,8 +13,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from alignlab.models.language.decoder.feed_forward import FeedForward, Mixture
-from alignlab.models.language.decoder.positions import Seen, alibi_slopes, rotate, rotations, visible, with_alibi
-from alignlab.models.language.decoder.settings import DecoderSettings
+from alignlab.models.language.decoder.positions import (
+    BUCKETS,
+    Seen,
+    alibi_slopes,
+    growth,
+    rotate,
+    rotations,
+    visible,
+    with_alibi,
+    with_distances,
+)
+from alignlab.models.language.decoder.settings import TURNED, DecoderSettings
 from alignlab.types.language import LanguageVocabulary
 
 
@@ -61,6 +71,8 @@ class Layer(nn.Module):
         qkv = self.qkv(x).view(rows, length, -1, s.head_width)
         turned, value = qkv.split([s.heads + s.kv_heads, s.kv_heads], 2)
         query, key = rotate(turned, seen).split([s.heads, s.kv_heads], 2)
+        if seen.growth is not None:
+            query, key = query * seen.growth, key / seen.growth
         out = F.scaled_dot_product_attention(
             *(part.transpose(1, 2) for part in (query, key, value)),
             attn_mask=seen.mask,
@@ -83,6 +95,7 @@ class Decoder(nn.Module):
         self.words: LanguageVocabulary | None = None  # whose ids an export names
         self.embedding = nn.Embedding(s.vocabulary, s.width)
         self.position = nn.Embedding(s.context_length, s.width) if s.position == "learned" else None
+        self.distances = nn.Embedding(BUCKETS, s.heads) if s.position == "t5" else None
         self.embedding_norm = new_norm(s) if s.embedding_norm else None
         self.layers = nn.ModuleList(Layer(s) for _ in range(s.depth))
         self.final_norm = new_norm(s) if s.norm_place in ("pre", "sandwich") else None
@@ -90,7 +103,7 @@ class Decoder(nn.Module):
         if s.tie_embeddings:
             self.head.weight = self.embedding.weight
         frequencies = s.rope_base ** -(torch.arange(0, s.head_width, 2).float() / s.head_width)
-        self.register_buffer("inv_freq", frequencies if s.position == "rope" else None, persistent=False)
+        self.register_buffer("inv_freq", frequencies if s.position in TURNED else None, persistent=False)
         self.register_buffer("slopes", alibi_slopes(s.heads) if s.position == "alibi" else None, persistent=False)
         self.start()
 
@@ -170,7 +183,11 @@ class Decoder(nn.Module):
         mask = visible(x.shape[1], x.device, document, prefix)
         if self.slopes is not None:
             mask = with_alibi(self.slopes, mask, x.shape[1], x.dtype)
-        return Seen(mask, cosine, sine, real)
+        if self.distances is not None:
+            mask = with_distances(self.distances.weight, mask, x.shape[1], self.config.mask == "prefix", x.dtype)
+        fading = self.config.position == "xpos"
+        grown = growth(position, self.config.head_width, x.shape[1], x.dtype) if fading else None
+        return Seen(mask, cosine, sine, real, grown)
 
 
 def new_norm(settings: DecoderSettings) -> nn.Module:

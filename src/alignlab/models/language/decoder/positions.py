@@ -1,5 +1,5 @@
-"""Where a token stands, as a decoder sees it: rotations (RoPE), biases on attention (ALiBi), and which keys a query
-sees.
+"""Where a token stands, as a decoder sees it: rotations (RoPE, xPos), biases on attention (ALiBi, T5), and which keys a
+query sees.
 
 Legend: B rows, T tokens, H heads, D head width. A mask is True where a query sees a key.
 """
@@ -16,10 +16,15 @@ from torch import Tensor
 class Seen(NamedTuple):
     """What all layers share of a batch."""
 
-    mask: Tensor | None  # (B or 1, 1, T, T) bool, or ALiBi's bias (B or 1, H, T, T); None: causal
+    mask: Tensor | None  # (B or 1, 1, T, T) bool, or a bias (B or 1, H, T, T); None: causal
     cosine: Tensor | None = None  # (B or 1, T, 1, D)
     sine: Tensor | None = None  # the same, with the sign of the rotation
     real: Tensor | None = None  # (B, T) bool, no padding; None: everywhere
+    growth: Tensor | None = None  # (B or 1, T, 1, D) of queries, its inverse of keys; None: 1
+
+
+BUCKETS, FARTHEST = 32, 128  # T5's: distances that it tells apart, and from where on it tells none
+GAMMA, SPAN = 0.4, 512  # xPos's: least base of its powers, and tokens over which one power is taken
 
 
 def rotations(inverse_frequencies: Tensor, position: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -37,6 +42,43 @@ def rotate(x: Tensor, seen: Seen) -> Tensor:
     if seen.cosine is None:
         return x
     return torch.addcmul(x * seen.cosine, x.roll(x.shape[-1] // 2, -1), seen.sine)
+
+
+def growth(position: Tensor, width: int, length: int, dtype: torch.dtype) -> Tensor:
+    """xPos's powers at `position` (B or 1, T): (B or 1, T, 1, D), of queries; keys have the inverse, so that their
+    product falls with the distance, the faster the faster a pair turns (arXiv:2212.10554, eq. 6 to 8).
+
+    Counted from the middle of a row of `length`, which changes no product and keeps numbers small.
+    """
+    half = torch.arange(0, width, 2, device=position.device).float() / width
+    base = (half + GAMMA) / (1 + GAMMA)
+    powers = base ** ((position[..., None].float() - length // 2) / SPAN)
+    return torch.cat([powers, powers], -1)[:, :, None].to(dtype)
+
+
+def buckets(length: int, both_ways: bool, device: torch.device) -> Tensor:
+    """Which of T5's 32 distances lies between each query and key, (T, T): the nearest ones apart, farther ones by the
+    logarithm up to 128 (arXiv:1910.10683, sec. 2.1). Keys behind the query have their own half with `both_ways`, else
+    they are at no distance.
+    """
+    place = torch.arange(length, device=device)
+    distance = place[:, None] - place[None, :]  # query - key
+    count, offset = BUCKETS, torch.zeros_like(distance)
+    if both_ways:
+        count = BUCKETS // 2
+        offset = (distance < 0) * count
+    distance = distance.abs() if both_ways else distance.clamp(min=0)
+    near = count // 2
+    share = (distance.clamp(min=1).float() / near).log() / math.log(FARTHEST / near)
+    far = (near + (share * (count - near)).long()).clamp(max=count - 1)
+    return offset + torch.where(distance < near, distance, far)
+
+
+def with_distances(table: Tensor, seen: Tensor | None, length: int, both_ways: bool, dtype: torch.dtype) -> Tensor:
+    """T5's bias, learned in `table` (32, H), -inf where a key isn't seen: (B or 1, H, T, T)."""
+    bias = table[buckets(length, both_ways, table.device)].permute(2, 0, 1)[None].to(dtype)
+    seen = bias.new_ones(length, length, dtype=torch.bool).tril() if seen is None else seen
+    return bias.masked_fill(~seen, -torch.inf)
 
 
 def alibi_slopes(heads: int) -> Tensor:

@@ -8,9 +8,10 @@ from typing import Literal, get_args
 NormKind = Literal["layer", "rms"]
 NormPlace = Literal["pre", "post", "sandwich", "deep"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "swiglu", "geglu"]
-Position = Literal["learned", "rope", "alibi", "none"]
+Position = Literal["learned", "rope", "xpos", "alibi", "t5", "none"]
 Mask = Literal["causal", "prefix"]
 
+TURNED = ("rope", "xpos")  # positions that turn queries and keys
 GATED = {"swiglu": "silu", "geglu": "gelu"}  # a gated MLP's activation -> that of its gate
 _CHOICES = {
     "norm": NormKind,
@@ -59,7 +60,7 @@ class DecoderSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
-        if self.position == "rope" and self.head_width % 2:
+        if self.position in TURNED and self.head_width % 2:
             raise ValueError(f"width={self.width} must be an even multiple of heads={self.heads}: positions turn pairs")
         if self.heads % self.kv_heads:
             raise ValueError(f"kv_heads={self.kv_heads} must divide heads={self.heads}")
@@ -90,7 +91,7 @@ class DecoderSettings:
     @property
     def max_position_embeddings(self) -> int | None:
         """Longest text in tokens, under the name that `models.language.context` looks for; None: no end."""
-        return self.context_length if self.position in ("learned", "rope") else None
+        return self.context_length if self.position in ("learned", *TURNED) else None
 
     @property
     def residual_scale(self) -> float:
@@ -130,6 +131,9 @@ def new_settings(
             (arXiv:1911.02150); None: as many as `heads`.
         mlp_width: None: 4 width, with a gated activation 8/3 width rounded up to 32.
         context_length: positions.
+        position: "rope" turns pairs (arXiv:2104.09864), "xpos" lets what is far fade besides (arXiv:2212.10554),
+            "alibi" is a fixed bias (arXiv:2108.12409), "t5" a learned one for each of 32 distances, the same in all
+            layers (arXiv:1910.10683, sec. 2.1).
         norm_place: "pre" before each part, "post" after each residual, "sandwich" before and after each part, "deep"
             as "post" with scaled residuals (DeepNorm).
         mask: "prefix": each text begins with a part whose tokens all see each other.
