@@ -1,7 +1,8 @@
 """Files of documents, cut into parts that are looked at one by one: .txt, .jsonl, .csv, .tsv, also .gz, tar shards of
 pictures with captions, and folders.
 
-A part is a stretch of whole lines of a file, or a whole compressed one, or a shard, whose samples are lines of JSON. A line ends at \\n or \\r\\n.
+A part is a stretch of whole lines of a file, or a whole compressed one, or a shard, whose samples are lines of JSON.
+A line ends at \\n or \\r\\n.
 """
 
 import gzip

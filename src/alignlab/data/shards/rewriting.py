@@ -17,7 +17,7 @@ KEY, MEMBERS, BROKEN = "__key__", "__members__", "__broken__"
 
 
 def lines(shard: Path) -> Iterator[bytes]:
-    """The samples of a shard, in its order; one that can't be read, or the rest of a shard, has a line that says why."""
+    """The samples of a shard, in its order; one that can't be read, or a shard's rest, has a line that says why."""
     wrong: list[ValueError] = []
     for sample in samples(shard, "shard", wrong.append):
         yield from _said(wrong)
