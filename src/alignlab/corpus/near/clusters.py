@@ -13,7 +13,7 @@ from alignlab.corpus.near.shingles import BANDS, ranges
 
 FIRST = 4  # members of a bucket that all others are compared with
 AROUND = 8  # further duplicates of a dropped document that one of its is compared with
-_AT_ONCE = 1 << 21  # elements of sets compared at a time
+_AT_ONCE, _PAIRS = 1 << 21, 512  # compared at a time: elements, pairs (a set that is touched holds 64 kB of its file)
 _LOW = np.uint64(0xFFFFFFFF)
 
 
@@ -41,7 +41,7 @@ class Sets:
         while first < len(left):
             held, sizes, last = [], [], first
             total = 0
-            while last < len(left) and total < _AT_ONCE:
+            while last < len(left) and last < first + _PAIRS and total < _AT_ONCE:
                 both = self[int(left[last])], self[int(right[last])]
                 held += both
                 sizes.append(len(both[0]) + len(both[1]))
