@@ -39,9 +39,15 @@ def _attention_backward(
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
-_CPU_ATTENTION = {  # which torch's own table lacks
+def _grouped(a: torch.Size, b: torch.Size, *_: Any, **__: Any) -> int:
+    """Of products of stretches of rows (or columns) with a matrix each: every row has one."""
+    return 2 * a[-2] * a[-1] * b[-1]
+
+
+_LACKING = {  # in torch's own table
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    torch.ops.aten._grouped_mm: _grouped,
 }
 
 
@@ -51,7 +57,7 @@ class ModelFlops(FlopCounterMode):
     """
 
     def __init__(self) -> None:
-        super().__init__(display=False, custom_mapping=_CPU_ATTENTION)
+        super().__init__(display=False, custom_mapping=_LACKING)
 
     def _count_flops(self, func_packet: Any, out: Any, args: tuple, kwargs: dict) -> Any:
         # inside a backward pass only activations that are computed again ask for gradients

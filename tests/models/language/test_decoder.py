@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from alignlab.cost.flops import ModelFlops
 from alignlab.models.language.decoder.building import decoder, pretrained_decoder
 from alignlab.models.language.decoder.exchange import as_transformers, from_transformers, lacks
-from alignlab.models.language.decoder.feed_forward import balance
+from alignlab.models.language.decoder.feed_forward import Mixture, balance
 from alignlab.models.language.decoder.net import Decoder
 from alignlab.models.language.decoder.positions import Seen, buckets, growth, rotate, rotations, with_distances
 from alignlab.models.language.decoder.settings import NormPlace, Position
@@ -154,6 +155,29 @@ def test_the_balance_is_1_where_all_are_chosen_alike_and_e_where_one_is() -> Non
     assert balance(one, torch.full((8, 1), 2)).item() == pytest.approx(4)
     real = torch.arange(8) < 4  # the others choose expert 0 and don't count
     assert balance(alike, torch.where(real[:, None], turns, 0), real).item() == pytest.approx(1)
+
+
+def test_experts_are_the_same_as_grouped_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU runs, on the CPU: values, gradients, FLOPs; an expert that nobody chooses too."""
+    results = []
+    for grouped in (False, True):
+        net = make(experts=4, width=32, heads=4, mlp_width=64)
+        with torch.no_grad():
+            net.layers[0].mlp.router.weight[3] = 0
+            net.layers[0].mlp.router.weight[:3] = 1
+        if grouped:
+            monkeypatch.setattr(Mixture, "_products", Mixture.grouped)
+        ids = texts([9, 14])[0]
+        with ModelFlops() as counted:
+            loss = net.logits(ids).square().mean()
+            loss.backward()
+        gradients = [p.grad for p in net.parameters() if p.grad is not None]
+        results.append((loss.detach(), gradients, counted.get_total_flops()))
+    (one, first, flops), (two, second, again) = results
+    torch.testing.assert_close(one, two)
+    assert flops == again and len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_deepnorm_is_a_scaled_residual() -> None:
