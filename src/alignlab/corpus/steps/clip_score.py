@@ -14,6 +14,9 @@ from alignlab.data.image_text.picture_cache import read_picture
 from alignlab.data.pictures.members import Member
 from alignlab.data.recipes.pictures import WHOLE
 
+# By its name, since it lies above this room. What it opens has `image_features` and `text_features`, unit vectors.
+_OPENER = "alignlab.load"
+
 
 class ClipScore:
     """Drops captions whose cosine with their picture is below a threshold; of several captions of a row the best one
@@ -27,8 +30,6 @@ class ClipScore:
         folder: where relative paths start; None: the folder of the list.
         batch_size: pictures at a time.
         device: of the model.
-        opener: what opens a model: dotted name of a function of `model` and `device`, whose result has
-            `image_features(pictures, batch_size)` and `text_features(texts, batch_size)`, unit vectors.
 
     Raises:
         ValueError: no model or threshold, or a value outside its limits.
@@ -43,7 +44,6 @@ class ClipScore:
         folder: str | None = None,
         batch_size: int = 32,
         device: str = "cpu",
-        opener: str = "alignlab.load",
     ) -> None:
         if not model:
             raise ValueError("model is needed: a run directory, or a released CLIP or SigLIP")
@@ -53,11 +53,11 @@ class ClipScore:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         self._place, self._threshold, self._size = model, threshold, batch_size
         self._folder = None if folder is None else Path(folder).expanduser()
-        self._device, self._opener = device, opener
+        self._device = device
 
     @cached_property
     def _model(self) -> Any:
-        return pkgutil.resolve_name(self._opener)(self._place, device=self._device)
+        return pkgutil.resolve_name(_OPENER)(self._place, device=self._device)
 
     def __call__(self, batch: Batch) -> Iterator[tuple[int, Verdict]]:
         places = {n: place_of(document, self._folder or batch.folder) for n, document in batch.living()}
