@@ -152,6 +152,12 @@ def test_what_cannot_be_handed_over_is_one_line(trained, tmp_path: Path, capsys)
     assert not (tmp_path / "a").exists() and not (tmp_path / "c").exists()
 
 
+def test_parquet_needs_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.setattr("alignlab.tools.hand_over.writing.find_spec", lambda name: None)
+    assert handed("verl", tmp_path, tmp_path / "a") == 2
+    assert "needs the extra: pip install 'alignlab[rlhf]'" in capsys.readouterr().err
+
+
 def test_chats_become_one_text() -> None:
     assert standalone.text_of([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]) == "a\nb"
 

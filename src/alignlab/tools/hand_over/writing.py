@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def hand_over(library: str, source: Path, target: Path, plugins: Sequence[str] =
     """
     if target.exists():
         raise ValueError(f"hand-over: {target} is there already; name a new folder")
+    if library == "verl" and find_spec("pyarrow") is None:
+        raise ValueError("hand-over: verl reads Parquet, which needs the extra: pip install 'alignlab[rlhf]'")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     run = opened(source, list(plugins))
