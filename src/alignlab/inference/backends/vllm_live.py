@@ -89,7 +89,7 @@ def transfer() -> Any:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
     except ImportError as error:
         raise ValueError(
-            f"model.backend=vllm: this vLLM can't take weights from a training ({error}); it was built against 0.32"
+            f"backend=vllm: this vLLM can't take weights from a training ({error}); it was built against 0.32"
         ) from error
 
     @dataclass
