@@ -131,7 +131,7 @@ def test_questions(tab: Tab, tmp_path: Path) -> None:
     with shown(tab, tmp_path / "demo", [vision]) as rows:
         tab.click("Ask", "button.primary")
         note(tab, "a picture is missing")
-        tab.click("A held-out one")
+        tab.click("An example")
         tab.wait("[...document.querySelectorAll('img')].some(e => e.offsetParent && e.src.includes('000000_0'))")
         tab.wait("document.querySelector('textarea').value.length > 5")
         tab.click("Ask", "button.primary")
@@ -147,7 +147,7 @@ def test_questions(tab: Tab, tmp_path: Path) -> None:
     assert [row["kind"] for row in rows] == ["ask", "ask"] and len(rows[0]["answers"]) == 8
     pair = load_subject(write_run(tmp_path / "pair", "albef_nlvr2", source="emoji_scenes_nlvr2"))
     with shown(tab, tmp_path / "pairs", [pair]) as rows:
-        tab.click("A held-out one")
+        tab.click("An example")
         tab.wait("[...document.querySelectorAll('img')].filter(e => e.offsetParent && e.src).length == 2")
         tab.click("Ask", "button.primary")
         note(tab, "right: ")

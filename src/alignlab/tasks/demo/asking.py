@@ -53,7 +53,7 @@ class Asking:
         """The likeliest answers to a text about picture files. Raises ValueError, one line."""
         if missing := sum(not picture for picture in pictures):
             which = "a picture is" if len(pictures) == 1 else f"{missing} of {len(pictures)} pictures are"
-            raise ValueError(f"{which} missing: drop one, or take a held-out one")
+            raise ValueError(f"{which} missing: drop one, or take an example")
         if not (text := text.strip()):
             raise ValueError(f"the {'question' if self.questions else 'sentence'} is missing")
         image = torch.stack([self.subject.pixels(Path(picture)) for picture in pictures])

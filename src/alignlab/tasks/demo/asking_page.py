@@ -24,7 +24,7 @@ def asking_page(gr: Any, model: Opened, asking: Asking, notes: Notes) -> Any:
                 text = gr.Textbox(label=what.capitalize(), lines=2, autofocus=True)
                 with gr.Row():
                     start = gr.Button("Ask", variant="primary", min_width=90)
-                    another = gr.Button("A held-out one", min_width=90)
+                    another = gr.Button("An example", min_width=90)
                 line, table = gr.HTML(), gr.HTML()
         number, known = gr.State(0), gr.State(None)  # how many held-out rows were taken; text and answer of the last
 

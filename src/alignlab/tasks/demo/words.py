@@ -55,7 +55,8 @@ def _table(first: str, texts: Sequence[str], columns: dict[str, Sequence[str]]) 
 
 
 def _bar(share: float) -> str:
-    return f'<span class="bar"><i style="width:{100 * share:.1f}%"></i></span> {100 * share:.1f} %'
+    percent = f"{100 * share:5.1f}".replace(" ", "\u2007")  # as wide as a digit
+    return f'<span class="bar"><i style="width:{100 * share:.1f}%"></i></span> {percent} %'
 
 
 def _number(value: float | None) -> str:
