@@ -13,7 +13,16 @@ import measuring
 
 # measuring is no benchmark; two processes of a CPU agree by gloo; a plan is compared with a card's memory or nothing; the
 # others ask no device.
-WITHOUT = ("measuring", "agreement", "corpus_cleaning", "fetch", "picture_plan", "shards", "tokenizers_data")
+WITHOUT = (
+    "measuring",
+    "agreement",
+    "corpus_cleaning",
+    "fetch",
+    "personal_data",
+    "picture_plan",
+    "shards",
+    "tokenizers_data",
+)
 PROGRAMS = sorted(file for file in (REPOSITORY / "benchmarks").glob("*.py") if file.stem not in WITHOUT)
 
 
