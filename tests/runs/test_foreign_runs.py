@@ -156,6 +156,7 @@ TURNS_INTO_CODE = {
     "files/torchscript.py": "an unpickler that makes tensors and hollow objects",
     "runs/earlier/needs.py": "the task and backend of a config that has been checked",
     "runs/kinds.py": "names of this package's own",
+    "corpus/steps/clip_score.py": "`alignlab.load`, and no other name",
     "runs/building.py": "Hydra on a config that has been looked at",
     "runs/inference/opening.py": "likewise",
     "runs/plans/pictures.py": "likewise: what `alignlab plan` was told, checked as a training's",
