@@ -48,15 +48,13 @@ def check(folder: Path, model: str, strategies: tuple[str, ...]) -> None:
     compare(alone, wanted, f"one process going on from {strategies[-1]}", rtol)
 
 
-# One model of each kind in the default run; the others are slow.
-ONE_OF_EACH = [
-    model if model in ("albef", "sft") else pytest.param(model, marks=pytest.mark.slow)
-    for model in sorted(ranks.MODELS)
-]
+def models(*usual: str) -> list[object]:
+    """All of them; those that aren't usual are slow."""
+    return [model if model in usual else pytest.param(model, marks=pytest.mark.slow) for model in sorted(ranks.MODELS)]
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("model", ONE_OF_EACH)
+@pytest.mark.parametrize("model", models("sft"))  # ALBEF: FSDP beside ZeRO below, DDP in test_albef.py
 def test_ddp_and_fsdp_equal_one_process_and_go_on_from_each_other(tmp_path: Path, model: str) -> None:
     check(tmp_path, model, ("ddp", "fsdp"))
 
@@ -80,7 +78,7 @@ def test_a_sharded_folder_resumes_and_converts_to_one_file(tmp_path: Path) -> No
 
 @DEEPSPEED
 @pytest.mark.deepspeed
-@pytest.mark.parametrize("model", ONE_OF_EACH)
+@pytest.mark.parametrize("model", models("albef", "sft"))
 def test_zero_1_2_3_equal_one_process_and_go_on_from_each_other(tmp_path: Path, model: str) -> None:
     check(tmp_path, model, ("deepspeed_1", "deepspeed_2", "deepspeed_3", "fsdp"))
 
