@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 SHORT = ("trainer.max_steps=3", "trainer.val_check_interval=3", "data.batch_size=8")
-VISION, LANGUAGE = ("clip", "siglip", "albef", "albef_retrieval"), ("sft", "reward", "dpo", "ppo", "grpo", "gkd")
+VISION, LANGUAGE = ("clip", "siglip", "albef", "albef_retrieval"), ("lm", "sft", "reward", "dpo", "ppo", "grpo", "gkd")
 TASKS = ("albef_entailment", "albef_vqa", "albef_nlvr2", "clip_entailment", "clip_vqa")
 TRAINERS = ("cpu", "ddp", "fsdp", "deepspeed")
 USUAL = {("albef", "ddp"), ("albef", "fsdp"), ("sft", "fsdp")}
