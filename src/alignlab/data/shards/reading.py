@@ -18,7 +18,7 @@ from alignlab.files.text import kind_of, parse_json
 Bad = Callable[[ValueError], None] | None
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_TEXTS = (".txt", ".text", ".caption")
+TEXTS = (".txt", ".text", ".caption")
 _TAIL = 1 << 20  # bytes behind the last member that are looked at
 _MOST_TEXT = 16_000_000  # bytes of a text that a sample may have
 
@@ -138,7 +138,7 @@ def _sample(where: str, key: str, kept: list, shard: Path, content: Any) -> Samp
     for suffix, name, offset, size in kept:
         if PurePosixPath(suffix).suffix in PICTURE_SUFFIXES or suffix in PICTURE_SUFFIXES:
             pictures.append(Member(shard, offset, size, name))
-        elif suffix == ".json" or suffix in _TEXTS:
+        elif suffix == ".json" or suffix in TEXTS:
             if size > _MOST_TEXT:
                 raise ValueError(f"{where}: {name} has {size} bytes; texts have at most {_MOST_TEXT}")
             content.seek(offset)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from alignlab.data.pictures.members import PICTURE_SUFFIXES, Member
-from alignlab.data.shards.reading import samples
+from alignlab.data.shards.reading import TEXTS, samples
 
 KEY, MEMBERS, BROKEN = "__key__", "__members__", "__broken__"
 
@@ -59,12 +59,12 @@ class Rewritten:
         row, start = json.loads(line), self._tar.offset
         parts = [(name, Member(self._shard, at, size, name).read_bytes()) for name, at, size in row.pop(MEMBERS)]
         changed: dict[str, str] = {}
+        parts = [
+            (name, _row_of(content, row, changed) if name.lower().endswith(".json") else content)
+            for name, content in parts
+        ]
         for name, content in parts:
-            if name.lower().endswith(".json"):
-                old = json.loads(content.decode("utf-8-sig"))
-                _compare(old, {key: row.get(key, value) for key, value in old.items()}, changed)
-        for name, content in parts:
-            self._add(name, _anew(name, content, row, changed))
+            self._add(name, _text_of(content, row, changed) if name.lower().endswith(TEXTS) else content)
         return self._tar.offset - start
 
     def _add(self, name: str, content: bytes) -> None:
@@ -77,14 +77,16 @@ class Rewritten:
         self._tar.close()
 
 
-def _anew(name: str, content: bytes, row: dict[str, Any], changed: dict[str, str]) -> bytes:
-    """A member with the texts of its row."""
-    if name.lower().endswith(".json"):
-        old = json.loads(content.decode("utf-8-sig"))
-        new = {key: row.get(key, value) for key, value in old.items()}
-        return content if new == old else json.dumps(new, ensure_ascii=False).encode()
-    if not name.lower().endswith((".txt", ".text", ".caption")):
-        return content
+def _row_of(content: bytes, row: dict[str, Any], changed: dict[str, str]) -> bytes:
+    """A member of JSON with the fields of its row; texts that have changed are noted."""
+    old = json.loads(content.decode("utf-8-sig"))
+    new = {key: row.get(key, value) for key, value in old.items()}
+    _compare(old, new, changed)
+    return content if new == old else json.dumps(new, ensure_ascii=False).encode()
+
+
+def _text_of(content: bytes, row: dict[str, Any], changed: dict[str, str]) -> bytes:
+    """A member of plain text, changed as the same text in the row was."""
     text = content.decode("utf-8-sig").strip()
     new = changed.get(text, text) if changed or not isinstance(row.get("caption"), str) else row["caption"]
     return content if new == text else new.encode()

@@ -123,8 +123,7 @@ def open_slow(folder: Path) -> "Slow | Fast":
         )
     except Exception as error:  # whatever a foreign folder brings about
         raise ValueError(f"{folder}: transformers can't read its tokenizer ({first_line(error)})") from error
-    inner = getattr(tokenizer, "backend_tokenizer", None)
-    return Slow(tokenizer) if inner is None else Fast(inner)
+    return of_transformers(tokenizer)
 
 
 def of_transformers(tokenizer: "PreTrainedTokenizerBase") -> Slow | Fast:
