@@ -17,7 +17,7 @@ from torch import nn
 
 from alignlab.distributed.collectives import world_size
 from alignlab.inference.backend import Availability, Completion, LoadReport, ModelSource, Request
-from alignlab.inference.backends.vllm_live import Sender, transfer
+from alignlab.inference.backends.vllm_live import send, transfer
 from alignlab.inference.native.resident import peak_bytes, resident_bytes
 from alignlab.inference.rows import refused
 from alignlab.inference.source import OpenSource, open_source
@@ -51,7 +51,7 @@ class VllmBackend:
         self._engine: Any = None
         self._adapter: str | None = None
         self._weights = 0
-        self._sender: Sender | None = None
+        self._live: nn.Module | None = None
 
     def available(self) -> Availability:
         if find_spec("vllm") is None:
@@ -66,6 +66,7 @@ class VllmBackend:
         availability = self.available()
         if not availability.ok:
             raise ValueError(f"backend=vllm: {availability.reason}")
+        self.close()
         started = time.perf_counter()
         self.opened = open_source(source)
         self._adapter = self.opened.adapter
@@ -83,24 +84,17 @@ class VllmBackend:
 
             self._engine = LLM(self.opened.folder, enable_lora=self._adapter is not None, **settings)
         cuda = torch.cuda.is_available()
-        self._weights = torch.cuda.memory_allocated() if cuda else 0
+        self._weights = torch.cuda.memory_allocated()  # 0 without a GPU
         peak = torch.cuda.max_memory_allocated() if cuda else peak_bytes()
         return LoadReport(time.perf_counter() - started, self._weights, peak, "cuda" if cuda else "cpu")
 
     def _take_up(self, model: nn.Module, settings: dict[str, Any]) -> None:
-        """An engine of a live model's shape, without weights; or the one that is there, for another model of the
-        same shape.
-        """
+        """An engine of a live model's shape, without weights yet."""
         if world_size() > 1 or self.processes > 1:
             raise ValueError(
                 f"backend=vllm rolls out in the only process of a training, on one device: here are {world_size()} "
                 f"processes, and the engine wants {self.processes}; compiled runs in each of them"
             )
-        if self._sender is not None:
-            self._sender.close()
-        self._sender = Sender(model)
-        if self._engine is not None:
-            return
         protocol = transfer()
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine's core beside the policy
         from vllm import LLM
@@ -117,6 +111,7 @@ class VllmBackend:
                 weight_transfer_config=protocol,
                 **settings,
             )
+        self._live = model
 
     def generate(
         self,
@@ -126,13 +121,13 @@ class VllmBackend:
         on_token: Callable[[int, int], None] | None = None,
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
-        engine, opened = self._loaded()
+        engine, opened = self._current()
         config = opened.config.get_text_config()
         limit = context_length(config)
         done = refused(requests, config.vocab_size, limit, on_done)
         numbers = [number for number in range(len(requests)) if number not in done]
         prompts = [{"prompt_token_ids": requests[number].ids} for number in numbers]
-        settings = [_settings(requests[number], opened.eos, detokenize=self._sender is None) for number in numbers]
+        settings = [_settings(requests[number], opened.eos, detokenize=self._live is None) for number in numbers]
         for number, result in zip(numbers, engine.generate(prompts, settings, **self._lora()), strict=True):
             output = result.outputs[0]
             ids = list(output.token_ids)
@@ -149,7 +144,7 @@ class VllmBackend:
     def score(self, sequences: Sequence[list[int]]) -> list[list[float]]:
         from vllm import SamplingParams
 
-        engine, _ = self._loaded()
+        engine, _ = self._current()
         prompts = [{"prompt_token_ids": list(sequence)} for sequence in sequences]
         results = engine.generate(prompts, SamplingParams(max_tokens=1, prompt_logprobs=0), **self._lora())
         return [
@@ -167,9 +162,7 @@ class VllmBackend:
         return {"weights": self._weights, "kv_cache": max(0, cache), "resident": resident_bytes(), "peak": peak_bytes()}
 
     def close(self) -> None:
-        if self._sender is not None:
-            self._sender.close()
-        self._engine = self.opened = self._sender = None
+        self._engine = self.opened = self._live = None
 
     def _lora(self) -> dict[str, Any]:
         if self._adapter is None:
@@ -181,9 +174,14 @@ class VllmBackend:
     def _loaded(self) -> tuple[Any, OpenSource]:
         if self._engine is None or self.opened is None:
             raise ValueError("backend=vllm has no model yet; call load first")
-        if self._sender is not None:
-            self._sender.send(self._engine)
         return self._engine, self.opened
+
+    def _current(self) -> tuple[Any, OpenSource]:
+        """The engine, with the weights that a live model has now."""
+        engine, opened = self._loaded()
+        if self._live is not None:
+            send(self._live, engine)
+        return engine, opened
 
 
 def _for_cpus() -> bool:

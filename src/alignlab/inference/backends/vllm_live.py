@@ -6,7 +6,6 @@ The engine takes the tensors as they lie in memory; nothing goes through a file,
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,6 @@ from torch import Tensor, nn
 from alignlab.inference.native.weights import plain_name
 
 TRANSFER = "alignlab_live"  # our engine's name in vLLM's register
-
-_numbers = itertools.count()
-_models: dict[int, nn.Module] = {}  # what the engines of this process read
 
 
 def live_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -43,37 +39,21 @@ def live_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield plain_name(name), tensor
 
 
-class Sender:
-    """Gives a live model's weights to an engine that was made with `transfer`.
+def send(model: nn.Module, engine: Any) -> None:
+    """Gives a live model's weights to an engine that was made with `transfer`, which forgets what it computed with
+    older ones.
 
-    It does so each time: nothing tells whether they have changed, since fused optimizers leave the tensors' counters of
+    To be done each time: nothing tells whether they have changed, since fused optimizers leave the tensors' counters of
     changes alone.
-
-    Args:
-        model: stays the same object; what its parameters hold may change.
     """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.number, self._agreed = model, next(_numbers), False
-        _models[self.number] = model
-
-    def send(self, engine: Any) -> None:
-        """The engine forgets what it computed with older weights."""
-        if not self._agreed:
-            engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
-            self._agreed = True
-        engine.collective_rpc("start_weight_update")
-        engine.collective_rpc("update_weights", kwargs={"update_info": {"number": self.number}})
-        engine.collective_rpc("finish_weight_update")
-        engine.reset_prefix_cache()
-
-    def close(self) -> None:
-        """The model is no longer held."""
-        _models.pop(self.number, None)
+    engine.collective_rpc("start_weight_update")
+    engine.collective_rpc("update_weights", kwargs={"update_info": {"model": model}})
+    engine.collective_rpc("finish_weight_update")
+    engine.reset_prefix_cache()
 
 
 def transfer() -> Any:
-    """vLLM's config that makes its worker take weights from a `Sender` of this process.
+    """vLLM's config that makes its worker, in this process, take weights from `send`.
 
     Raises:
         ValueError: this vLLM has no such protocol, or one of other words.
@@ -97,15 +77,15 @@ def transfer() -> Any:
         """There is nothing to agree on."""
 
     @dataclass
-    class Number(WeightTransferUpdateInfo):
-        """Which model."""
+    class Live(WeightTransferUpdateInfo):
+        """What has them."""
 
-        number: int
+        model: nn.Module
 
     class LiveEngine(WeightTransferEngine):
         """Reads the parameters of a model of this process."""
 
-        init_info_cls, update_info_cls = Nothing, Number
+        init_info_cls, update_info_cls = Nothing, Live
 
         def init_transfer_engine(self, init_info: Nothing) -> None:
             pass
@@ -119,9 +99,9 @@ def transfer() -> Any:
         def update_weights(self, update_info: dict[str, Any]) -> None:
             self.receive_weights(self.parse_update_info(update_info))
 
-        def receive_weights(self, update_info: Number) -> None:
+        def receive_weights(self, update_info: Live) -> None:
             with torch.no_grad():
-                self.model.load_weights(live_tensors(_models[update_info.number]))
+                self.model.load_weights(live_tensors(update_info.model))
 
         def shutdown(self) -> None:
             pass
