@@ -7,7 +7,9 @@ from pathlib import Path
 
 from alignlab.corpus.cleaning import clean, plan_of
 from alignlab.corpus.letters import Letters
+from alignlab.corpus.near.clusters import Sets
 from alignlab.corpus.near.shingles import BANDS, ROWS, shingled
+from alignlab.corpus.near.stored import Stored
 from alignlab.corpus.settings import chain_of
 from planted_texts import HAN, changed_letter, english_words, jaccard, planted, replaced_unit
 
@@ -128,3 +130,32 @@ def test_captions_of_different_pictures_are_no_duplicates(tmp_path: Path) -> Non
         place = tmp_path / f"out{left}"
         clean(plan_of([file], chain=lambda kind, words=words: chain_of(kind, STEPS, words=words)), place)
         assert len((place / "data" / "in.jsonl").read_text().splitlines()) == left
+
+
+def test_the_index_of_sets_in_files_is_exact_and_sizes_alone_rule_out_no_near_pair(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    held = [sorted(rng.sample(range(40), rng.randint(1, 30))) for _ in range(24)]
+    held[5] = sorted([*held[4], *range(50, 50 + len(held[4]) // 3)])
+    parts, bounds = [held[:10], [], held[10:]], []
+    for number, part in enumerate(parts):
+        np.save(tmp_path / f"{number}.npy", np.array([value for one in part for value in one], np.uint32))
+        bounds.append(np.cumsum([0, *map(len, part)]))
+    sets = Sets([Stored(tmp_path / f"{number}.npy") for number in range(3)], bounds)
+    left, right = (np.array(side) for side in zip(*itertools.combinations(range(24), 2), strict=True))
+    wanted = [len(set(held[a]) & set(held[b])) / len({*held[a], *held[b]}) for a, b in zip(left, right, strict=True)]
+    assert sets.jaccard(left, right).tolist() == wanted
+    for threshold in (0.5, wanted[left.tolist().index(4)], max(wanted)):
+        possible = sets.near_in_size(left, right, threshold)
+        assert 0 < possible.sum() < len(left)
+        assert not (np.array(wanted)[~possible] >= threshold).any()
+    assert Stored(tmp_path / "none.npy", (20, 0)).read(0, 0).size == 0
+
+
+def test_hashes_of_words_dont_depend_on_how_many_letters_are_looked_at_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = ["a cat, 2 dogs and Ünïcode", "", "一二三 four", "averyveryverylongword x"]
+    whole = Letters(texts).hashes
+    monkeypatch.setattr("alignlab.corpus.letters._AT_ONCE", 7)
+    assert (Letters(texts).hashes == whole).all()
+    assert len(np.unique(whole)) == len(whole) == 12

@@ -28,6 +28,7 @@ _ALONE = (
     (0x1B000, 0x1B16F),
     (0x20000, 0x323AF),
 )
+_AT_ONCE = 1 << 16  # code points
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _BACK = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 
@@ -48,14 +49,22 @@ def table() -> np.ndarray:
     return kinds
 
 
-@cache
-def _powers(count: int, of: int) -> np.ndarray:
-    return np.cumprod(np.concatenate([[np.uint64(1)], np.full(count - 1, of, np.uint64)]), dtype=np.uint64)
+_POWERS = {int(of): np.ones(1, np.uint64) for of in (_ODD, _BACK)}
 
 
 def powers(count: int, of: np.uint64 = _ODD) -> np.ndarray:
-    """The first powers of an odd number modulo 2^64."""
-    return _powers(1 << max(12, (count - 1).bit_length()), int(of))[:count]
+    """The first powers of an odd number modulo 2^64, kept as far as they were asked for."""
+    held = _POWERS[int(of)]
+    if len(held) < count:
+        grown = np.empty(1 << max(12, (count - 1).bit_length()), np.uint64)
+        grown[: len(held)] = held
+        size = len(held)
+        while size < len(grown):  # x^(n + i) = x^n x^i
+            more = min(size, len(grown) - size)
+            np.multiply(grown[:more], np.uint64(pow(int(of), size, 1 << 64)), out=grown[size : size + more])
+            size += more
+        held = _POWERS[int(of)] = grown
+    return held[:count]
 
 
 def mixed(values: np.ndarray) -> np.ndarray:
@@ -90,17 +99,18 @@ class Letters:
     """Texts as one array of code points, in lower case, with a line break behind each.
 
     Attributes:
+        lowered: (D,) the texts in lower case.
         codes: (N,) uint32.
         kinds: (N,) flags of `table`.
         starts, ends: (D,) of the texts in `codes`.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        joined = "\n".join(texts).lower() + "\n"
-        self.codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
+        # Each by itself: ASCII is lowered many times as quickly, and a few capitals have two small letters (İ).
+        self.lowered = [text.lower() for text in texts]
+        self.codes = np.frombuffer("\n".join([*self.lowered, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
         self.kinds = table()[self.codes]
-        # A few capitals have two small letters (İ), so that lengths are those of the lowered texts.
-        lengths = np.fromiter((len(text) if text.isascii() else len(text.lower()) for text in texts), np.int64)
+        lengths = np.fromiter(map(len, self.lowered), np.int64, len(texts))
         self.ends = np.cumsum(lengths + 1) - 1
         self.starts = self.ends - lengths
 
@@ -117,9 +127,19 @@ class Letters:
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """(W,) a 64-bit hash of each word."""
-        values = np.where(self.kinds & _WORDLY, self.codes + np.uint32(7), 0).astype(np.uint64)
-        return Rolling(values).of(*self.words)
+        """(W,) a 64-bit hash of each word; of as many code points at a time as stay in the cache."""
+        starts, ends = self.words
+        found = np.empty(len(starts), np.uint64)
+        first = 0
+        while first < len(starts):
+            base = starts[first]
+            last = max(first + 1, int(np.searchsorted(ends, base + _AT_ONCE, "right")))
+            codes, kinds = (part[base : ends[last - 1]] for part in (self.codes, self.kinds))
+            values = (codes + np.uint32(7)).astype(np.uint64)
+            values[(kinds & _WORDLY) == 0] = 0
+            found[first:last] = Rolling(values).of(starts[first:last] - base, ends[first:last] - base)
+            first = last
+        return found
 
     @cached_property
     def rolling(self) -> Rolling:

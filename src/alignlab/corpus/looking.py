@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from alignlab.corpus.documents import Batch, Document, Verdict
-from alignlab.corpus.near.shingles import BANDS
 from alignlab.corpus.settings import Chain, made
 from alignlab.corpus.sources import Part, Reader, Source
 from alignlab.files.writing import replaced
@@ -43,19 +42,19 @@ class Mark(NamedTuple):
     step: int
     reason: str
     evidence: Mapping[str, Any]
-    line: str | None  # as the step has edited it
+    line: bytes | None  # as the step has edited it
     tells: bool
 
 
 def look(plan: Plan, part: Part, number: int, folder: Path) -> None:
-    """Looks through one part and writes `<number>.npz`, `<number>.jsonl` and what duplicates are told by."""
+    """Looks through one part and writes `<number>.npz`, `<number>.marks` and what duplicates are told by."""
     source = plan.sources[part.source]
     steps = _steps(json.dumps(plan.chain))
     reader, digest = Reader(source, plan.kind), blake2b(digest_size=16)
     columns: dict[str, list[np.ndarray]] = {}
     sets, seen = _Sets(), 0
-    with replaced(folder / f"{number:06d}.jsonl") as temporary:
-        with temporary.open("w", encoding="utf-8", errors="surrogatepass") as marks:
+    with replaced(folder / f"{number:06d}.marks") as temporary:
+        with temporary.open("wb") as marks:
             for documents in batched(reader.documents(part), digest):
                 for name, column in _look(steps, documents, seen, reader, marks, sets).items():
                     columns.setdefault(name, []).append(column)
@@ -89,7 +88,7 @@ def batched(documents: Iterator[Document], digest: Any = None) -> Iterator[list[
 
 
 def _look(
-    steps: Sequence[Any], documents: list[Document], first: int, reader: Reader, marks: Any, sets: "_Sets"
+    steps: Sequence[Any], documents: list[Document], first: int, reader: Reader, marks: BinaryIO, sets: "_Sets"
 ) -> dict[str, np.ndarray]:
     batch = Batch(documents, reader.source.file.parent)
     count = len(documents)
@@ -108,13 +107,13 @@ def _look(
             line = None
             if verdict.edits is not None:
                 batch.edit(number, verdict.edits)
-                line = reader.written(documents[number]).decode()
+                line = reader.written(documents[number])
             elif not verdict.tells:
                 batch.alive[number] = False
                 columns["step"][number] = order
             found.append(Mark(number + first, order, verdict.reason, verdict.evidence, line, verdict.tells))
     for mark in sorted(found, key=lambda mark: (mark.document, mark.step)):
-        marks.write(json.dumps(mark, ensure_ascii=False) + "\n")
+        _write_mark(marks, mark)
     columns["language"] = np.array(batch.languages, "U8")
     return columns
 
@@ -156,14 +155,17 @@ class _Sets:
                 np.save(file, array)
 
 
+def _write_mark(marks: BinaryIO, mark: Mark) -> None:
+    """A line of JSON, behind it the edited line as it stands, whose length is told."""
+    size = None if mark.line is None else len(mark.line)
+    marks.write(json.dumps(mark._replace(line=size), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+    if mark.line is not None:
+        marks.write(mark.line)
+
+
 def read_marks(folder: Path, number: int) -> Iterator[Mark]:
     """What the steps said of a part's documents, in order."""
-    with (folder / f"{number:06d}.jsonl").open(encoding="utf-8", errors="surrogatepass") as lines:
-        for line in lines:
-            yield Mark(*json.loads(line))
-
-
-def bands_of(folder: Path, number: int) -> np.ndarray:
-    """(H, E) of a part, as it lies on disk."""
-    file = folder / f"{number:06d}.bands.npy"
-    return np.load(file, mmap_mode="r") if file.exists() else np.zeros((BANDS, 0), np.uint32)
+    with (folder / f"{number:06d}.marks").open("rb") as marks:
+        while told := marks.readline():
+            mark = Mark(*json.loads(told.decode("utf-8", "surrogatepass")))
+            yield mark if mark.line is None else mark._replace(line=marks.read(mark.line))

@@ -90,7 +90,7 @@ class Outcome:
             name = self._names[mark.step]
             (self.told if mark.tells else self.edited)[name, mark.reason] += 1
             self.hit.update(mark.evidence.get("items", ()))
-            raw = raw if mark.line is None else mark.line.encode()
+            raw = raw if mark.line is None else mark.line
             self._sample(name, mark.reason, {"place": self.place(document), **mark.evidence}, raw)
         return raw
 

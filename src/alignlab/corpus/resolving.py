@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from alignlab.corpus.looking import Plan, bands_of
+from alignlab.corpus.looking import Plan
 from alignlab.corpus.near.clusters import Sets, dropped, similar
+from alignlab.corpus.near.stored import Stored
 from alignlab.corpus.settings import made
 from alignlab.corpus.steps.pairs import contradictory, in_both
 from alignlab.corpus.steps.pictures import look_alikes
@@ -106,17 +107,15 @@ def _near(corpus: Corpus, step: Any, taking_part: np.ndarray) -> Iterator[Found]
     loaded = {name: [_array(corpus.folder, number, name) for number in parts] for name in ("entries", "short")}
     owner = np.concatenate([corpus.firsts[n] + entries.astype(np.int64) for n, entries in enumerate(loaded["entries"])])
     short = np.concatenate(loaded["short"]).astype(bool)
-    sets = Sets(
-        [_array(corpus.folder, number, "values") for number in parts],
-        [_array(corpus.folder, number, "bounds", np.zeros(1, np.int64)) for number in parts],
-    )
+    values, rows = ([_stored(corpus.folder, number, name) for number in parts] for name in ("values", "bands"))
+    sets = Sets(values, [_array(corpus.folder, number, "bounds", np.zeros(1, np.int64)) for number in parts])
     # In order of documents; of one document the long kind before the short.
     ranked = np.lexsort((short, owner))
     ranked = ranked[taking_part[owner[ranked]]]
     groups = corpus.column("near_dup_group")[owner] ^ short.astype(np.uint64)
 
     def bands(band: int) -> np.ndarray:
-        return np.concatenate([bands_of(corpus.folder, number)[band] for number in parts])
+        return np.concatenate([one.read(band * one.shape[-1], (band + 1) * one.shape[-1]) for one in rows])
 
     left, right, index = similar(bands, np.sort(ranked), sets, groups, step.threshold)
     first, second = np.minimum(owner[left], owner[right]), np.maximum(owner[left], owner[right])
@@ -170,4 +169,8 @@ def _pictures(corpus: Corpus, step: Any, taking_part: np.ndarray) -> Iterator[Fo
 
 def _array(folder: Path, number: int, name: str, empty: Sequence[int] | np.ndarray = ()) -> np.ndarray:
     file = folder / f"{number:06d}.{name}.npy"
-    return np.load(file, mmap_mode="r") if file.exists() else np.array(empty, np.int64)
+    return np.load(file) if file.exists() else np.array(empty, np.int64)
+
+
+def _stored(folder: Path, number: int, name: str) -> Stored:
+    return Stored(folder / f"{number:06d}.{name}.npy")

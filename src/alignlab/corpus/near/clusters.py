@@ -3,64 +3,64 @@
 E entries of all parts (an entry is one document as one kind of set), numbered in the order of documents.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from mmap import MADV_DONTNEED, mmap
 
 import numpy as np
 
 from alignlab.corpus.near.shingles import BANDS, ranges
+from alignlab.corpus.near.stored import Stored
 
 FIRST = 4  # members of a bucket that all others are compared with
 AROUND = 8  # further duplicates of a dropped document that one of its is compared with
-_AT_ONCE, _PAIRS = 1 << 21, 512  # compared at a time: elements, pairs (a set that is touched holds 64 kB of its file)
+_AT_ONCE = 1 << 19  # elements compared at a time
 _LOW = np.uint64(0xFFFFFFFF)
 
 
 class Sets:
-    """The sets of all entries, as they lie in files.
+    """The sets of all entries, as they lie in files, of which only those are in memory that are being compared.
 
     Args:
         values: (..,) uint32 of each part, rising within a set.
         bounds: (E_p + 1,) of each part.
     """
 
-    def __init__(self, values: Sequence[np.ndarray], bounds: Sequence[np.ndarray]) -> None:
-        self._values, self._bounds = values, bounds
-        self._firsts = np.cumsum([0, *(len(one) - 1 for one in bounds)])
+    def __init__(self, values: Sequence[Stored], bounds: Sequence[np.ndarray]) -> None:
+        self._values = values
+        self._starts = np.concatenate([one[:-1] for one in bounds]).astype(np.int64)  # (E,) within the part
+        self._sizes = np.concatenate([np.diff(one) for one in bounds]).astype(np.uint32)
+        self._firsts = np.cumsum([0, *(len(one) - 1 for one in bounds)]).tolist()
 
     def __getitem__(self, entry: int) -> np.ndarray:
-        part = int(np.searchsorted(self._firsts, entry, "right")) - 1
-        at = entry - int(self._firsts[part])
-        return self._values[part][int(self._bounds[part][at]) : int(self._bounds[part][at + 1])]
+        part = bisect_right(self._firsts, entry) - 1
+        start = int(self._starts[entry])
+        return self._values[part].read(start, start + int(self._sizes[entry]))
+
+    def near_in_size(self, left: np.ndarray, right: np.ndarray, threshold: float) -> np.ndarray:
+        """(P,) which pairs could have an index of `threshold`: the smaller set is that share of the larger at least."""
+        one, other = self._sizes[left], self._sizes[right]
+        return np.minimum(one, other) >= threshold * np.maximum(one, other)
 
     def jaccard(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """(P,) the index of each pair of entries, exactly."""
         found = np.zeros(len(left))
-        first = 0
+        sizes = self._sizes[left].astype(np.int64) + self._sizes[right]
+        ends, first = np.cumsum(sizes), 0
         while first < len(left):
-            held, sizes, last = [], [], first
-            total = 0
-            while last < len(left) and last < first + _PAIRS and total < _AT_ONCE:
-                both = self[int(left[last])], self[int(right[last])]
-                held += both
-                sizes.append(len(both[0]) + len(both[1]))
-                total, last = total + sizes[-1], last + 1
-            pair = np.repeat(np.arange(last - first, dtype=np.uint64), sizes)
+            before = ends[first] - sizes[first]
+            last = max(first + 1, int(np.searchsorted(ends, before + _AT_ONCE, "right")))
+            held = [
+                self[int(entry)] for pair in zip(left[first:last], right[first:last], strict=True) for entry in pair
+            ]
+            pair = np.repeat(np.arange(last - first, dtype=np.uint64), sizes[first:last])
             keys = (pair << np.uint64(32)) | np.concatenate(held)
             keys.sort()
             same = keys[1:][keys[1:] == keys[:-1]] >> np.uint64(32)
             shared = np.bincount(same.astype(np.int64), minlength=last - first)
-            found[first:last] = shared / np.maximum(np.array(sizes) - shared, 1)
+            found[first:last] = shared / np.maximum(sizes[first:last] - shared, 1)
             first = last
-            self._let_go()
         return found
-
-    def _let_go(self) -> None:
-        """Pages of files that were looked at don't stay in this process's memory."""
-        for values in self._values:
-            if isinstance(values.base, mmap):
-                values.base.madvise(MADV_DONTNEED)
 
 
 def similar(
@@ -90,7 +90,7 @@ def similar(
         new = np.setdiff1d(pairs, seen, assume_unique=True)
         seen = np.union1d(seen, new)
         left, right = _split(new)
-        alike = groups[left] == groups[right]
+        alike = (groups[left] == groups[right]) & sets.near_in_size(left, right, threshold)
         new, left, right = new[alike], left[alike], right[alike]
         index = sets.jaccard(left, right)
         kept.append(new[index >= threshold])

@@ -23,7 +23,7 @@ class ExactDup:
         """128 bits of each document, (D, 2)."""
         found = np.zeros((len(batch.documents), 2), np.uint64)
         for number, document in batch.living():
-            text = " ".join(batch.texts[number].lower().split())
+            text = " ".join(batch.letters.lowered[number].split())
             group = "" if self._across else document.group
             digest = blake2b(f"{text}\0{group}".encode(errors="surrogatepass"), digest_size=16).digest()
             found[number] = np.frombuffer(digest, np.uint64)

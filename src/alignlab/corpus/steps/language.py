@@ -20,6 +20,7 @@ _SCRIPTS = (
     ("ar", 0x0600, 0x06FF),
     ("hi", 0x0900, 0x097F),
 )
+_FIRST = min(first for _, first, _ in _SCRIPTS)
 
 
 class Language:
@@ -82,6 +83,8 @@ def told(text: str) -> tuple[str, float]:
     if text[:READ].isascii():
         return "", 0.0
     letters = [ord(char) for char in text[:READ] if char.isalpha()]
+    if not letters or max(letters) < _FIRST:
+        return "", 0.0
     counts = {name: sum(first <= code <= last for code in letters) for name, first, last in _SCRIPTS}
     if counts["ja"] * 10 > len(letters) > 0:
         counts["ja"] += counts["zh"]

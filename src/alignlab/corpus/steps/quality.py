@@ -206,10 +206,11 @@ def _of_lines(text: str, limits: Limits) -> Iterator[tuple[str, float, float | i
         return
     lines = [stripped for line in text.split("\n") if (stripped := line.strip())]
     count = max(len(lines), 1)
-    if limits.max_bullet_lines is not None and sum(map(text.count, _BULLETS)) > limits.max_bullet_lines * count:
+    if limits.max_bullet_lines is not None and _bulleted(lines, limits.max_bullet_lines):
         share = sum(line.startswith(_BULLETS) for line in lines) / count
         yield from _above("max_bullet_lines", share, limits.max_bullet_lines)
-    if limits.max_ellipsis_lines is not None and ("..." in text or "…" in text):
+    # There are no more lines with an ellipsis than ellipses.
+    if (most := limits.max_ellipsis_lines) is not None and text.count("...") + text.count("…") > most * count:
         share = sum(line.endswith(("...", "…")) for line in lines) / count
         yield from _above("max_ellipsis_lines", share, limits.max_ellipsis_lines)
     if limits.max_same_lines is not None and len(set(lines)) < len(lines):
@@ -224,6 +225,16 @@ def _of_lines(text: str, limits: Limits) -> Iterator[tuple[str, float, float | i
         yield from _below(
             "min_ended_lines", sum(line.endswith(_ENDS) for line in lines) / count, limits.min_ended_lines
         )
+
+
+def _bulleted(lines: list[str], limit: float) -> bool:
+    """Whether more than a share of the lines may begin with a bullet: most texts show early that they don't."""
+    others = 0
+    for line in lines:
+        others += not line.startswith(_BULLETS)
+        if others > (1 - limit) * len(lines) + 1:
+            return False
+    return bool(lines)
 
 
 def _below(name: str, value: float, limit: float | None) -> Iterator[tuple[str, float, float]]:
