@@ -167,7 +167,12 @@ def muon(
         decay_fraction=decay_fraction,
     )
     groups = parameter_groups(
-        module, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay, lr_multipliers=lr_multipliers
+        module,
+        lr=lr,
+        weight_decay=weight_decay,
+        layer_decay=layer_decay,
+        lr_multipliers=lr_multipliers,
+        width_power=0.5,  # steps as large as AdamW's have a spectral norm that grows with the root of the width only
     )
     matrices, others = [], []
     for group in groups:

@@ -25,6 +25,7 @@ def parameter_groups(
     decay: Decay = "matrices",
     layer_decay: float = 1.0,
     lr_multipliers: Mapping[str, float] | None = None,
+    width_power: float = 1.0,
 ) -> list[dict]:
     """Sort the trainable parameters into groups of equal learning rate and decay, in a stable order.
 
@@ -33,6 +34,9 @@ def parameter_groups(
     decays embeddings, class tokens, positions and the temperature. layer_decay: factor on the learning rate per layer
     counted from the top of each tower (`layer_scales`).
     lr_multipliers: name of a part of the net -> factor on its learning rate; the longest name that fits counts.
+    width_power: where a module says in `input_ratios()` that parameters have r times as many inputs as at the width
+    that the rate was found at, their rate is divided by r ** width_power, and their decay multiplied with it, so that
+    both together shrink weights as at that width (1 of Adam: arXiv:2203.03466, table 8).
     Raises ValueError for impossible values, for a name that is no part, and where nothing is trainable.
     """
     if decay not in ("matrices", "reference"):
@@ -43,7 +47,7 @@ def parameter_groups(
         raise ValueError(f"layer_decay={layer_decay} must be above 0 and at most 1")
     scales = layer_scales(module, layer_decay) if layer_decay < 1 else {}
     factors = _multipliers(module, lr_multipliers or {})
-    spared = _spared(module)
+    spared, ratios = _spared(module), _input_ratios(module)
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
@@ -54,7 +58,8 @@ def parameter_groups(
             decayed = leaf in ("temperature", "logit_scale") or (parameter.ndim > 1 and leaf != "bias")
         else:
             decayed = parameter.ndim > 1 and not leaf.endswith(_TOKENS) and id(parameter) not in spared
-        key = (scales.get(name, 1.0) * factors.get(name, 1.0), weight_decay if decayed else 0.0)
+        wider = ratios.get(name, 1.0) ** width_power
+        key = (scales.get(name, 1.0) * factors.get(name, 1.0) / wider, weight_decay * wider if decayed else 0.0)
         groups.setdefault(key, []).append(parameter)
     if not groups:
         raise ValueError("nothing to optimise: every parameter is frozen")
@@ -112,6 +117,12 @@ def _spared(module: nn.Module) -> set[int]:
         own = dict(part.named_parameters()) if hasattr(part, "no_weight_decay") else {}
         spared |= {id(own[name]) for name in (part.no_weight_decay() if own else ()) if name in own}
     return spared
+
+
+def _input_ratios(module: nn.Module) -> dict[str, float]:
+    """Parameter -> ratio, of all modules that have `input_ratios`."""
+    told = {path: part.input_ratios() for path, part in module.named_modules() if hasattr(part, "input_ratios")}
+    return {path + "." * bool(path) + name: ratio for path, own in told.items() for name, ratio in own.items()}
 
 
 def _multipliers(module: nn.Module, by_prefix: Mapping[str, float]) -> dict[str, float]:

@@ -198,6 +198,9 @@ def test_deepnorm_is_a_scaled_residual() -> None:
         ({"kv_heads": 4}, "kv_heads=4 must divide heads=6"),
         ({"experts": 2, "experts_per_token": 3}, "experts_per_token is 3; it must be 1 to experts=2"),
         ({"experts": 2, "bias": True}, "set bias=false"),
+        ({"base_width": 10}, "base_width=10 must be a multiple of heads=6"),
+        ({"base_width": 12, "base_heads": 5}, "base_width=12 must be a multiple of base_heads=5"),
+        ({"base_heads": 2}, "base_heads=2 means nothing without base_width"),
     ],
 )
 def test_what_cannot_be_is_refused(settings: dict, said: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from alignlab.models.language.decoder.names import read, written
+from alignlab.models.language.decoder.names import folded, read, written
 from alignlab.models.language.decoder.net import Decoder
 from alignlab.models.language.decoder.settings import GATED, DecoderSettings
 
@@ -62,7 +62,8 @@ def as_transformers(net: Decoder) -> PreTrainedModel:
         raise ValueError(reason)
     family = _nearest(net.config)[0]
     model = _new(family, net.config, net.words)
-    state = written(family, net.config, {name: value.detach() for name, value in net.state_dict().items()})
+    ours = folded(net.config, {name: value.detach() for name, value in net.state_dict().items()})
+    state = written(family, net.config, ours)
     missing, unexpected = model.load_state_dict(state, strict=False)
     of_head = {"lm_head.weight"} if net.config.tie_embeddings else set()
     assert not unexpected and set(missing) <= of_head, (missing, unexpected)

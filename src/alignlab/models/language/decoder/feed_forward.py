@@ -46,14 +46,14 @@ class Mixture(nn.Module):
         self.gated, self._activation = settings.gated, ACTIVATIONS[settings.gate]
         self.experts, self.chosen = settings.experts, settings.experts_per_token
         width, inner = settings.width, settings.mlp_width
-        self.router = nn.Linear(width, self.experts, bias=False)
+        self.router, self._ratio = nn.Linear(width, self.experts, bias=False), settings.width_ratio
         self.up = nn.Parameter(torch.empty(self.experts, inner * (1 + self.gated), width))
         self.down = nn.Parameter(torch.empty(self.experts, width, inner))
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, T, W) -> the same, and how unevenly tokens choose, () (`balance`); real (B, T) bool: no padding."""
         flat = x.flatten(0, -2)
-        chances = self.router(flat).float().softmax(-1)  # (N, E)
+        chances = (self.router(flat).float() / self._ratio).softmax(-1)  # (N, E)
         weight, expert = chances.topk(self.chosen, -1)  # (N, K) each
         weight = (weight / weight.sum(-1, keepdim=True)).to(x.dtype)
         order = expert.flatten().argsort(stable=True)  # of N K pairs of token and expert, by expert

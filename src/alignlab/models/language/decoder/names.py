@@ -52,6 +52,19 @@ def written(family: str, s: DecoderSettings, ours: State) -> State:
     return theirs
 
 
+def folded(s: DecoderSettings, state: State) -> State:
+    """A decoder's tensors with what `base_width` multiplies in between put into them: the same logits without it."""
+    if s.base_width is None:
+        return state
+    queries, scaled = s.heads * s.head_width, dict(state)
+    for name, value in state.items():
+        if ".qkv." in name:
+            scaled[name] = torch.cat([value[:queries] * s.query_scale, value[queries:]])
+        elif name.startswith("final_norm.") or name.endswith("router.weight"):
+            scaled[name] = value / s.width_ratio
+    return scaled
+
+
 def read(family: str, s: DecoderSettings, theirs: State) -> State:
     """A family's tensors as a decoder's."""
     ours = {o: _turned(family, s, o, theirs[t], True) for o, t in _pairs(family, s).items() if t in theirs}

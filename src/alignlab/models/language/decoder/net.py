@@ -78,6 +78,7 @@ class Layer(nn.Module):
             attn_mask=seen.mask,
             is_causal=seen.mask is None,
             enable_gqa=s.kv_heads != s.heads,
+            scale=None if s.base_width is None else s.query_scale * s.head_width**-0.5,
         )
         return self.out(out.transpose(1, 2).reshape(rows, length, -1))
 
@@ -110,18 +111,33 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def start(self) -> None:
         """Draws weights: standard deviation 0.02, what ends in a residual over the square root of the number of
-        residuals (GPT-2's rule), or by DeepNorm's beta (arXiv:2203.00555, table 2).
+        residuals (GPT-2's rule), or by DeepNorm's beta (arXiv:2203.00555, table 2); with `base_width` what has more
+        inputs than at the base, over the square root of how many times as many.
         """
         s, sums = self.config, 2 * self.config.depth
+        grown = self.input_ratios()
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 continue  # norms are 1 and 0 already
             last = name.endswith(("out.weight", "down.weight", "down"))
             factor = (4 * sums) ** -0.25 if s.norm_place == "deep" else sums**-0.5
-            nn.init.normal_(parameter, std=0.02 * (factor if last else 1.0))
+            nn.init.normal_(parameter, std=0.02 * (factor if last else 1.0) * grown.get(name, 1.0) ** -0.5)
         for module in self.modules():
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+    def input_ratios(self) -> dict[str, float]:
+        """Parameter -> how many times as many inputs it has as at `base_width`, for `optim.parameter_groups`; those
+        that have as many at every width (embeddings, norms, biases), or whose output is scaled instead (head, router),
+        aren't named.
+        """
+        if self.config.width_ratio == 1:
+            return {}
+        return {
+            name: self.config.width_ratio
+            for name, parameter in self.layers.named_parameters(prefix="layers")
+            if parameter.ndim > 1 and not name.endswith("router.weight")
+        }
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Rows of tokens."""
@@ -170,6 +186,7 @@ class Decoder(nn.Module):
                 x, balance = layer(x, seen)
             balances.append(balance)
         x = x if self.final_norm is None else self.final_norm(x)
+        x = x if s.width_ratio == 1 else x / s.width_ratio  # the head's multiplier, tied to the embeddings or not
         return Decoded(x, torch.stack(balances).mean() if s.experts else None)
 
     def logits(self, ids: Tensor, **how: Tensor | None) -> Tensor:

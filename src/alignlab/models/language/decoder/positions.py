@@ -57,12 +57,11 @@ def growth(position: Tensor, width: int, length: int, dtype: torch.dtype) -> Ten
 
 
 def buckets(length: int, both_ways: bool, device: torch.device) -> Tensor:
-    """Which of T5's 32 distances lies between each query and key, (T, T): the nearest ones apart, farther ones by the
-    logarithm up to 128 (arXiv:1910.10683, sec. 2.1). Keys behind the query have their own half with `both_ways`, else
-    they are at no distance.
+    """Which of T5's 32 distances each of query - key from 1 - T to T - 1 is, (2 T - 1,): the nearest ones apart,
+    farther ones by the logarithm up to 128 (arXiv:1910.10683, sec. 2.1). Keys behind the query have their own half with
+    `both_ways`, else they are at no distance.
     """
-    place = torch.arange(length, device=device)
-    distance = place[:, None] - place[None, :]  # query - key
+    distance = torch.arange(1 - length, length, device=device)
     count, offset = BUCKETS, torch.zeros_like(distance)
     if both_ways:
         count = BUCKETS // 2
@@ -76,7 +75,8 @@ def buckets(length: int, both_ways: bool, device: torch.device) -> Tensor:
 
 def with_distances(table: Tensor, seen: Tensor | None, length: int, both_ways: bool, dtype: torch.dtype) -> Tensor:
     """T5's bias, learned in `table` (32, H), -inf where a key isn't seen: (B or 1, H, T, T)."""
-    bias = table[buckets(length, both_ways, table.device)].permute(2, 0, 1)[None].to(dtype)
+    of_distance = table[buckets(length, both_ways, table.device)].T.to(dtype)  # (H, 2 T - 1)
+    bias = of_distance.unfold(-1, length, 1).flip(-1)[None]  # query q sees key k at q - k, place q - k + T - 1
     seen = bias.new_ones(length, length, dtype=torch.bool).tril() if seen is None else seen
     return bias.masked_fill(~seen, -torch.inf)
 

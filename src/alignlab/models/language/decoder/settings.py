@@ -50,6 +50,8 @@ class DecoderSettings:
     eps: float
     embedding_norm: bool
     dropout: float
+    base_width: int | None = None
+    base_heads: int | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
@@ -70,6 +72,11 @@ class DecoderSettings:
             raise ValueError(
                 f"experts_per_token is {self.experts_per_token}; it must be 1 to experts={self.experts} (0: no mixture)"
             )
+        if self.base_heads is not None and self.base_width is None:
+            raise ValueError(f"base_heads={self.base_heads} means nothing without base_width")
+        if self.base_width is not None and (self.base_width < 1 or self.base_width % self._heads_then):
+            which = "heads" if self.base_heads is None else "base_heads"
+            raise ValueError(f"base_width={self.base_width} must be a multiple of {which}={self._heads_then}")
         if self.experts and self.bias:
             raise ValueError("experts: those of a mixture have no bias; set bias=false")
 
@@ -100,6 +107,22 @@ class DecoderSettings:
         """
         return (2 * self.depth) ** 0.25 if self.norm_place == "deep" else 1.0
 
+    @property
+    def width_ratio(self) -> float:
+        """How many times as wide it is as the decoder that its rates were found with."""
+        return 1.0 if self.base_width is None else self.width / self.base_width
+
+    @property
+    def query_scale(self) -> float:
+        """What queries are multiplied with besides 1 / sqrt(head width): with `base_width` products of queries and keys
+        are divided by the head width (arXiv:2203.03466, definition 4.1), and as they were at the base.
+        """
+        return 1.0 if self.base_width is None else (self.base_width / self._heads_then / self.head_width) ** 0.5
+
+    @property
+    def _heads_then(self) -> int:
+        return self.heads if self.base_heads is None else self.base_heads
+
 
 def new_settings(
     *,
@@ -123,6 +146,8 @@ def new_settings(
     eps: float = 1e-5,
     embedding_norm: bool = False,
     dropout: float = 0.0,
+    base_width: int | None = None,
+    base_heads: int | None = None,
 ) -> DecoderSettings:
     """Settings of a decoder, Llama's where nothing is said.
 
@@ -142,9 +167,14 @@ def new_settings(
         eps: of the norms.
         embedding_norm: a norm behind the embeddings (BLOOM).
         dropout: behind the embeddings and each part.
+        base_width: maximal update parametrisation (arXiv:2203.03466, table 8): start, rates and logits grow or shrink
+            with width / base_width so that a rate found at the base holds at this width; at the base all is as without.
+            `mlp_width` is to grow with `width`.
+        base_heads: of the base; None: as many as `heads`, so that heads grow with the width.
     """
     kv_heads = heads if kv_heads is None else kv_heads
     mlp_width = mlp_width or (-(-width * 8 // 96) * 32 if activation in GATED else 4 * width)
     sizes = (vocabulary, width, depth, heads, kv_heads, mlp_width, context_length)
     choices = (norm, norm_place, activation, position, mask, rope_base, bias, tie_embeddings)
-    return DecoderSettings(*sizes, *choices, experts, experts_per_token, eps, embedding_norm, dropout)
+    rest = (experts, experts_per_token, eps, embedding_norm, dropout, base_width, base_heads)
+    return DecoderSettings(*sizes, *choices, *rest)
