@@ -1,6 +1,6 @@
 """Which learning rate is best at which width, with and without `model.net.base_width`.
 
-    python benchmarks/lm_widths.py run widths.jsonl --widths 32 64 128 256 --rates 2e-3 4e-3 8e-3 1.6e-2 --seeds 0
+    python benchmarks/lm_widths.py run widths.jsonl --widths 32 64 128 --rates 2e-3 4e-3 8e-3 1.6e-2 --seeds 0
     python benchmarks/lm_widths.py show widths.jsonl docs/images/lm_widths.png
 
 `run` trains the default decoder (Llama's choices, 2 layers, 4 heads) on the built-in reviews in a plain loop, `model=lm`'s loss and optimizer, and
@@ -22,32 +22,36 @@ from alignlab.models.language.decoder.building import decoder
 from alignlab.optim.adamw import adamw
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
+from measuring import check_device, device_option
 
 ROWS, TOKENS, VOCABULARY, HELD_OUT = 8, 64, 300, 40  # of a batch; of a row; ids; batches
 NAMES = {False: "standard", True: "base_width"}
 
 
-def trained(data: LanguageDataModule, width: int, base: int | None, rate: float, seed: int, steps: int) -> float:
+def trained(
+    data: LanguageDataModule, width: int, base: int | None, rate: float, seed: int, steps: int, device: str
+) -> float:
     """Nats a held-out token after so many steps."""
     torch.manual_seed(seed)
     net = partial(decoder, width=width, depth=2, heads=4, context_length=TOKENS, base_width=base)
-    method = LmMethod(net, vocabulary=data.vocabulary, z_loss=1e-4)
+    method = LmMethod(net, vocabulary=data.vocabulary, z_loss=1e-4).to(device)
     how = {"betas": (0.9, 0.95), "weight_decay": 0.1, "warmup_steps": steps // 5, "min_lr_share": 0.1}
     built = adamw(method, lr=rate, total_steps=steps, **how)
     optimizer, schedule = built["optimizer"], built["lr_scheduler"]["scheduler"]
     for batch in islice(data.train_dataloader(), steps):
-        method(batch).loss.backward()
+        method(move_data_to_device(batch, device)).loss.backward()
         torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
     with torch.no_grad():
         for number, batch in enumerate(islice(data.val_dataloader(), HELD_OUT)):
-            method.validate(batch, number)
+            method.validate(move_data_to_device(batch, device), number)
     return float(method.summarise()["loss"])
 
 
-def run(file: Path, widths: list[int], rates: list[float], seeds: list[int], steps: int) -> None:
+def run(file: Path, widths: list[int], rates: list[float], seeds: list[int], steps: int, device: str) -> None:
     """Trains what isn't there yet."""
     there = {key_of(row) for row in rows_of(file)} if file.exists() else set()
     for seed in seeds:
@@ -58,7 +62,7 @@ def run(file: Path, widths: list[int], rates: list[float], seeds: list[int], ste
             if key_of(row) in there or (based and width == widths[0]):  # at the base both are the same
                 continue
             start = time.process_time()
-            loss = trained(data, width, widths[0] if based else None, rate, seed, steps)
+            loss = trained(data, width, widths[0] if based else None, rate, seed, steps, device)
             row |= {
                 "loss": loss if math.isfinite(loss) else None,
                 "steps": steps,
@@ -114,12 +118,14 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["run", "show"], nargs="?", default="run")
     parser.add_argument("file", type=Path, nargs="?", default=Path("widths.jsonl"))
     parser.add_argument("picture", type=Path, nargs="?", default=Path("widths.png"))
-    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256], help="the first is the base")
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128], help="the first is the base")
     parser.add_argument("--rates", type=float, nargs="+", default=[2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=250)
+    device_option(parser)
     options = parser.parse_args()
+    check_device(options.device)
     if options.what == "run":
-        run(options.file, options.widths, options.rates, options.seeds, options.steps)
+        run(options.file, options.widths, options.rates, options.seeds, options.steps, options.device)
     else:
         show(options.file, options.picture)
