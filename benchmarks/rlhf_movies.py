@@ -78,26 +78,46 @@ class Field:
         return backend
 
 
+class OfLength:
+    """What the judge says on average of the SFT model's responses of a length: of five lengths together, and of those
+    without an end.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        bins = self._bins(answers)
+        self.means = {one: float(answers.judge[bins == one].mean()) for one in bins.unique().tolist()}
+
+    def controlled(self, answers: Answers) -> float:
+        """The judge's mean beyond what the SFT model's responses of the same lengths have; nan where it has none."""
+        usual = [self.means.get(one, float("nan")) for one in self._bins(answers).tolist()]
+        return float((answers.judge - torch.tensor(usual)).nanmean())
+
+    @staticmethod
+    def _bins(answers: Answers) -> torch.Tensor:
+        lengths = [len(ids) // 5 if end else -1 for ids, end in zip(answers.responses, answers.ended, strict=True)]
+        return torch.tensor(lengths)
+
+
 def table(field: Field, runs: dict[str, Path], samples: int) -> str:
     """A row a policy, then best-of-n."""
-    start = field.answers(None)
-    mean, deviation = float(start.judge.mean()), float(start.judge.std())
+    start, many = field.answers(None), field.answers(None, samples, PICKED)
+    mean, deviation, of_length = float(start.judge.mean()), float(start.judge.std()), OfLength(many)
     lines = [
-        "| policy | KL, nats | judge | rise, SD | reward | distinct-2, of SFT's | tokens | ended |",
-        "|---|---|---|---|---|---|---|---|",
+        "| policy | KL, nats | judge | rise, SD | at equal length, SD | reward | distinct-2, of SFT's | tokens | ended |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, answers in [("SFT", start), *((name, field.answers(run)) for name, run in runs.items())]:
         judge, variety = float(answers.judge.mean()), distinct(answers.responses, 2) / distinct(start.responses, 2)
         lines.append(
-            f"| {name} | {answers.kl:.2f} | {judge:.2f} | {(judge - mean) / deviation:+.2f} | {float(answers.reward.mean()):.2f} | {variety:.2f} "
+            f"| {name} | {answers.kl:.2f} | {judge:.2f} | {(judge - mean) / deviation:+.2f} "
+            f"| {of_length.controlled(answers) / deviation:+.2f} | {float(answers.reward.mean()):.2f} | {variety:.2f} "
             f"| {sum(map(len, answers.responses)) / len(answers.responses):.1f} | {sum(answers.ended) / len(answers.ended):.0%} |"
         )
         print(lines[-1], flush=True)
-    many = field.answers(None, samples, PICKED)
     scores = [values.view(-1, samples) for values in (many.reward, many.judge)]
     for row in best_of_n(*scores, tuple(2**i for i in range(1, samples.bit_length()))):
         lines.append(
-            f"| best of {row.n} | {row.kl:.2f} | {row.judge:.2f} | {(row.judge - mean) / deviation:+.2f} | {row.score:.2f} | | | |"
+            f"| best of {row.n} | {row.kl:.2f} | {row.judge:.2f} | {(row.judge - mean) / deviation:+.2f} | | {row.score:.2f} | | | |"
         )
     lines += curve(runs, mean, deviation)
     return "\n".join(lines)
@@ -135,7 +155,8 @@ def main() -> None:
 
 `chain=rlhf_movies`: a language model of 2.6 M parameters trained on reviews, a reward model, and a judge of another seed and split that no training sees.
 {arguments.prompts} held-out prompts, {LENGTH} tokens at most, temperature 1. Rise: of the judge's mean, in standard deviations of its scores of
-SFT's responses. Best of n: {arguments.samples} samples to each of {PICKED} prompts, picked by the reward model; KL is log n - (n - 1) / n.
+SFT's responses; at equal length: beyond the mean of SFT's responses of the same length. Best of n: {arguments.samples} samples to each of {PICKED}
+prompts, picked by the reward model; KL is log n - (n - 1) / n.
 {hardware(arguments.device)}, torch {torch.__version__}, {date.today()}. Made by `python benchmarks/rlhf_movies.py`.
 
 {found}

@@ -13,7 +13,7 @@ from alignlab.scaling import command as scaling
 from alignlab.studies import command as studies
 from alignlab.studies.probes import command as probes
 from alignlab.tokenizers import command as tokenizers
-from alignlab.tools import shards
+from alignlab.tools import average, shards
 from alignlab.tools.hand_over import command as hand_over
 
 PROGRAMS = {
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     best.set_defaults(run=_best)
     _add_blend(commands)
     _add_plan(commands)
-    for part in (reports, fetch, shards, hand_over, tokenizers, corpus, studies, probes, scaling):
+    for part in (reports, fetch, average, shards, hand_over, tokenizers, corpus, studies, probes, scaling):
         part.add(commands)
     return top
 

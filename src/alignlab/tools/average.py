@@ -1,0 +1,122 @@
+"""`alignlab average`: the mean of several language models' weights as one model (model soups, arXiv:2203.05482).
+
+Policies that a reward has trained from one start, averaged, pay less KL for what they gained, and a mean with the start
+turns them back towards it (WARP, arXiv:2406.16768).
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+_NOTE = "averaged.json"
+
+
+def add(commands: "argparse._SubParsersAction") -> None:
+    """Adds the command to a parser."""
+    command = commands.add_parser(
+        "average",
+        help="the mean of several language models' weights",
+        description="Runs or folders of one architecture and one tokenizer, which began from the same weights, as one "
+        "model (arXiv:2203.05482, arXiv:2406.16768). Adapters are merged first.",
+    )
+    command.add_argument("target", type=Path, help="a new folder in transformers' format")
+    command.add_argument("models", nargs="+", help="run directories, folders, packages")
+    command.add_argument(
+        "--shares", type=float, nargs="+", help="of each, with a sum of 1 (one below 0 leads away); default: equal"
+    )
+    command.set_defaults(run=_average)
+
+
+def _average(options: argparse.Namespace) -> None:
+    tensors = average(options.models, options.target, options.shares)
+    print(f"{options.target}: {len(options.models)} models' mean, {tensors} tensors")
+
+
+def average(models: Sequence[str], target: Path, shares: Sequence[float] | None = None) -> int:
+    """Writes the models' weighted mean; returns the number of its tensors.
+
+    Added up in float32 and stored in the first model's dtype, with its config and tokenizer; `averaged.json` beside it
+    names all models, their shares and their fingerprints.
+
+    Args:
+        models: two or more, as `model=` of infer.py takes them.
+        target: a new folder: weights, config, tokenizer, check sums.
+        shares: of each model, with a sum of 1; None: equal ones.
+
+    Raises:
+        ValueError, one line: fewer than two, shares that don't fit, models or tokenizers that differ, a target that
+            is there already.
+    """
+    if len(models) < 2:
+        raise ValueError("average: name two models or more")
+    if target.exists():
+        raise ValueError(f"average: {target} is there already; name a new folder")
+    shares = [1 / len(models)] * len(models) if shares is None else list(shares)
+    if len(shares) != len(models) or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(
+            f"average: shares are {shares}; there is one for each of {len(models)} models, and they add to 1"
+        )
+
+    import torch
+
+    from alignlab.files.checksums import fingerprint, write_sums
+    from alignlab.files.writing import write_folder
+    from alignlab.models.language.loading import load_language_model
+    from alignlab.models.language.lora import merged
+    from alignlab.models.language.paths import export_folder, load_tokenizer
+
+    tokenizer = load_tokenizer(models[0])
+    whole, dtype, mean = None, None, {}
+    for place, share in zip(models, shares, strict=True):
+        if load_tokenizer(place).get_vocab() != tokenizer.get_vocab():
+            raise ValueError(f"average: {place} has another tokenizer than {models[0]}")
+        net = load_language_model(place)
+        net = merged(net) if hasattr(net, "peft_config") else net
+        state = net.state_dict()
+        if whole is None:
+            whole, dtype = net, _stored(models[0])
+            mean = {name: share * value.double() for name, value in state.items()}
+            continue
+        if wrong := _difference(mean, state):
+            raise ValueError(f"average: {place} is another net than {models[0]}: {wrong}")
+        for name, value in state.items():
+            mean[name] += share * value.double()
+    whole.load_state_dict(mean)
+    whole.to(getattr(torch, dtype))
+    made_of = [
+        {"model": place, "share": share, "fingerprint": fingerprint(export_folder(place))}
+        for place, share in zip(models, shares, strict=True)
+    ]
+
+    def write(folder: Path) -> None:
+        whole.save_pretrained(folder)
+        if (ends := export_folder(models[0]) / "generation_config.json").is_file():
+            shutil.copy(ends, folder)
+        tokenizer.save_pretrained(folder)
+        (folder / _NOTE).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
+        write_sums(folder)
+
+    write_folder(target, write)
+    return len(mean)
+
+
+def _stored(model: str) -> str:
+    """The dtype that a model's config names."""
+    from transformers import AutoConfig
+
+    from alignlab.models.language.paths import gguf_file, resolve_model
+
+    folder, gguf = gguf_file(resolve_model(model)[0])
+    stored = None if gguf else AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype
+    return str(stored or "float32").removeprefix("torch.")
+
+
+def _difference(mine: dict, others: dict) -> str | None:
+    """The first tensor that only one of two nets has, or has in another shape."""
+    for name in sorted(mine.keys() | others.keys()):
+        shapes = [tuple(state[name].shape) if name in state else "missing" for state in (mine, others)]
+        if shapes[0] != shapes[1]:
+            return f"{name} is {shapes[1]}, not {shapes[0]}"
+    return None
