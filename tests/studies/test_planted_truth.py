@@ -6,6 +6,7 @@ python tests/studies/test_planted_truth.py     # prints the table, with more wor
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from alignlab.studies.curve_findings import findings_of
 from alignlab.studies.findings import findings
@@ -99,6 +100,17 @@ def wrongly_better(studies: int) -> float:
 
 def test_equal_settings_are_not_distinguishable() -> None:
     assert wrongly_better(200) <= 0.08
+
+
+def test_a_seed_has_no_bounds() -> None:
+    this = world(0)
+    this.optimum[0], this.bends[0] = -0.4, 2.0
+    data = this.data()
+    assert "optim.lr" in {f.parameter for f in findings(data) if f.code == "boundary"}
+    for trial in data.trials:
+        trial.point["data.seed"] = trial.point.pop("optim.lr")
+    data.parameters[0] = replace(data.parameters[0], key="data.seed")
+    assert "data.seed" not in {f.parameter for f in findings(data)}
 
 
 def test_no_trial_or_one_says_nothing_wrong() -> None:

@@ -19,7 +19,7 @@ SAY = {
     "more steps may bring it (grokking), with weight decay above all",
     "grokked": "rose on held-out data long after they knew their training data (grokking): shorter ones would have "
     "shown nothing",
-    "train_loss_rising": "have a training loss that rises: a rate too high, or a bug",
+    "train_loss_rising": "have a training loss that rises: a rate too high, a loss that joins on the way, or a bug",
 }
 
 

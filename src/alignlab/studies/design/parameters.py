@@ -38,6 +38,11 @@ class Parameter:
     def is_range(self) -> bool:
         return not self.values
 
+    @property
+    def is_seed(self) -> bool:
+        """Whether its numbers are names of repetitions: no value lies between two others, and none is better."""
+        return self.is_range and re.search(r"(^|[._])seed$", self.key) is not None
+
     def at(self, place: float) -> Any:
         """The value at a place from 0 up to, not including, 1; four digits of a real one."""
         if self.values:

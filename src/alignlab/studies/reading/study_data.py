@@ -54,7 +54,8 @@ class StudyData:
 
     @property
     def ranges(self) -> list[Parameter]:
-        return [each for each in self.parameters if each.is_range]
+        """What has an order; a seed has none."""
+        return [each for each in self.parameters if each.is_range and not each.is_seed]
 
     @property
     def choices(self) -> list[Parameter]:
