@@ -75,7 +75,7 @@ class StudySweeper(Sweeper):
     def _ask_and_tell(self) -> None:
         from alignlab.studies.design.adaptive import proposed
 
-        at_a_time = getattr(self.launcher, "n_jobs", 1)
+        at_a_time = getattr(self.launcher, "n_jobs", None) or 1
         while (missing := self._unfinished(range(self.study.trials))) and (batch := missing[:at_a_time]):
             self._run(proposed(self.study, self.record.trials, batch))
 
