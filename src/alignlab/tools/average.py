@@ -9,6 +9,10 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _NOTE = "averaged.json"
 
@@ -63,28 +67,12 @@ def average(models: Sequence[str], target: Path, shares: Sequence[float] | None 
 
     from alignlab.files.checksums import fingerprint, write_sums
     from alignlab.files.writing import write_folder
-    from alignlab.models.language.loading import load_language_model
-    from alignlab.models.language.lora import merged
     from alignlab.models.language.paths import export_folder, load_tokenizer
 
     tokenizer = load_tokenizer(models[0])
-    whole, dtype, mean = None, None, {}
-    for place, share in zip(models, shares, strict=True):
-        if load_tokenizer(place).get_vocab() != tokenizer.get_vocab():
-            raise ValueError(f"average: {place} has another tokenizer than {models[0]}")
-        net = load_language_model(place)
-        net = merged(net) if hasattr(net, "peft_config") else net
-        state = net.state_dict()
-        if whole is None:
-            whole, dtype = net, _stored(models[0])
-            mean = {name: share * value.double() for name, value in state.items()}
-            continue
-        if wrong := _difference(mean, state):
-            raise ValueError(f"average: {place} is another net than {models[0]}: {wrong}")
-        for name, value in state.items():
-            mean[name] += share * value.double()
-    whole.load_state_dict(mean)
-    whole.to(getattr(torch, dtype))
+    if other := [place for place in models if load_tokenizer(place).get_vocab() != tokenizer.get_vocab()]:
+        raise ValueError(f"average: {other[0]} has another tokenizer than {models[0]}")
+    whole = _mean(models, shares).to(getattr(torch, _stored(models[0])))
     made_of = [
         {"model": place, "share": share, "fingerprint": fingerprint(export_folder(place))}
         for place, share in zip(models, shares, strict=True)
@@ -99,7 +87,25 @@ def average(models: Sequence[str], target: Path, shares: Sequence[float] | None 
         write_sums(folder)
 
     write_folder(target, write)
-    return len(mean)
+    return len(whole.state_dict())
+
+
+def _mean(models: Sequence[str], shares: Sequence[float]) -> "PreTrainedModel":
+    """The first model with the mean's weights."""
+    from alignlab.models.language.loading import load_language_model
+    from alignlab.models.language.lora import merged
+
+    whole, mean = None, {}
+    for place, share in zip(models, shares, strict=True):
+        net = load_language_model(place)
+        net = merged(net) if hasattr(net, "peft_config") else net
+        state = net.state_dict()
+        if whole is not None and (wrong := _difference(whole.state_dict(), state)):
+            raise ValueError(f"average: {place} is another net than {models[0]}: {wrong}")
+        whole = net if whole is None else whole
+        mean = {name: mean.get(name, 0.0) + share * value.double() for name, value in state.items()}
+    whole.load_state_dict(mean)
+    return whole
 
 
 def _stored(model: str) -> str:
