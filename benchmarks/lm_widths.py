@@ -108,6 +108,8 @@ def show(file: Path, picture: Path) -> None:
             axis.plot(*zip(*points, strict=True), "o-", color=color, label=f"{width}", markersize=3)
             axis.plot(*min(points, key=lambda point: point[1]), "o", color=color, markersize=8, fillstyle="none")
         axis.set(xscale="log", xlabel="learning rate", title=NAMES[based] if based else "without")
+        axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axis.minorticks_off()
         axis.legend(title="width", fontsize=8)
     axes[0].set_ylabel("held out, nats a token")
     figure.savefig(picture, dpi=110)
