@@ -64,11 +64,13 @@ def average(models: Sequence[str], target: Path, shares: Sequence[float] | None 
         )
 
     import torch
+    from transformers.utils import logging
 
     from alignlab.files.checksums import fingerprint, write_sums
     from alignlab.files.writing import write_folder
     from alignlab.models.language.paths import export_folder, load_tokenizer
 
+    logging.disable_progress_bar()
     tokenizer = load_tokenizer(models[0])
     if other := [place for place in models if load_tokenizer(place).get_vocab() != tokenizer.get_vocab()]:
         raise ValueError(f"average: {other[0]} has another tokenizer than {models[0]}")
