@@ -1,5 +1,7 @@
 """Benchmarks take --device: a GPU has sections of its own, and FLOPs are the same wherever they are counted."""
 
+import ast
+import re
 import sys
 from pathlib import Path
 
@@ -24,6 +26,18 @@ WITHOUT = (
     "tokenizers_data",
 )
 PROGRAMS = sorted(file for file in (REPOSITORY / "benchmarks").glob("*.py") if file.stem not in WITHOUT)
+
+
+def test_make_bench_leaves_out_what_asks_for_words() -> None:
+    left_out = re.search(r"^ASKING := (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)[1].split()
+    asking = {"measuring", "lm_widths"}  # no benchmark; minutes, and a file of its own
+    for file in (REPOSITORY / "benchmarks").glob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "add_argument":
+                needed = not any(word.arg == "nargs" for word in call.keywords)
+                if needed and not str(call.args[0].value).startswith("-"):
+                    asking.add(file.stem)
+    assert set(left_out) == asking
 
 
 @pytest.mark.parametrize("file", PROGRAMS, ids=lambda file: file.stem)
