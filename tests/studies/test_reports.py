@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from alignlab.cli import main
 from alignlab.studies.design.declaration import declared
 from alignlab.studies.reading import directories
 from alignlab.studies.showing import report
+from alignlab.studies.showing.drawings import best_within
 from alignlab.studies.trials import Record
 from planted import KINDS, curves, world
 
@@ -57,6 +59,14 @@ def test_the_report_of_a_study(reported: Path) -> None:
     assert "http" not in page.replace("http-equiv", ""), "nothing comes from elsewhere"
     pictures = {file.name for file in reported.glob("*.png")}
     assert {"axis_optim.lr.png", "axis_net.kind.png", "curves.png", "best_of_n.png"} <= pictures
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_best_of_a_setting_lies_within_its_interval(mode: str) -> None:
+    data = world(0).data()
+    data.metric = replace(data.metric, mode=mode)
+    low, best, high = best_within(data, [trial.value for trial in data.feasible])
+    assert low <= best <= high and best == (max if mode == "max" else min)(t.value for t in data.feasible)
 
 
 def test_the_next_study_takes_in_what_was_found(reported: Path) -> None:

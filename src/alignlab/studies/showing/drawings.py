@@ -54,10 +54,7 @@ def isolation(data: StudyData, each: Parameter) -> Figure | None:
     there = [(name, values) for name, values in rows if values]
     if len(there) < 2:
         return None
-    told = []
-    for _, values in there:
-        low, high = best_interval([data.metric.loss(value) for value in values])
-        told.append((data.metric.loss(low), data.metric.loss(values[0]), data.metric.loss(high)))
+    told = [best_within(data, values) for _, values in there]
     flat = [value for row in told for value in row]
     pad = 0.05 * (max(flat) - min(flat)) or 0.1
     names = [name for name, _ in there]
@@ -72,6 +69,13 @@ def isolation(data: StudyData, each: Parameter) -> Figure | None:
         f"The best {data.metric.name} that each {each.key} reached over everything else, and where the best of as many "
         f"trials would lie in nine of ten repetitions. Trials with a value: {counts}.",
     )
+
+
+def best_within(data: StudyData, values: list[float]) -> tuple[float, float, float]:
+    """The best of some trials' values, which come best first, between the ends of where such a best lies."""
+    ends = best_interval([data.metric.loss(value) for value in values])
+    low, high = sorted(data.metric.loss(end) for end in ends)
+    return low, values[0], high
 
 
 def best_of_n(data: StudyData) -> Figure | None:
