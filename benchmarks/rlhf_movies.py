@@ -1,6 +1,7 @@
 """Policies of `chain=rlhf_movies` before an independent judge: score against KL, beside best-of-n; written to docs/benchmarks.md.
 
     python benchmarks/rlhf_movies.py outputs/rlhf_movies/<time> [PPO=<run>] [GRPO=<run>] ... [--prompts 512] [--samples 32] [--device cuda] [--dry-run]
+    python benchmarks/rlhf_movies.py outputs/rlhf_movies/<time> [NAME=<run>] --best-of 8 --picked rows.jsonl [--rows 0 2560]
 
 The first argument is a run of the whole chain: its stages are sft, reward, judge, dpo and ppo; more policies are named with their run directories.
 Every policy answers the same held-out prompts with the same random numbers at temperature 1. KL is the mean of log p(policy) - log p(SFT) over its own
@@ -9,6 +10,7 @@ responses. One standard deviation is that of the judge's scores of the SFT model
 
 import argparse
 import csv
+import json
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,7 +46,7 @@ class Field:
     """The prompts, the SFT model and both reward models."""
 
     def __init__(self, chain: Path, number: int, device: str) -> None:
-        self.device = device
+        self.chain, self.device = chain, device
         data = LanguageDataModule(MoviePrompts, max_length=32, tokenizer=str(chain / "sft"))
         data.setup()
         self.prompts = data.rows["val"].prompts[:number]
@@ -123,6 +125,23 @@ def table(field: Field, runs: dict[str, Path], samples: int) -> str:
     return "\n".join(lines)
 
 
+def write_picked(field: Field, policy: Path | None, n: int, rows: tuple[int, int], file: Path) -> None:
+    """For `model=sft data=jsonl`: of n responses to each of some training prompts the one that the reward model likes
+    best; what doesn't end costs 1, as in PPO here.
+    """
+    data = LanguageDataModule(MoviePrompts, max_length=32, tokenizer=str(field.chain / "sft"))
+    data.setup()
+    held_out, field.prompts = field.prompts, data.rows["train"].prompts[slice(*rows)]
+    answers = field.answers(policy, n)
+    scores = (answers.reward - 1.0 * ~torch.tensor(answers.ended)).view(-1, n)
+    texts = [field.tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in (field.prompts, answers.responses)]
+    with file.open("w", encoding="utf-8") as out:
+        for row, best in enumerate(scores.argmax(1).tolist()):
+            out.write(json.dumps({"prompt": texts[0][row], "response": texts[1][row * n + best]}) + "\n")
+    field.prompts = held_out
+    print(f"{file}: {len(scores)} responses, the best of {n} each")
+
+
 def curve(runs: dict[str, Path], mean: float, deviation: float) -> list[str]:
     """What the runs' own validations said on the way, so that methods can be compared at equal KL."""
     lines = ["", "Validations on the way (KL: judge's rise in SD):", ""]
@@ -144,9 +163,16 @@ def main() -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md"
     )
+    parser.add_argument("--best-of", type=int, metavar="N", help="no table, but the best of N responses of a policy")
+    parser.add_argument("--picked", type=Path, default=Path("picked.jsonl"), help="where they are written")
+    parser.add_argument("--rows", type=int, nargs=2, default=(0, 2560), help="of the training prompts, for --best-of")
     device_option(parser)
     arguments = parser.parse_args()
     check_device(arguments.device)
+    if arguments.best_of:
+        named = [Path(policy.partition("=")[2]) for policy in arguments.policies]
+        field = Field(arguments.chain, arguments.prompts, arguments.device)
+        return write_picked(field, *(named or [None]), arguments.best_of, tuple(arguments.rows), arguments.picked)
     runs = {name.upper(): arguments.chain / name for name in ("ppo", "dpo") if (arguments.chain / name).is_dir()}
     runs |= {name: Path(run) for name, _, run in (policy.partition("=") for policy in arguments.policies)}
     found = table(Field(arguments.chain, arguments.prompts, arguments.device), runs, arguments.samples)
