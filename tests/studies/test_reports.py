@@ -9,6 +9,7 @@ from pathlib import Path
 
 from alignlab.cli import main
 from alignlab.studies.design.declaration import declared
+from alignlab.studies.findings import findings
 from alignlab.studies.reading import directories
 from alignlab.studies.showing import report
 from alignlab.studies.showing.drawings import best_within
@@ -67,6 +68,17 @@ def test_the_best_of_a_setting_lies_within_its_interval(mode: str) -> None:
     data.metric = replace(data.metric, mode=mode)
     low, best, high = best_within(data, [trial.value for trial in data.feasible])
     assert low <= best <= high and best == (max if mode == "max" else min)(t.value for t in data.feasible)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_difference_has_the_metrics_sign(mode: str) -> None:
+    data = world(0, offsets={"a": 0.0, "b": 0.5}).data()
+    data.metric = replace(data.metric, mode=mode)
+    (found,) = [f for f in findings(data) if f.code == "better"]
+    (against,) = found.details["against"].values()
+    assert found.details["best"] == ("b" if mode == "max" else "a")
+    assert against["low"] < against["difference"] < against["high"]
+    assert (against["low"] > 0) if mode == "max" else (against["high"] < 0)
 
 
 def test_the_next_study_takes_in_what_was_found(reported: Path) -> None:

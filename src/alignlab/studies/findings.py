@@ -159,7 +159,7 @@ def comparisons(data: StudyData) -> Iterator[Finding]:
         compared = {str(value): compare(data, each, best, value) for value in others}
         level = len(others)  # each may be an accident
         beaten = [v for v, c in compared.items() if c.p * level <= LEVEL and c.verdict == "a"]
-        details = {"best": best, "beaten": beaten, "against": {v: vars(c) for v, c in compared.items()}}
+        details = {"best": best, "beaten": beaten, "against": {v: _told(data, c) for v, c in compared.items()}}
         if len(beaten) == len(others):
             gap = max(compared.values(), key=lambda c: c.difference)
             size = f"by {abs(gap.difference):.3g} (95 %: {abs(gap.high):.3g} to {abs(gap.low):.3g})"
@@ -173,6 +173,12 @@ def comparisons(data: StudyData) -> Iterator[Finding]:
             )
             yield Finding("not_distinguishable", text, each.key, details)
         yield from _failing(data, each, best, others)
+
+
+def _told(data: StudyData, compared: Comparison) -> dict[str, Any]:
+    """A comparison in the metric's own sign: positive where the best value's is larger."""
+    low, high = sorted(data.metric.loss(end) for end in (compared.low, compared.high))
+    return {**vars(compared), "difference": data.metric.loss(compared.difference), "low": low, "high": high}
 
 
 def _failing(data: StudyData, each: Parameter, best: Any, others: list[Any]) -> Iterator[Finding]:
