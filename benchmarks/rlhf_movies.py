@@ -46,20 +46,24 @@ class Field:
     """The prompts, the SFT model and both reward models."""
 
     def __init__(self, chain: Path, number: int, device: str) -> None:
-        self.chain, self.device = chain, device
+        self.device = device
         data = LanguageDataModule(MoviePrompts, max_length=32, tokenizer=str(chain / "sft"))
         data.setup()
-        self.prompts = data.rows["val"].prompts[:number]
+        self.training, self.prompts = data.rows["train"].prompts, data.rows["val"].prompts[:number]
         self.tokenizer = load_tokenizer(str(chain / "sft"))
         self.scorers = [ModelReward(str(chain / name)) for name in ("reward", "judge")]
         for scorer in self.scorers:
             scorer.bind(SimpleNamespace(device=device), self.tokenizer)
         self.sft = self._backend(chain / "sft")
 
-    def answers(self, run: Path | None, samples: int = 1, number: int | None = None) -> Answers:
-        """Responses of a policy (None: the SFT model), `samples` to each of the first `number` prompts."""
+    def answers(
+        self, run: Path | None, samples: int = 1, number: int | None = None, prompts: list[list[int]] | None = None
+    ) -> Answers:
+        """Responses of a policy (None: the SFT model), `samples` to each of the first `number` prompts; of those held
+        out, unless others are given.
+        """
         backend = self.sft if run is None else self._backend(run)
-        prompts = [prompt for prompt in self.prompts[:number] for _ in range(samples)]
+        prompts = [prompt for prompt in (prompts or self.prompts)[:number] for _ in range(samples)]
         settings = Sampling(max_new_tokens=LENGTH, temperature=1.0)
         found = backend.generate([Request(prompt, 1000 + i, settings) for i, prompt in enumerate(prompts)])
         responses, ended = [list(c.ids) for c in found], [c.finish == "eos" for c in found]
@@ -129,16 +133,13 @@ def write_picked(field: Field, policy: Path | None, n: int, rows: tuple[int, int
     """For `model=sft data=jsonl`: of n responses to each of some training prompts the one that the reward model likes
     best; what doesn't end costs 1, as in PPO here.
     """
-    data = LanguageDataModule(MoviePrompts, max_length=32, tokenizer=str(field.chain / "sft"))
-    data.setup()
-    held_out, field.prompts = field.prompts, data.rows["train"].prompts[slice(*rows)]
-    answers = field.answers(policy, n)
+    prompts = field.training[slice(*rows)]
+    answers = field.answers(policy, n, prompts=prompts)
     scores = (answers.reward - 1.0 * ~torch.tensor(answers.ended)).view(-1, n)
-    texts = [field.tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in (field.prompts, answers.responses)]
+    texts = [field.tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in (prompts, answers.responses)]
     with file.open("w", encoding="utf-8") as out:
         for row, best in enumerate(scores.argmax(1).tolist()):
             out.write(json.dumps({"prompt": texts[0][row], "response": texts[1][row * n + best]}) + "\n")
-    field.prompts = held_out
     print(f"{file}: {len(scores)} responses, the best of {n} each")
 
 

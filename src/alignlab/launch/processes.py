@@ -61,7 +61,7 @@ def run_jobs(
                     begun(job)
                     slot = min(slots)
                     slots.discard(slot)
-                    running.append(Running(job, slot, _start(job, program, _environment(slot, gpus_per_job))))
+                    running.append(Running(job, slot, start(job, program, _environment(slot, gpus_per_job))))
                 if not running:
                     break
                 if inbox.received:
@@ -130,7 +130,8 @@ def _environment(slot: int, gpus: int | None) -> dict[str, str]:
     return env
 
 
-def _start(job: Job, program: Sequence[str], env: Mapping[str, str], cwd: Path | None = None) -> subprocess.Popen:
+def start(job: Job, program: Sequence[str], env: Mapping[str, str], cwd: Path | None = None) -> subprocess.Popen:
+    """Begins a job, or goes on with it where its directory holds a run."""
     with (job.directory / CONSOLE).open("ab") as console:
         return subprocess.Popen(
             [*program, *job.arguments()],

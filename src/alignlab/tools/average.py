@@ -41,7 +41,7 @@ def _average(options: argparse.Namespace) -> None:
 def average(models: Sequence[str], target: Path, shares: Sequence[float] | None = None) -> int:
     """Writes the models' weighted mean; returns the number of its tensors.
 
-    Added up in float32 and stored in the first model's dtype, with its config and tokenizer; `averaged.json` beside it
+    Added up in float64 and stored in the first model's dtype, with its config and tokenizer; `averaged.json` beside it
     names all models, their shares and their fingerprints.
 
     Args:
@@ -63,18 +63,18 @@ def average(models: Sequence[str], target: Path, shares: Sequence[float] | None 
             f"average: shares are {shares}; there is one for each of {len(models)} models, and they add to 1"
         )
 
-    import torch
     from transformers.utils import logging
 
     from alignlab.files.checksums import fingerprint, write_sums
     from alignlab.files.writing import write_folder
-    from alignlab.models.language.paths import export_folder, load_tokenizer
+    from alignlab.models.language.paths import export_folder, load_tokenizer, resolve_model
+    from alignlab.tools.merge import stored_dtype
 
     logging.disable_progress_bar()
     tokenizer = load_tokenizer(models[0])
     if other := [place for place in models if load_tokenizer(place).get_vocab() != tokenizer.get_vocab()]:
         raise ValueError(f"average: {other[0]} has another tokenizer than {models[0]}")
-    whole = _mean(models, shares).to(getattr(torch, _stored(models[0])))
+    whole = _mean(models, shares).to(stored_dtype(resolve_model(models[0])[0]))
     made_of = [
         {"model": place, "share": share, "fingerprint": fingerprint(export_folder(place))}
         for place, share in zip(models, shares, strict=True)
@@ -108,17 +108,6 @@ def _mean(models: Sequence[str], shares: Sequence[float]) -> "PreTrainedModel":
         mean = {name: mean.get(name, 0.0) + share * value.double() for name, value in state.items()}
     whole.load_state_dict(mean)
     return whole
-
-
-def _stored(model: str) -> str:
-    """The dtype that a model's config names."""
-    from transformers import AutoConfig
-
-    from alignlab.models.language.paths import gguf_file, resolve_model
-
-    folder, gguf = gguf_file(resolve_model(model)[0])
-    stored = None if gguf else AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype
-    return str(stored or "float32").removeprefix("torch.")
 
 
 def _difference(mine: dict, others: dict) -> str | None:

@@ -37,9 +37,7 @@ def merge(source: Path, target: Path) -> int:
         raise ValueError(f"convert merge: {target} is there already; name a new folder")
     model = load_language_model(str(source))  # refuses a base that has changed
     rewards = (Path(adapter) / HEAD_FILE).is_file()
-    folder, gguf = gguf_file(base)
-    stored = None if gguf else AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype
-    whole = merged(model).to(stored or torch.float32)
+    whole = merged(model).to(stored_dtype(base))
     reward = reward_head(whole, adapter) if rewards else None
     note = {
         "base": base,
@@ -61,3 +59,10 @@ def merge(source: Path, target: Path) -> int:
 
     write_folder(target, write)
     return len(whole.state_dict())
+
+
+def stored_dtype(base: str) -> torch.dtype:
+    """What a model's config says that its files are in; float32 where it doesn't."""
+    folder, gguf = gguf_file(base)
+    stored = None if gguf else AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype
+    return stored or torch.float32

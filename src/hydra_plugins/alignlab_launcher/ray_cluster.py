@@ -5,16 +5,16 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from alignlab.launch.environment import of_one_process
-from alignlab.launch.processes import die_with_parent
+from alignlab.launch.processes import start
 from alignlab.launch.signals import Inbox, Interrupted
-from alignlab.launch.sweep import CONSOLE, Job
+from alignlab.launch.sweep import Job
 from hydra_plugins.alignlab_launcher.jobs import SweepJobs, SweepLauncher
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class RayLauncher(SweepLauncher):
                 while waiting and not inbox.received and (self.n_jobs is None or len(running) < self.n_jobs):
                     job = waiting.pop(0)
                     jobs.begun(job)
-                    given = task.remote(job, jobs.program(), os.getcwd(), env, job.begun)
+                    given = task.remote(job, jobs.program(), os.getcwd(), env)
                     running[given] = (job, time.monotonic())
                 if inbox.received and not cancelled:
                     cancelled = True
@@ -129,31 +129,19 @@ def connected(address: str | None) -> Any:
     return ray
 
 
-def run_job(job: Job, program: Sequence[str], cwd: str, env: Mapping[str, str], begun: bool) -> int:
+def run_job(job: Job, program: Sequence[str], cwd: str, env: Mapping[str, str]) -> int:
     """What a task does: the program to its end, its output in console.log of the job's directory, which all nodes see.
 
     A cancelled task (`ray.cancel` raises KeyboardInterrupt in it) has the run save and end.
 
     Args:
         env: of the sweep's own process.
-        begun: whether the job goes on with what is in its directory.
 
     Returns:
         The program's exit code; negative: a signal's number.
     """
-    job.directory.mkdir(parents=True, exist_ok=True)
     given = {name: os.environ[name] for name in _GIVEN_BY_RAY if name in os.environ}
-    with (job.directory / CONSOLE).open("ab") as console:
-        process = subprocess.Popen(
-            [sys.executable, *program, *job.arguments(begun)],
-            cwd=cwd,
-            env=of_one_process(env) | given,
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
+    process = start(job, [sys.executable, *program], of_one_process(env) | given, Path(cwd))
     while process.poll() is None:
         try:
             time.sleep(LOOK)
