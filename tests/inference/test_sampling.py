@@ -1,7 +1,7 @@
 """Filters against transformers' own, frequencies against probabilities, and seeds."""
 
 from alignlab.inference.backend import Request, Sampling
-from alignlab.inference.sampling import Sampler, check
+from alignlab.inference.sampling import Choice, Sampler, check, choose, table
 
 import pytest
 import torch
@@ -43,6 +43,22 @@ def test_distribution_is_that_of_transformers(sampling: Sampling, warpers: list)
     found = frequencies(sampling, logits, prompt)
     assert not found[expected == 0].any(), "a token that the filter removes"
     assert (found - expected).abs().sum() < 0.08  # 4000 draws: the total variation of chance is about 0.03
+
+
+@pytest.mark.parametrize("vocabulary", [40, 512, 1000])
+@pytest.mark.parametrize("top_k", [0, 2])
+def test_tokens_are_those_of_one_cumulative_sum(vocabulary: int, top_k: int) -> None:
+    """However many blocks the sum is made of; shares next to 0 and 1 included, which must not fall on what a filter removes."""
+    settings = [Sampling(temperature=1.0, top_k=top_k)] * 64
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(64, vocabulary, generator=generator)
+    number = torch.rand(64, 1, generator=generator, dtype=torch.float64)
+    number[0], number[1], number[2] = 0.0, 1 - 2**-53, 2**-60
+    found, _ = choose(logits, table(settings, vocabulary), Choice.of(settings, vocabulary), number, None)
+    if top_k:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
+    total = logits.softmax(-1).double().cumsum(-1)
+    assert torch.equal(found, torch.searchsorted(total, number * total[:, -1:], right=True)[:, 0])
 
 
 def test_repetition_penalty_is_that_of_transformers() -> None:

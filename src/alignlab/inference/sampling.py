@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignlab.distributed.devices import sent
 from alignlab.inference.backend import Request, Sampling
@@ -18,6 +18,7 @@ from alignlab.inference.backend import Request, Sampling
 AllowedTokens = Callable[[list[int]], Tensor]  # new tokens so far -> (V,) mask, True = may come next
 GREEDY, TEMPERATURE, TOP_K, TOP_P, MIN_P, PENALTY = range(6)  # columns of a table of settings
 COLUMNS = 6
+BLOCK = 256  # probabilities that are summed up before any is looked at
 COLDEST = 1e-30  # logits over less than this are beyond fp32
 
 
@@ -44,6 +45,7 @@ class Choice(NamedTuple):
     """
 
     sampled: bool = False  # any
+    greedy: bool = True  # any
     scaled: bool = False  # a temperature other than 1
     penalised: bool = False
     top_k: int = 0  # the largest, rounded up to a power of two
@@ -57,6 +59,7 @@ class Choice(NamedTuple):
         top_k = max((s.top_k for s in drawn), default=0)
         return cls(
             sampled=bool(drawn),
+            greedy=not drawn or len(drawn) < len(settings),
             scaled=any(s.temperature != 1 for s in drawn),
             penalised=any(s.repetition_penalty != 1 for s in settings),
             top_k=min(1 << (top_k - 1).bit_length(), vocabulary) if top_k else 0,
@@ -117,10 +120,11 @@ def choose(
         logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
-    chosen = logits.argmax(-1)
+    if choice.greedy:
+        chosen = logits.argmax(-1)
     if choice.sampled:
-        drawn = _draw(logits / temperature, table, choice, number)
-        chosen = torch.where(table[:, GREEDY] != 0, chosen, drawn)
+        drawn = _draw(logits / temperature if choice.scaled else logits, table, choice, number)
+        chosen = torch.where(table[:, GREEDY] != 0, chosen, drawn) if choice.greedy else drawn
     if choice.penalised:
         seen.scatter_(1, chosen[:, None], True)
     return chosen, plain.gather(1, chosen[:, None])[:, 0] - plain.logsumexp(-1)
@@ -150,9 +154,34 @@ def _draw(logits: Tensor, table: Tensor, choice: Choice, number: Tensor) -> Tens
     if choice.min_p:
         cut = table[:, MIN_P, None] * probabilities.amax(-1, keepdim=True)
         probabilities = probabilities.masked_fill(probabilities < cut, 0.0)
+    if probabilities.device.type == "cpu":
+        return _inverted(probabilities, number)
     total = probabilities.double().cumsum(-1)
     target = number * total[:, -1:]
     return torch.searchsorted(total, target, right=True)[:, 0].clamp_(max=logits.shape[1] - 1)
+
+
+def _inverted(probabilities: Tensor, number: Tensor) -> Tensor:
+    """Where the cumulative sum reaches a share of the whole, (B, V) and (B, 1) -> (B,): first the block, then the place
+    in it. A CPU's cumulative sum over all of V takes ten times as long as sums of blocks.
+    """
+    rest = -probabilities.shape[1] % BLOCK
+    whole = nn.functional.pad(probabilities, (0, rest)) if rest else probabilities
+    blocks = whole.unflatten(1, (-1, BLOCK))
+    total = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    target = number * total[:, -1:]
+    block = _reached(total, target)
+    before = torch.where(block > 0, total.gather(1, (block - 1).clamp_(min=0)), 0.0)
+    inside = blocks.gather(1, block[:, :, None].expand(-1, 1, BLOCK))[:, 0].double().cumsum(-1)
+    return (block * BLOCK + _reached(inside, target - before))[:, 0].clamp_(max=probabilities.shape[1] - 1)
+
+
+def _reached(total: Tensor, target: Tensor) -> Tensor:
+    """The first place where a cumulative sum exceeds the target, (B, N) and (B, 1) -> (B, 1); the last that adds
+    anything where rounding leaves none.
+    """
+    last = torch.searchsorted(total, total[:, -1:].contiguous())
+    return torch.searchsorted(total, target, right=True).minimum(last).clamp_(max=total.shape[1] - 1)
 
 
 class Sampler:

@@ -4,15 +4,23 @@
 // every CPU that GCC or Clang knows.
 #include <stdint.h>
 #include <string.h>
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
-#define KEEP(v) __asm__("" : "+v"(v))  // in a register: GCC would load it anew for every product
-#else
-#define KEEP(v)
 #endif
 
+// TILE rows of W and ACROSS rows of x are multiplied with each other at a time: their sums have to fit into the registers.
+#define TILE 4
+#ifdef __AVX512F__
 #define LANES 16
-#define TILE 4  // rows of W and of x that are multiplied with each other at a time
+#define ACROSS 4
+#define KEEP(v) __asm__("" : "+v"(v))  // in a register: GCC would load it anew for every product
+#define MORE(CASE) CASE(2) CASE(3)
+#else  // 16 registers of 8 numbers
+#define LANES 8
+#define ACROSS 2
+#define KEEP(v)
+#define MORE(CASE)
+#endif
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
@@ -30,6 +38,10 @@ static inline vf load_bf16(const uint16_t *p) {
 static inline vf load_i8(const int8_t *p) {
     return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
+#elif defined(__AVX2__)
+static inline vf load_i8(const int8_t *p) {
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
 #else
 static inline vf load_i8(const int8_t *p) {
     vb v; memcpy(&v, p, sizeof v);
@@ -41,7 +53,7 @@ static inline float one_bf16(const uint16_t *p) { uint32_t w = (uint32_t)*p << 1
 static inline float one_i8(const int8_t *p) { return (float)*p; }
 static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s += v[i]; return s; }
 
-// For one type of W: `dot` is one row of both sides; `tile` four rows of each, where what is loaded once serves several products; `range` the
+// For one type of W: `dot` is one row of both sides; `tile` several rows of each, where what is loaded once serves several products; `range` the
 // outputs from `lo` to `hi` of all B rows, y's rows being `ld` apart.
 #define PRODUCTS(NAME, TYPE, LOAD, ONE)                                                                              \
     static inline float dot_##NAME(const float *x, const TYPE *w, long K) {                                          \
@@ -54,8 +66,8 @@ static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s +
         return total;                                                                                                \
     }                                                                                                                \
     static inline __attribute__((always_inline)) void tile_##NAME(const float *x, const TYPE *w, int rows, int count, \
-                                                                  long K, float out[TILE][TILE]) {                   \
-        vf total[TILE][TILE];                                                                                        \
+                                                                  long K, float out[TILE][ACROSS]) {                 \
+        vf total[TILE][ACROSS];                                                                                      \
         for (int i = 0; i < rows; i++)                                                                               \
             for (int r = 0; r < count; r++) total[i][r] = (vf){0};                                                   \
         long k = 0;                                                                                                  \
@@ -82,14 +94,13 @@ static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s +
     static inline __attribute__((always_inline)) void rows_##NAME(const float *x, const TYPE *w, int rows, long B,   \
                                                                   long K, const float *scale, const float *bias,     \
                                                                   float *y, long ld, long n) {                       \
-        for (long b = 0; b < B; b += TILE) {                                                                         \
-            float out[TILE][TILE];                                                                                   \
-            int count = B - b < TILE ? (int)(B - b) : TILE;                                                          \
+        for (long b = 0; b < B; b += ACROSS) {                                                                       \
+            float out[TILE][ACROSS];                                                                                 \
+            int count = B - b < ACROSS ? (int)(B - b) : ACROSS;                                                      \
             switch (count) { /* a constant count lets the sums stay in registers */                                  \
                 case 1: tile_##NAME(x + b * K, w + n * K, rows, 1, K, out); break;                                   \
-                case 2: tile_##NAME(x + b * K, w + n * K, rows, 2, K, out); break;                                   \
-                case 3: tile_##NAME(x + b * K, w + n * K, rows, 3, K, out); break;                                   \
-                default: tile_##NAME(x + b * K, w + n * K, rows, TILE, K, out);                                      \
+                MORE(CASE_##NAME)                                                                                    \
+                default: tile_##NAME(x + b * K, w + n * K, rows, ACROSS, K, out);                                    \
             }                                                                                                        \
             for (int i = 0; i < rows; i++)                                                                           \
                 for (int r = 0; r < count; r++)                                                                      \
@@ -106,6 +117,9 @@ static inline float sum(vf v) { float s = 0; for (int i = 0; i < LANES; i++) s +
         for (; n < hi; n++) rows_##NAME(x, w, 1, B, K, scale, bias, y, ld, n);                                       \
     }
 
+#define CASE_f32(C) case C: tile_f32(x + b * K, w + n * K, rows, C, K, out); break;
+#define CASE_bf16(C) case C: tile_bf16(x + b * K, w + n * K, rows, C, K, out); break;
+#define CASE_i8(C) case C: tile_i8(x + b * K, w + n * K, rows, C, K, out); break;
 PRODUCTS(f32, float, load_f32, one_f32)
 PRODUCTS(bf16, uint16_t, load_bf16, one_bf16)
 PRODUCTS(i8, int8_t, load_i8, one_i8)
