@@ -8,10 +8,11 @@ from alignlab.data.language.verifiable import Checker, made, unfit_checker
 from alignlab.evaluation.verifying.checkers import check
 from alignlab.files.writing import write_text
 from alignlab.prompting.asking import Outcome, solve_all
-from alignlab.prompting.technique import Answer, Message, Prompt, Question, Solving
+from alignlab.prompting.technique import Question
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Prediction
+from alignlab.tasks.several import Several, check_sampled
 
 FILE = "solvable.jsonl"
 
@@ -28,7 +29,7 @@ class Solve:
         answer: the column that holds what is right.
         checker: of rows that name none.
         instruction: what every prompt ends with.
-        tasks: of reasoning-gym, instead of an input, with `size` prompts each.
+        tasks: `named_films` or tasks of reasoning-gym, instead of an input, with `size` prompts each.
     """
 
     needs = "backend"
@@ -54,14 +55,14 @@ class Solve:
 
     def run(self, subject: Subject, job: Job) -> dict[str, float]:
         """Rows: input, share solved, the answers."""
-        if subject.asker.sampling.temperature == 0:
-            raise ValueError(f"samples={self.samples} answers at temperature 0 are equal: use sampling=varied")
+        check_sampled(self.samples, subject.asker.sampling.temperature)
         items = self._made(job.seed) if self.tasks else job.items()
         missing = {item.id: item for item in job.predictions.missing(items)}
-        technique = _Several(self.samples, self.instruction)
+        technique = Several(self.samples, self.instruction)
 
         def outcome(question: Question, summary: Outcome) -> None:
-            job.predictions.add(self._row(missing[question.id], summary, technique.replies.pop(question.id, [])))
+            replies = [reply.text for reply in technique.replies.pop(question.id, [])]
+            job.predictions.add(self._row(missing[question.id], summary, replies))
 
         problems = {item.id: self._problem(item) for item in missing.values()}
         for item in missing.values():
@@ -108,22 +109,6 @@ class Solve:
 
     def _made(self, seed: int) -> list[Item]:
         return [Item(place, row["prompt"], row) for place, row in made(self.tasks, self.size, seed)]
-
-
-class _Several:
-    """Asks one prompt several times."""
-
-    needs_sampling, answer = True, "text"
-
-    def __init__(self, samples: int, instruction: str) -> None:
-        self.samples, self.instruction = samples, instruction
-        self.replies: dict[str, list[str]] = {}
-
-    def solve(self, question: Question) -> Solving:
-        messages = (*question.before, Message("user", question.text + self.instruction))
-        replies = yield [Prompt(messages, draw=draw) for draw in range(self.samples)]
-        self.replies[question.id] = [reply.text for reply in replies]
-        return Answer(replies[0].text, None)
 
 
 def _failed(item: Item, error: str) -> Prediction:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from alignlab.data.language.batches import PromptRows, Split
+from alignlab.data.language.named_films import named_films
 from alignlab.data.language.preference_texts import prompts_of
 from alignlab.data.language.rated_reviews import of_split
 from alignlab.data.language.rendering import Content, Renderer
@@ -15,11 +16,11 @@ CHECKERS = get_args(Checker)
 
 
 class VerifiableRows:
-    """Prompts, each with what is right and how that is checked, from a file or made by reasoning-gym.
+    """Prompts, each with what is right and how that is checked, from a file, built in or made by reasoning-gym.
 
     Args:
         path: a .jsonl file of {prompt or question or messages, answer}; a row may have a `checker` of its own.
-        tasks: names of reasoning-gym's tasks, instead of a file.
+        tasks: instead of a file, `named_films`, which is built in, or names of reasoning-gym's tasks.
         size: prompts of each task.
         answer: the column that holds what is right.
         checker: of rows that name none.
@@ -28,7 +29,7 @@ class VerifiableRows:
             (`infer.py task=solve` writes it); None takes all.
         instruction: what every prompt ends with: how the answer is to be given.
         chat: whether a prompt that is a text becomes a user's turn; None: where the tokenizer has a chat template.
-        split_seed: salts the hash, and is the seed of reasoning-gym's tasks.
+        split_seed: salts the hash, and is the seed of the tasks.
         val_share: see `val_path`.
 
     Raises:
@@ -130,16 +131,19 @@ def unfit_checker(named: object, chosen: str) -> str | None:
 
 
 def made(tasks: Sequence[str], size: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and row of `size` prompts of each of reasoning-gym's tasks.
+    """Place and row of `size` prompts of each task: `named_films`, or one of reasoning-gym's.
 
     Raises:
-        ValueError: the package is missing, or has no such task.
+        ValueError: reasoning-gym is missing, or has no such task.
     """
-    try:
-        import reasoning_gym
-    except ImportError as error:
-        raise ValueError("tasks need the package reasoning-gym: pip install 'alignlab[verifiable]'") from error
     for task in tasks:
+        if task == named_films.__name__:
+            yield from named_films(size, seed)
+            continue
+        try:
+            import reasoning_gym
+        except ImportError as error:
+            raise ValueError(f"tasks: {task} needs reasoning-gym: pip install 'alignlab[verifiable]'") from error
         try:
             entries = reasoning_gym.create_dataset(task, size=size, seed=seed)
         except ValueError as error:
