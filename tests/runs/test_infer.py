@@ -145,7 +145,7 @@ def test_help_and_errors_without_torch(tmp_path: Path) -> None:
     code = "import sys, runpy; sys.argv = ['infer.py', *sys.argv[1:]]\ntry:\n    runpy.run_path('infer.py', run_name='__main__')\n"
     code += "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
     helped = subprocess.run([sys.executable, "-c", code, "--help"], cwd=REPOSITORY, capture_output=True, text=True)
-    assert "task: answer, benchmark, chat, classify" in helped.stdout and helped.stderr.strip() == "False"
+    assert "task: answer, benchmark, best_of_n, chat, classify" in helped.stdout and helped.stderr.strip() == "False"
     wrong = [sys.executable, "-c", code, "model=x", "dtype=float16", "sampling.top=1", f"output={tmp_path}"]
     failed = subprocess.run(wrong, cwd=REPOSITORY, capture_output=True, text=True)
     assert (failed.returncode, failed.stderr.splitlines()[-1]) == (2, "False")

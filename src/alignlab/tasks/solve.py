@@ -9,10 +9,10 @@ from alignlab.evaluation.verifying.checkers import check
 from alignlab.files.writing import write_text
 from alignlab.prompting.asking import Outcome, solve_all
 from alignlab.prompting.technique import Question
+from alignlab.tasks.draws.several import Several, check_sampled
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Prediction
-from alignlab.tasks.several import Several, check_sampled
 
 FILE = "solvable.jsonl"
 

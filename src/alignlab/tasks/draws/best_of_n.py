@@ -17,10 +17,10 @@ from alignlab.methods.rlhf.reward_text import RewardText, Scored
 from alignlab.prompting.asking import Outcome, solve_all
 from alignlab.prompting.rendering import has_template
 from alignlab.prompting.technique import Question, Reply
+from alignlab.tasks.draws.several import Several, check_sampled
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Prediction
-from alignlab.tasks.several import Several, check_sampled
 
 PICKED, PAIRS = "picked.jsonl", "pairs.jsonl"
 _UNLIMITED = 2**30  # ids
@@ -63,7 +63,7 @@ class BestOfN:
     def run(self, subject: Subject, job: Job) -> dict[str, float]:
         """Rows: input, the best response with its score, all responses with their scores."""
         check_sampled(self.samples, subject.asker.sampling.temperature)
-        speaker = _Speaker.of(subject)
+        speaker = Speaker.of(subject)
         for reward in (self.reward, *([] if self.judge is None else [self.judge])):
             reward.bind(SimpleNamespace(device=torch.device(subject.loaded.device)), subject.tokenizer)
             if hasattr(reward, "read_as_trained"):
@@ -87,7 +87,7 @@ class BestOfN:
         self._write(job, {item.id: item for item in items}, whole, speaker)
         return self._told(job, whole) | {"failed": float(len(rows) - len(whole))}
 
-    def _row(self, item: Item, replies: list[Reply], speaker: "_Speaker") -> Prediction:
+    def _row(self, item: Item, replies: list[Reply], speaker: "Speaker") -> Prediction:
         try:
             batch = speaker.scored(item, replies)
             scores = self._scores(self.reward, batch)
@@ -105,7 +105,7 @@ class BestOfN:
     def _scores(reward: Reward, batch: Scored) -> Tensor:
         return Scoring()(reward, batch).total.cpu()
 
-    def _write(self, job: Job, items: Mapping[str, Item], rows: Sequence[Prediction], speaker: "_Speaker") -> None:
+    def _write(self, job: Job, items: Mapping[str, Item], rows: Sequence[Prediction], speaker: "Speaker") -> None:
         picked, pairs = [], []
         for row in rows:
             item, order = items[row["id"]], sorted(range(self.samples), key=lambda i: row["learned"][i])
@@ -133,7 +133,7 @@ class BestOfN:
         return numbers
 
 
-class _Speaker(NamedTuple):
+class Speaker(NamedTuple):
     """How this run's prompts and responses stand in texts and rows."""
 
     renderer: Renderer
@@ -141,7 +141,7 @@ class _Speaker(NamedTuple):
     chat: bool
 
     @classmethod
-    def of(cls, subject: Subject) -> "_Speaker":
+    def of(cls, subject: Subject) -> "Speaker":
         template, tokenizer = subject.asker.template, subject.tokenizer
         renderer = Renderer(tokenizer, _UNLIMITED)
         chat = has_template(tokenizer) if template == "auto" else template == "chat"

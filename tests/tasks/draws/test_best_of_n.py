@@ -8,8 +8,10 @@ from alignlab.data.language.own_rows import OwnRows
 from alignlab.inference.backend import LoadReport, Sampling
 from alignlab.inference.backends.scripted import ScriptedBackend
 from alignlab.prompting.asking import Asker
+from alignlab.prompting.technique import Reply
 from alignlab.prompting.zero_shot import ZeroShot
-from alignlab.tasks.best_of_n import PAIRS, PICKED, BestOfN
+from alignlab.tasks.draws.best_of_n import PAIRS, PICKED, BestOfN, Speaker
+from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Predictions
 
@@ -76,3 +78,18 @@ def test_what_is_refused(tmp_path: Path) -> None:
         BestOfN(wanted, samples=4).run(
             subject(), Job(tmp_path, Predictions(tmp_path), input=str(tmp_path / "prompts.jsonl"))
         )
+
+
+def test_a_cut_response_has_no_end_and_costs(tmp_path: Path) -> None:
+    asked = subject()
+    tokenizer = asked.tokenizer
+    scored = Speaker.of(asked).scored(
+        Item("0", "one", {"word": "b"}), [Reply(" bb", "eos", 4), Reply(" bb", "length", 3)]
+    )
+    ended, cut = scored.sequences
+    assert ended == [*cut, tokenizer.eos_token_id] and tokenizer.decode(cut).endswith("one bb")
+    assert scored.ended == [True, False] and scored.rows == [{"word": "b"}] * 2
+    rows = BestOfN(wanted, samples=2, missing_end_penalty=3.0)._row(
+        Item("0", "one", {"word": "b"}), [Reply(" bbb", "length", 4), Reply(" b", "eos", 3)], Speaker.of(asked)
+    )
+    assert rows["reply"] == " b" and rows["scores"] == [3.0, 1.0] and rows["learned"] == [0.0, 1.0]

@@ -1,0 +1,1 @@
+"""Tasks that draw several answers to each prompt."""
