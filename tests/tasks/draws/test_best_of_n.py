@@ -89,7 +89,6 @@ def test_a_cut_response_has_no_end_and_costs(tmp_path: Path) -> None:
     ended, cut = scored.sequences
     assert ended == [*cut, tokenizer.eos_token_id] and tokenizer.decode(cut).endswith("one bb")
     assert scored.ended == [True, False] and scored.rows == [{"word": "b"}] * 2
-    rows = BestOfN(wanted, samples=2, missing_end_penalty=3.0)._row(
-        Item("0", "one", {"word": "b"}), [Reply(" bbb", "length", 4), Reply(" b", "eos", 3)], Speaker.of(asked)
-    )
-    assert rows["reply"] == " b" and rows["scores"] == [3.0, 1.0] and rows["learned"] == [0.0, 1.0]
+    item, replies = Item("0", "one", {"word": "b"}), [Reply(" bbb", "length", 4), Reply(" b", "eos", 3)]
+    row = BestOfN(wanted, samples=2, missing_end_penalty=3.0)._row(item, replies, Speaker.of(asked))
+    assert row["reply"] == " b" and row["scores"] == [3.0, 1.0] and row["learned"] == [0.0, 1.0]
