@@ -13,15 +13,18 @@ from alignlab.losses.ppo import masked_moments, whiten
 Scale = Literal["group", "batch", "none"]
 
 
-def group_advantages(score: Tensor, group: int, scale: Scale = "group", kept: Tensor | None = None) -> Tensor:
-    """GRPO: (score - mean of the prompt's responses) / (standard deviation + 1e-4) (arXiv:2402.03300, eq. 4 and sec.
+def group_advantages(
+    score: Tensor, group: int, scale: Scale = "group", kept: Tensor | None = None, epsilon: float = 1e-4
+) -> Tensor:
+    """GRPO: (score - mean of the prompt's responses) / (standard deviation + epsilon) (arXiv:2402.03300, eq. 4 and sec.
     4.1.2).
 
     group: deviation of the prompt's responses, unbiased; batch: of all scores of all ranks (arXiv:2508.08221); none:
     not divided, as Dr. GRPO has it (arXiv:2503.20783, eq. 4). Responses that aren't kept, (B,) bool, count for nothing
     and get 0. score (B,) -> (B,).
     """
-    # huggingface/trl v1.12.0 trl/trainer/grpo_trainer.py:2789-2809, the 1e-4 included.
+    # huggingface/trl v1.12.0 trl/trainer/grpo_trainer.py:2789-2809, the 1e-4 included; verl 0.9.1 has 1e-6, OpenRLHF
+    # 0.11.2 1e-9.
     there = torch.ones_like(score, dtype=torch.bool) if kept is None else kept
     rows, by_prompt = there.view(-1, group), _shifted(score, group)
     count = rows.sum(1, keepdim=True)
@@ -29,10 +32,10 @@ def group_advantages(score: Tensor, group: int, scale: Scale = "group", kept: Te
     advantage = torch.where(rows, by_prompt - mean, 0.0)
     if scale == "group":
         deviation = (advantage.square().sum(1, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
-        advantage = advantage / (deviation + 1e-4)
+        advantage = advantage / (deviation + epsilon)
     elif scale == "batch":
         _, variance = masked_moments(score, there, unbiased=True)
-        advantage = advantage / (variance.sqrt() + 1e-4)
+        advantage = advantage / (variance.sqrt() + epsilon)
     return advantage.flatten()
 
 
@@ -55,18 +58,18 @@ def leave_one_out(score: Tensor, group: int, kept: Tensor | None = None) -> Tens
     return torch.where(rows & (count > 0), by_prompt - others / count.clamp_min(1), 0.0).flatten()
 
 
-def reinforce_plus_plus(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
+def reinforce_plus_plus(rewards: Tensor, mask: Tensor, gamma: float = 1.0, unbiased: bool = False) -> Tensor:
     """REINFORCE++: discounted sum of token rewards from each token on, whitened over all tokens of all ranks
     (arXiv:2501.03262, sec. 3).
 
     rewards hold the KL penalty and, on the last token, the score (with a baseline: the score less the mean of its
-    group). (B, T) -> (B, T).
+    group). `unbiased` as in `whiten`. (B, T) -> (B, T).
     """
     steps, running = [], torch.zeros_like(rewards[:, 0])
     for t in range(rewards.shape[1] - 1, -1, -1):
         running = rewards[:, t] + gamma * running
         steps.append(running)
-    return whiten(torch.stack(steps[::-1], dim=1), mask)
+    return whiten(torch.stack(steps[::-1], dim=1), mask, unbiased=unbiased)
 
 
 def equal_groups(score: Tensor, group: int) -> Tensor:

@@ -34,25 +34,33 @@ def sampler_ratio(logprob: Tensor, sampled: Tensor, most: float) -> Tensor:
     return (logprob - sampled).exp().clamp(max=most)
 
 
-def token_kl(logprob: Tensor, reference: Tensor, estimator: KlEstimator = "k1", limit: float | None = None) -> Tensor:
+def token_kl(
+    logprob: Tensor,
+    reference: Tensor,
+    estimator: KlEstimator = "k1",
+    limit: float | None = None,
+    most: float | None = None,
+) -> Tensor:
     """Estimate KL(policy || reference) at each sampled token from d = logprob - reference.
 
     k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d (http://joschu.net/blog/kl-approx.html). k1 and k3 are unbiased where
     the tokens are samples of the policy; k1 may be negative. limit: d is clamped to +-limit first. k3 is clamped to
-    d >= -20 besides, where it is 4.9e8: beyond it overflows float32, and one token is the whole loss. N -> N, nats.
+    d >= -20 besides, where it is 4.9e8: beyond it overflows float32, and one token is the whole loss. most: clamps the
+    estimate to +-most, beyond which nothing pulls the policy back. N -> N, nats.
     """
     d = logprob - reference
     if limit is not None:
         d = d.clamp(-limit, limit)
     # All three in OpenRLHF/OpenRLHF 3c3be623 openrlhf/models/utils.py:64-95, which clamps d to +-10; k1 and k3 in
     # huggingface/trl v1.12.0 trl/experimental/ppo/ppo_trainer.py:773-774.
-    if estimator == "k1":
-        return d
-    if estimator == "k2":
-        return d.square() / 2
-    # volcengine/verl 1dda039b9 verl/trainer/ppo/core_algos.py clamps the same difference to +-20.
-    d = d.clamp_min(-20.0)
-    return torch.expm1(-d) + d  # expm1: near d = 0 exp(-d) - 1 would be lost to rounding
+    if estimator == "k3":
+        # volcengine/verl 1dda039b9 verl/trainer/ppo/core_algos.py clamps the same difference to +-20, and then the
+        # estimate to +-10, as OpenRLHF 0.11.2 does with all three.
+        d = d.clamp_min(-20.0)
+        d = torch.expm1(-d) + d  # expm1: near d = 0 exp(-d) - 1 would be lost to rounding
+    elif estimator == "k2":
+        d = d.square() / 2
+    return d if most is None else d.clamp(-most, most)
 
 
 def penalise_missing_end(score: Tensor, ended: Tensor, penalty: float | None, how: MissingEnd = "subtract") -> Tensor:

@@ -42,14 +42,14 @@ class GrpoMethod(OnPolicyMethod):
         kl_in_reward, kl_estimator: coefficient of a KL penalty in the reward: summed over the response for grpo and
             rloo, on its token for reinforce++. GRPO's penalty within the loss is the objective's `kl_coefficient`.
         group_size: responses to each prompt.
-        scale: of grpo's advantages, see `group_advantages`.
+        scale, scale_epsilon: of grpo's advantages, see `group_advantages`.
         group_baseline: whether reinforce++ takes the mean of the group from the score first.
         redraws: turns at most, in each of which prompts whose responses all have the same score give way to others of
             the data (DAPO's dynamic sampling).
         skip_equal: leave out prompts whose responses all have the same score (DAPO).
         overlong_margin: tokens before `response_length` from which on a penalty rises to 1 (DAPO); 0: none.
         missing_end_penalty, missing_end: for responses that were cut: subtracted from the score, or instead of it.
-        gamma: discount of reinforce++.
+        gamma, unbiased_whitening: discount of reinforce++, and whether its variance is divided by n - 1.
         response_length: as in `OnPolicyMethod`.
     """
 
@@ -64,6 +64,7 @@ class GrpoMethod(OnPolicyMethod):
         kl_estimator: KlEstimator = "k1",
         group_size: int = 8,
         scale: Scale = "group",
+        scale_epsilon: float = 1e-4,
         group_baseline: bool = False,
         skip_equal: bool = False,
         redraws: int = 0,
@@ -71,6 +72,7 @@ class GrpoMethod(OnPolicyMethod):
         missing_end_penalty: float | None = None,
         missing_end: MissingEnd = "subtract",
         gamma: float = 1.0,
+        unbiased_whitening: bool = False,
         response_length: int = 53,
         **settings: Any,
     ) -> None:
@@ -80,6 +82,8 @@ class GrpoMethod(OnPolicyMethod):
             raise ValueError(f"group_size={group_size}: kind={kind} compares at least 2 responses")
         if overlong_margin < 0 or overlong_margin > response_length:
             raise ValueError(f"overlong_margin={overlong_margin} must lie in 0..{response_length}")
+        if scale_epsilon <= 0:
+            raise ValueError(f"scale_epsilon={scale_epsilon} must be positive")
         if redraws < 0:
             raise ValueError(f"redraws={redraws} must be at least 0")
         super().__init__(
@@ -94,7 +98,7 @@ class GrpoMethod(OnPolicyMethod):
         )
         self.kind, self.scale, self.kl_in_reward, self.kl_estimator = kind, scale, kl_in_reward, kl_estimator
         self.group_baseline, self.skip_equal, self.overlong_margin = group_baseline, skip_equal, overlong_margin
-        self.redraws = redraws
+        self.redraws, self.scale_epsilon, self.unbiased_whitening = redraws, scale_epsilon, unbiased_whitening
         self.missing_end_penalty, self.missing_end, self.gamma = missing_end_penalty, missing_end, gamma
 
     def experience(self, t: Trajectory, score: Tensor) -> tuple[Experience, dict[str, Tensor]]:
@@ -114,7 +118,8 @@ class GrpoMethod(OnPolicyMethod):
             if self.kind == "rloo":
                 per_response = leave_one_out(score_with_kl, self.group_size, kept)
             else:
-                per_response = group_advantages(score_with_kl, self.group_size, self.scale, kept)
+                settings = (self.group_size, self.scale, kept, self.scale_epsilon)
+                per_response = group_advantages(score_with_kl, *settings)
             advantage = torch.where(t.mask, per_response[:, None], 0.0)
         k1 = torch.where(t.mask, t.logprob - t.reference, 0.0).sum(1)
         sums = torch.stack(
@@ -127,4 +132,5 @@ class GrpoMethod(OnPolicyMethod):
         if self.group_baseline:
             score = group_advantages(score, self.group_size, "none", kept)
         mask = t.mask & kept[:, None]
-        return reinforce_plus_plus(token_rewards(score, kl, t.mask, self.kl_in_reward), mask, self.gamma)
+        rewards = token_rewards(score, kl, t.mask, self.kl_in_reward)
+        return reinforce_plus_plus(rewards, mask, self.gamma, self.unbiased_whitening)

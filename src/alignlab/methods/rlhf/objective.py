@@ -56,7 +56,8 @@ class Objective:
         value_clip, value_coefficient: as in `value_terms`, and the weight of that loss; the critic's loss is a mean
             over tokens whatever the aggregation.
         entropy_coefficient: weight of the entropy that is added to the aim.
-        kl_coefficient, kl_estimator, kl_by_ratio: of a KL penalty within the loss (GRPO); PPO has it in the reward.
+        kl_coefficient, kl_estimator, kl_max, kl_by_ratio: of a KL penalty within the loss (GRPO); PPO has it in the
+            reward. kl_max clamps a token's penalty, and so its gradient to 0 beyond, as verl and OpenRLHF do at 10.
             kl_by_ratio multiplies it by the ratio, whose gradient then is that of the true KL (arXiv:2512.02556); the
             estimator's own gradient is not.
         aggregation: how tokens are weighted, see `token_weights`.
@@ -80,13 +81,14 @@ class Objective:
         entropy_coefficient: float = 0.0,
         kl_coefficient: float = 0.0,
         kl_estimator: KlEstimator = "k3",
+        kl_max: float | None = None,
         kl_by_ratio: bool = False,
         aggregation: Aggregation = "token",
         importance: Importance = "token",
         sampler_ratio_max: float | None = None,
     ) -> None:
         limits = {"clip_low": clip_low, "clip_high": clip_high, "value_clip": value_clip}
-        for key, value in {**limits, "sampler_ratio_max": sampler_ratio_max}.items():
+        for key, value in {**limits, "kl_max": kl_max, "sampler_ratio_max": sampler_ratio_max}.items():
             if value is not None and value <= 0:
                 raise ValueError(f"{key}={value} must be positive")
         if dual_clip is not None and dual_clip <= 1:
@@ -95,6 +97,7 @@ class Objective:
         self.value_clip, self.value_coefficient = value_clip, value_coefficient
         self.entropy_coefficient = entropy_coefficient
         self.kl_coefficient, self.kl_estimator, self.kl_by_ratio = kl_coefficient, kl_estimator, kl_by_ratio
+        self.kl_max = kl_max
         self.aggregation, self.importance, self.sampler_ratio_max = aggregation, importance, sampler_ratio_max
 
     def __call__(self, net: ActorCritic, batch: Minibatch, statistics: Statistics) -> Tensor:
@@ -136,8 +139,8 @@ class Objective:
             _count(statistics, terms, weight[tokens], totals)
             per_token = terms.loss
             if self.kl_coefficient > 0:
-                kl = token_kl(logprob, batch.reference[tokens], self.kl_estimator)
-                kl = kl * (logprob - old).exp() if self.kl_by_ratio else kl
+                kl = token_kl(logprob, batch.reference[tokens], self.kl_estimator, most=self.kl_max)
+                kl = kl * (logprob - old).clamp(max=20.0).exp() if self.kl_by_ratio else kl
                 per_token = per_token + self.kl_coefficient * kl
             if entropy is not None:
                 statistics.add(entropy=entropy.sum() / totals.tokens)
