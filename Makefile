@@ -7,7 +7,7 @@ HERE := $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 RUFF := $(or $(wildcard $(BIN)/ruff),$(shell command -v ruff))
 BUDGET ?= 420
 # Benchmarks that ask for words of their own (see their --help), and what they share.
-ASKING := corpus_cleaning inference lm_widths ppo_sides rlhf_movies tokenizers_data measuring
+ASKING := corpus_cleaning grpo_sides inference lm_widths ppo_sides rlhf_movies tokenizers_data measuring turns
 DEVICE ?= cuda
 
 # Where it is set (in containers, often), each process would compile torch, lightning and transformers anew: 34 s of

@@ -12,99 +12,42 @@ Needs the extras `parity` and `rlhf`.
 
 import argparse
 import json
-import statistics
-import time
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from measuring import check_device, device_option, hardware, section_name, wait, write_section
-from ppo_sides import OURS, SEPARATE, SETTINGS, TRL, Setting, Worker
+from measuring import check_device, device_option, hardware, section_name, write_section
+from ppo_sides import OURS, SEPARATE, SETTINGS, TRL, Setting
+from turns import Report, Worker, in_turn, medians, peaks, rate, table
 
 SIDES = (TRL, OURS, SEPARATE)
 
 
-def rate(device: str) -> float:
-    """Multiplications with additions x 2 a second in large float32 products: the floor's measure."""
-    side = 1024 if device == "cpu" else 8192
-    a, best = torch.randn(side, side, device=device), 0.0
-    for _ in range(20):
-        wait(device)
-        began = time.perf_counter()
-        a @ a
-        wait(device)
-        best = max(best, 2 * side**3 / (time.perf_counter() - began))
-    return best
-
-
-def floors(size: Setting) -> dict[str, float]:
-    """FLOPs of our phases: 2 a parameter and token forward, 6 with backward; the head sees response tokens only."""
-    attention = size.width * size.width * (2 + 2 * size.key_heads / size.heads)
-    trunk = size.layers * (attention + 3 * size.width * size.inner)
+def floor(size: Setting, side: str) -> dict[str, float]:
+    """FLOPs of a side's phases: 2 a parameter and token forward, 6 with backward. Our heads see response tokens only, TRL's all
+    but in sampling; it takes the policy's log-probabilities from there.
+    """
     tokens, answers = size.batch * (size.prompt + size.response), size.batch * size.response
-    head = size.vocabulary * size.width
+    trunk, head, critics = 2 * size.trunk * tokens, 2 * size.head * answers, int(side != OURS)
+    whole = 2 * size.head * tokens if side == TRL else head
     return {
-        "generate": 2 * trunk * tokens + 2 * head * answers,
-        "score": 3 * 2 * trunk * tokens + 2 * 2 * head * answers,  # policy, reference, reward
-        "improve": size.epochs * (6 * trunk * tokens + 6 * head * answers),
+        "generate": trunk + head,
+        # policy, reference, reward, a critic of its own; TRL without the policy
+        "score": (3 + critics) * trunk + 2 * head if side != TRL else 3 * trunk + whole,
+        "improve": size.epochs * 3 * ((1 + critics) * trunk + whole),
     }
 
 
-def measure(rounds: int, setting: str, device: str) -> tuple[dict[str, list[dict[str, float]]], float]:
-    """Reports of each side, turn by turn."""
-    workers = {side: Worker(side, rounds + 2, setting=setting, device=device) for side in SIDES}
-    reports: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    for number in range(rounds + 1):
-        for side, worker in workers.items():
-            report = worker.turn()
-            if number:
-                reports[side].append(report)
-            print(number, side, {k: round(v, 2) for k, v in report.items() if k != "peak"}, flush=True)
-    speed = rate(device)
-    for worker in workers.values():
-        worker.close()
-    return reports, speed
-
-
-def memory(setting: str, device: str) -> dict[str, int]:
-    """Peak above the start, bytes, over two updates."""
-    found = {}
-    for side in SIDES:
-        worker = Worker(side, 4, exact_memory=device == "cpu", setting=setting, device=device)
-        worker.turn()
-        found[side] = int(worker.turn()["peak"] - (worker.before if device == "cpu" else 0))
-        worker.close()
-        print("memory", side, found[side] / 2**20, flush=True)
-    return found
-
-
-def table(
-    reports: dict[str, list[dict[str, float]]],
-    peak: dict[str, int],
-    speed: float,
-    rounds: int,
-    setting: str,
-    device: str,
-) -> str:
+def section(reports: dict[str, list[Report]], peak: dict[str, int], speed: float, setting: str, device: str) -> str:
     """This section of the page."""
-    size = SETTINGS[setting]
-    import trl
-
-    middle = {
-        side: {key: statistics.median(r.get(key, 0.0) for r in reports[side]) for key in reports[side][0]}
-        for side in SIDES
-    }
-    rows = [
-        f"| {side} | {m['update']:.2f} | {middle[SIDES[0]]['update'] / m['update']:.2f} | {m['generate']:.2f} | {m['score']:.2f} | {m['improve']:.2f} "
-        f"| {peak[side] / 2**20:.0f} | {peak[side] / peak[SIDES[0]]:.2f} |"
-        for side, m in middle.items()
-    ]
-    floor = floors(size)
-    seconds = {name: flops / speed for name, flops in floor.items()}
-    rows.append(
-        f"| floor of alignlab | {sum(seconds.values()):.2f} | | {seconds['generate']:.2f} | {seconds['score']:.2f} | {seconds['improve']:.2f} | | |"
-    )
-    lines = "\n".join(rows)
+    size, rounds = SETTINGS[setting], len(reports[TRL])
+    middle = {side: medians(reports[side]) for side in SIDES}
+    floors = {f"floor of {side}": floor(size, side) for side in SIDES}
+    least = {side: sum(floor(size, side).values()) / speed for side in SIDES}
+    seconds = {side: middle[side]["update"] for side in SIDES}
+    most = {side: f"{least[side]:.2f} s, {seconds[TRL] / least[side]:.1f} times" for side in SIDES}
+    share = {side: f"{least[side] / seconds[side]:.0%}" for side in SIDES}
     return f"""
 ## PPO against TRL
 
@@ -113,12 +56,13 @@ Whole updates: {size.batch} prompts of {size.prompt} tokens, responses of {size.
 Each side in its own process, one after the other by turns; medians of {rounds} turns. Seconds; generate: sampling; score: log-probabilities,
 values, reference, reward; improve: the epochs. Floor: FLOPs of that phase over {speed / 1e9:.0f} GFLOP/s, the fastest large product here.
 Memory: peak above the start of the process, MiB.
-torch {torch.__version__}, TRL {trl.__version__}, {hardware(device)},
+torch {torch.__version__}, TRL {version("trl")}, {hardware(device)},
 {date.today()}. Made by `python benchmarks/ppo.py`.
 
-| side | update | speed ratio | generate | score | improve | peak MiB | memory ratio |
-|---|---|---|---|---|---|---|---|
-{lines}
+{table(middle, peak, floors, speed)}
+
+Four times TRL's speed would be {seconds[TRL] / 4:.2f} s. With a critic of its own the products alone take {most[SEPARATE]}: more can't be had in
+float32; with a shared trunk {most[OURS]}. Products are {share[TRL]} of TRL's time, {share[SEPARATE]} and {share[OURS]} of ours.
 """
 
 
@@ -135,14 +79,22 @@ def main() -> None:
     check_device(arguments.device)
     where = ("page" if arguments.device == "cpu" else "135M", arguments.device)
     kept = json.loads(arguments.keep.read_text()) if arguments.keep and arguments.keep.exists() else {}
+
+    def start(side: str, updates: int = 4, exact_memory: bool = True) -> Worker:
+        exact_memory &= arguments.device == "cpu"
+        return Worker("ppo_sides", side, exact_memory, updates=updates, setting=where[0], device=where[1])
+
     if arguments.part != "memory":
-        kept["reports"], kept["speed"] = measure(arguments.rounds, *where)
+        workers = {side: start(side, arguments.rounds + 2, exact_memory=False) for side in SIDES}
+        kept["reports"], kept["speed"] = in_turn(workers, arguments.rounds), rate(arguments.device)
+        for worker in workers.values():
+            worker.close()
     if arguments.part != "speed":
-        kept["peak"] = memory(*where)
+        kept["peak"] = peaks(start, SIDES, arguments.device)
     if arguments.keep:
         arguments.keep.write_text(json.dumps(kept))
     if {"reports", "peak"} <= set(kept):
-        text = table(kept["reports"], kept["peak"], kept["speed"], arguments.rounds, *where)
+        text = section(kept["reports"], kept["peak"], kept["speed"], *where)
         print(text)
         if not arguments.dry_run:
             write_section(section_name("ppo", arguments.device), text)

@@ -2,24 +2,21 @@
 
     python benchmarks/ppo_sides.py alignlab --setting page --updates 3 [--device cuda] [--precision bf16-mixed]
 
-On a line "go" of standard input an update is made; `BEFORE {...}` and `REPORT {...}` come on standard output. `ppo.py` and `gpu/updates.py` start these.
+It speaks as `turns.py` has it. `ppo.py` and `gpu/updates.py` start these.
 """
 
 import argparse
 import contextlib
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from measuring import EXACT_MEMORY, bare_trainer, device_option, resident_bytes, wait
+from measuring import bare_trainer, device_option, wait
+from turns import Turns
 
-TRL, OURS, SEPARATE, GRPO = "TRL 1.12", "alignlab", "alignlab, separate critic", "alignlab, GRPO"
+TRL, OURS, SEPARATE = "TRL 1.12", "alignlab", "alignlab, separate critic"
 PAD, END = 0, 1
 
 
@@ -37,6 +34,17 @@ class Setting:
     layers: int
     heads: int
     key_heads: int
+
+    @property
+    def trunk(self) -> int:
+        """Parameters of the layers' matrices."""
+        attention = self.width * self.width * (2 + 2 * self.key_heads / self.heads)
+        return int(self.layers * (attention + 3 * self.width * self.inner))
+
+    @property
+    def head(self) -> int:
+        """Parameters of the output layer."""
+        return self.vocabulary * self.width
 
 
 SETTINGS = {
@@ -80,41 +88,6 @@ def config(size: Setting):
 def prompts(size: Setting, number: int) -> torch.Tensor:
     """Ids (B, P) of one update."""
     return torch.randint(2, size.vocabulary, (size.batch, size.prompt), generator=torch.Generator().manual_seed(number))
-
-
-class Turns:
-    """The worker's end of the conversation: waits for its turn, measures phases, reports."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.phases: dict[str, float] = {}
-        self.started = 0.0
-
-    def wait(self) -> None:
-        """Block until it is this side's turn."""
-        if sys.stdin.readline().strip() != "go":
-            os._exit(0)
-        self.phases, self.started = {}, time.perf_counter()
-
-    def report(self) -> None:
-        """Say how long the update took."""
-        wait(self.device)
-        whole = time.perf_counter() - self.started
-        peak = torch.cuda.max_memory_allocated() if self.device == "cuda" else resident_bytes("VmHWM")
-        print("REPORT " + json.dumps({"update": whole, "peak": peak, **self.phases}), flush=True)
-
-    def timed(self, name: str, function):
-        """The function, its time added to a phase."""
-
-        def wrapper(*args, **kwargs):
-            began = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                wait(self.device)
-                self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
-
-        return wrapper
 
 
 def work_trl(turns: Turns, job: Job) -> None:
@@ -202,18 +175,32 @@ class SequenceScore:
 
 
 def work_alignlab(turns: Turns, job: Job) -> None:
-    """`PpoMethod` under Lightning's trainer, as `python train.py model=ppo` runs it."""
-    from alignlab.methods.grpo import GrpoMethod
+    """`PpoMethod`, as `python train.py model=ppo` runs it."""
     from alignlab.methods.ppo import PpoMethod
-    from alignlab.methods.rlhf import on_policy
     from alignlab.methods.rlhf.update import Update
+
+    from transformers import LlamaForCausalLM
+
+    size = job.setting
+    method = partial(
+        PpoMethod,
+        lambda vocabulary: LlamaForCausalLM(config(size)),
+        SequenceScore(size),
+        critic="separate" if job.side == SEPARATE else "shared",
+        update=Update(size.epochs, micro_batch_size=size.batch),
+    )
+    run_method(turns, job, method, tokenizer())
+
+
+def run_method(turns: Turns, job: Job, method: partial, words: object) -> None:
+    """An on-policy method under Lightning's trainer, an update each turn, on prompts told apart by a tokenizer."""
+    from alignlab.methods.rlhf import on_policy
     from alignlab.optim.adamw import adamw
     from alignlab.systems.choosing import system_of
     from alignlab.types.language import LanguageVocabulary, PromptBatch
 
     import lightning
     from torch.utils.data import DataLoader
-    from transformers import LlamaForCausalLM
 
     size = job.setting
 
@@ -225,103 +212,53 @@ def work_alignlab(turns: Turns, job: Job) -> None:
             turns.report()
 
     class Data(lightning.LightningDataModule):
-        tokenizer = tokenizer()
+        tokenizer = words
 
         def train_dataloader(self):
             mask, index = torch.ones(size.batch, size.prompt, dtype=torch.bool), torch.arange(size.batch)
             return DataLoader([PromptBatch(prompts(size, i), mask, index) for i in range(job.updates)], batch_size=None)
 
-    made = lambda vocabulary: LlamaForCausalLM(config(size))  # noqa: E731
-    if job.side == GRPO:
-        update = Update(1, micro_batch_size=size.batch)  # as its config has it
-        method = partial(GrpoMethod, made, SequenceScore(size), group_size=4, update=update)
-    else:
-        critic = "separate" if job.side == SEPARATE else "shared"
-        update = Update(size.epochs, micro_batch_size=size.batch)
-        method = partial(PpoMethod, made, SequenceScore(size), critic=critic, update=update)
     system = system_of(
         partial(method, response_length=size.response),
         vocabulary=LanguageVocabulary(size.vocabulary, PAD, None, END),
         optim=partial(adamw, lr=1e-5, weight_decay=0.0),
     )
     system.configure_model()
-    method = system.method
-    method.sampling = method.sampling._replace(ignore_eos=True)
+    made = system.method
+    made.sampling = made.sampling._replace(ignore_eos=True)
     on_policy.generate = turns.timed("generate", on_policy.generate)
     on_policy.evaluate = turns.timed("score", on_policy.evaluate)
-    method.score = turns.timed("score", method.score)
+    made.scores = turns.timed("score", made.scores)
     system.improve = turns.timed("improve", system.improve)
     bare_trainer(job.updates, Turn(), job.device, job.precision).fit(system, datamodule=Data())
 
 
-def work(job: Job) -> None:
-    """A worker process: builds one side after the imports, says what it held before."""
+def import_all() -> None:
+    """What both sides need, so that none of it counts as memory of an update."""
     import alignlab  # noqa: F401  before whatever imports torchvision
     import lightning  # noqa: F401  # isort: skip
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
-    with contextlib.suppress(ImportError):
-        from trl.experimental.ppo import PPOTrainer  # noqa: F401
-    (torch.randn(512, 512) @ torch.randn(512, 512)).sum()
-    print("BEFORE " + json.dumps({"resident": resident_bytes()}), flush=True)
-    turns = Turns(job.device)
-    (work_trl if job.side == TRL else work_alignlab)(turns, job)
 
-
-class Worker:
-    """The parent's end."""
-
-    def __init__(
-        self,
-        side: str,
-        updates: int,
-        exact_memory: bool = False,
-        setting: str = "page",
-        device: str = "cpu",
-        precision: str = "32-true",
-    ) -> None:
-        environment = dict(os.environ)
-        if exact_memory:
-            environment |= EXACT_MEMORY
-        options = ["--updates", str(updates), "--setting", setting, "--device", device, "--precision", precision]
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, side, *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if os.environ.get("SHOW") else subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        self.before = self._read("BEFORE")["resident"]
-
-    def turn(self) -> dict[str, float]:
-        """One update."""
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return self._read("REPORT")
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.kill()
-        self.process.wait()
-
-    def _read(self, mark: str) -> dict[str, float]:
-        for line in self.process.stdout:
-            if line.startswith(mark + " "):
-                return json.loads(line[len(mark) + 1 :])
-        raise RuntimeError(f"the worker ended (status {self.process.wait()}); SHOW=1 shows why")
+def options_of(parser: argparse.ArgumentParser, settings: dict[str, Setting]) -> argparse.Namespace:
+    """What the parent tells a worker besides its side."""
+    parser.add_argument("--updates", type=int, default=3)
+    parser.add_argument("--setting", choices=settings, default="page")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    return parser.parse_args()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("side", choices=(TRL, OURS, SEPARATE, GRPO))
-    parser.add_argument("--updates", type=int, default=3)
-    parser.add_argument("--setting", choices=SETTINGS, default="page")
-    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    parser.add_argument("side", choices=(TRL, OURS, SEPARATE))
     device_option(parser)
-    options = parser.parse_args()
-    work(Job(options.side, options.updates, SETTINGS[options.setting], options.device, options.precision))
+    options = options_of(parser, SETTINGS)
+    job = Job(options.side, options.updates, SETTINGS[options.setting], options.device, options.precision)
+    import_all()
+    with contextlib.suppress(ImportError):
+        from trl.experimental.ppo import PPOTrainer  # noqa: F401
+    (work_trl if job.side == TRL else work_alignlab)(Turns(job.device), job)
 
 
 if __name__ == "__main__":

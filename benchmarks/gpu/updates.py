@@ -1,4 +1,4 @@
-"""PPO and GRPO updates by phase, float32 and bfloat16, beside TRL 1.12: each side a process of `ppo_sides.py`. A part of `make gpu`."""
+"""PPO and GRPO updates by phase, float32 and bfloat16, beside TRL 1.12: each side a process of its own. A part of `make gpu`."""
 
 import importlib.util
 import os
@@ -7,16 +7,19 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from ppo_sides import GRPO, OURS, TRL, Worker
+from ppo_sides import OURS, TRL
 from rows import Rows, options
+from turns import Worker
 
+GRPO = "GRPO"  # ours, all weights; PPO's sides have their own names
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 LEAST = {"135M": 20.0, "1B": 30.0, "tiny": 0.0}  # seconds below which a side isn't begun
 
 
 def measured(rows: Rows, label: str, side: str, device: str, setting: str, precision: str) -> float:
     """Seconds of the second update; the first is a row of its own."""
-    worker = Worker(side, 4, setting=setting, device=device, precision=precision)
+    program, side = ("grpo_sides", OURS) if side == GRPO else ("ppo_sides", side)
+    worker = Worker(program, side, updates=4, setting=setting, device=device, precision=precision)
     try:
         first, second = worker.turn(), worker.turn()
     finally:

@@ -13,7 +13,7 @@ import torch
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import measuring
 
-# measuring is no benchmark; two processes of a CPU agree by gloo; a plan is compared with a card's memory or nothing; the
+# measuring and turns are no benchmarks; two processes of a CPU agree by gloo; a plan is compared with a card's memory or nothing; the
 # others ask no device.
 WITHOUT = (
     "measuring",
@@ -24,13 +24,14 @@ WITHOUT = (
     "picture_plan",
     "shards",
     "tokenizers_data",
+    "turns",
 )
 PROGRAMS = sorted(file for file in (REPOSITORY / "benchmarks").glob("*.py") if file.stem not in WITHOUT)
 
 
 def test_make_bench_leaves_out_what_asks_for_words() -> None:
     left_out = re.search(r"^ASKING := (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)[1].split()
-    asking = {"measuring", "lm_widths"}  # no benchmark; minutes, and a file of its own
+    asking = {"measuring", "turns", "lm_widths"}  # no benchmarks; minutes, and a file of its own
     for file in (REPOSITORY / "benchmarks").glob("*.py"):
         for call in ast.walk(ast.parse(file.read_text())):
             if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "add_argument":
