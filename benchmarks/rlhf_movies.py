@@ -1,11 +1,13 @@
 """Policies of `chain=rlhf_movies` before an independent judge: score against KL, beside best-of-n; written to docs/benchmarks.md.
 
     python benchmarks/rlhf_movies.py outputs/rlhf_movies/<time> [PPO=<run>] [GRPO=<run>] ... [--prompts 512] [--samples 32] [--device cuda] [--dry-run]
+    python benchmarks/rlhf_movies.py outputs/rlhf_movies/<time> PPO/0.1=<run> PPO/0.2=<run> GRPO=<run> ... --picture frontier.png --dry-run
     python benchmarks/rlhf_movies.py outputs/rlhf_movies/<time> [NAME=<run>] --best-of 8 --picked rows.jsonl [--rows 0 2560]
 
 The first argument is a run of the whole chain: its stages are sft, reward, judge, dpo and ppo; more policies are named with their run directories.
 Every policy answers the same held-out prompts with the same random numbers at temperature 1. KL is the mean of log p(policy) - log p(SFT) over its own
 responses. One standard deviation is that of the judge's scores of the SFT model's responses. Best-of-n picks by the reward model, never by the judge.
+The picture has a curve for all policies whose names are equal before a slash.
 """
 
 import argparse
@@ -30,6 +32,14 @@ from measuring import check_device, device_option, hardware, section_name, write
 
 LENGTH = 32  # tokens of a response, as in the experiment
 PICKED = 128  # prompts of best-of-n
+
+
+class Point(NamedTuple):
+    """A policy, or best-of-n, in the picture."""
+
+    name: str
+    kl: float  # nats
+    rise: float  # of the judge, in standard deviations
 
 
 class Answers(NamedTuple):
@@ -104,14 +114,15 @@ class OfLength:
         return torch.tensor(lengths)
 
 
-def table(field: Field, runs: dict[str, Path], samples: int) -> str:
-    """A row a policy, then best-of-n."""
+def table(field: Field, runs: dict[str, Path], samples: int) -> tuple[str, list[Point]]:
+    """A row a policy, then best-of-n; and the same as points."""
     start, many = field.answers(None), field.answers(None, samples, PICKED)
     mean, deviation, of_length = float(start.judge.mean()), float(start.judge.std()), OfLength(many)
     lines = [
         "| policy | KL, nats | judge | rise, SD | at equal length, SD | reward | distinct-2, of SFT's | tokens | ended |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+    points = []
     for name, answers in [("SFT", start), *((name, field.answers(run)) for name, run in runs.items())]:
         judge, variety = float(answers.judge.mean()), distinct(answers.responses, 2) / distinct(start.responses, 2)
         lines.append(
@@ -119,14 +130,42 @@ def table(field: Field, runs: dict[str, Path], samples: int) -> str:
             f"| {of_length.controlled(answers) / deviation:+.2f} | {float(answers.reward.mean()):.2f} | {variety:.2f} "
             f"| {sum(map(len, answers.responses)) / len(answers.responses):.1f} | {sum(answers.ended) / len(answers.ended):.0%} |"
         )
+        points.append(Point(name, answers.kl, (judge - mean) / deviation))
         print(lines[-1], flush=True)
     scores = [values.view(-1, samples) for values in (many.reward, many.judge)]
     for row in best_of_n(*scores, tuple(2**i for i in range(1, samples.bit_length()))):
         lines.append(
             f"| best of {row.n} | {row.kl:.2f} | {row.judge:.2f} | {(row.judge - mean) / deviation:+.2f} | | {row.score:.2f} | | | |"
         )
+        points.append(Point(f"best of n/{row.n}", row.kl, (row.judge - mean) / deviation))
     lines += curve(runs, mean, deviation)
-    return "\n".join(lines)
+    return "\n".join(lines), points
+
+
+def draw(points: list[Point], file: Path) -> None:
+    """Rise against KL, a curve for each family of policies."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5.2), layout="constrained")
+    families: dict[str, list[Point]] = {}
+    for point in points:
+        families.setdefault(point.name.partition("/")[0], []).append(point)
+    for name, family in families.items():
+        family.sort(key=lambda point: point.kl)
+        style = "--" if name == "best of n" else "-"
+        axes.plot([p.kl for p in family], [p.rise for p in family], style, marker="o", markersize=5, label=name)
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.set_xlim(left=0)
+    axes.set_xticks([0, 0.5, 1, 2, 5, 10, 20], ["0", "0.5", "1", "2", "5", "10", "20"])
+    axes.set_xlabel("KL from SFT, nats a response")
+    axes.set_ylabel("rise of an independent judge, standard deviations")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=110)
+    print(file)
 
 
 def write_picked(field: Field, policy: Path | None, n: int, rows: tuple[int, int], file: Path) -> None:
@@ -164,6 +203,7 @@ def main() -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the table without writing it to docs/benchmarks.md"
     )
+    parser.add_argument("--picture", type=Path, help="draw rise against KL into this file")
     parser.add_argument("--best-of", type=int, metavar="N", help="no table, but the best of N responses of a policy")
     parser.add_argument("--picked", type=Path, default=Path("picked.jsonl"), help="where they are written")
     parser.add_argument("--rows", type=int, nargs=2, default=(0, 2560), help="of the training prompts, for --best-of")
@@ -176,7 +216,9 @@ def main() -> None:
         return write_picked(field, *(named or [None]), arguments.best_of, tuple(arguments.rows), arguments.picked)
     runs = {name.upper(): arguments.chain / name for name in ("ppo", "dpo") if (arguments.chain / name).is_dir()}
     runs |= {name: Path(run) for name, _, run in (policy.partition("=") for policy in arguments.policies)}
-    found = table(Field(arguments.chain, arguments.prompts, arguments.device), runs, arguments.samples)
+    found, points = table(Field(arguments.chain, arguments.prompts, arguments.device), runs, arguments.samples)
+    if arguments.picture:
+        draw(points, arguments.picture)
     text = f"""
 ## A better policy in the eyes of an independent judge
 
