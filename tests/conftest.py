@@ -14,9 +14,13 @@ from alignlab.configs.command_line import arguments
 from tiny_run import REPOSITORY
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
+
+# Tests compose thousands of configs, of which reading YAML is a third; libyaml's reader gives the same values.
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @pytest.fixture(autouse=True, scope="session")

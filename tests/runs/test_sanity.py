@@ -13,7 +13,7 @@ def done(folder: Path, *words: str, program: str = "train.py") -> dict:
     """The result of a command as typed."""
     (folder.parent).mkdir(exist_ok=True)
     process = start(str(REPOSITORY / program), *words, f"hydra.run.dir={folder}", cwd=folder.parent)
-    assert process.wait(timeout=400) == 0, (folder.parent / "console.log").read_text()[-2000:]
+    assert process.wait(timeout=1200) == 0, (folder.parent / "console.log").read_text()[-2000:]
     return result_of(folder)["metrics"]
 
 
