@@ -7,7 +7,7 @@
 The first argument is a run of the whole chain: its stages are sft, reward, judge, dpo and ppo; more policies are named with their run directories.
 Every policy answers the same held-out prompts with the same random numbers at temperature 1. KL is the mean of log p(policy) - log p(SFT) over its own
 responses. One standard deviation is that of the judge's scores of the SFT model's responses. Best-of-n picks by the reward model, never by the judge.
-The picture has a curve for all policies whose names are equal before a slash.
+The picture has a curve for all policies whose names are equal before a slash, and for a name without one its validations on the way.
 """
 
 import argparse
@@ -138,7 +138,13 @@ def table(field: Field, runs: dict[str, Path], samples: int) -> tuple[str, list[
             f"| best of {row.n} | {row.kl:.2f} | {row.judge:.2f} | {(row.judge - mean) / deviation:+.2f} | | {row.score:.2f} | | | |"
         )
         points.append(Point(f"best of n/{row.n}", row.kl, (row.judge - mean) / deviation))
-    lines += curve(runs, mean, deviation)
+    way = on_the_way(runs, mean, deviation)
+    if way:
+        lines += ["", "Validations on the way (KL: judge's rise in SD):", ""]
+    for name, steps in way.items():
+        lines.append(f"* {name}: {', '.join(f'{p.kl:.1f}: {p.rise:+.2f}' for p in steps)}")
+        if "/" not in name:
+            points += steps[:-1]  # the last one is the policy itself, on other prompts
     return "\n".join(lines), points
 
 
@@ -182,16 +188,16 @@ def write_picked(field: Field, policy: Path | None, n: int, rows: tuple[int, int
     print(f"{file}: {len(scores)} responses, the best of {n} each")
 
 
-def curve(runs: dict[str, Path], mean: float, deviation: float) -> list[str]:
+def on_the_way(runs: dict[str, Path], mean: float, deviation: float) -> dict[str, list[Point]]:
     """What the runs' own validations said on the way, so that methods can be compared at equal KL."""
-    lines = ["", "Validations on the way (KL: judge's rise in SD):", ""]
+    found = {}
     for name, run in runs.items():
+        if not (run / "metrics.csv").exists():  # a mean of policies
+            continue
         with (run / "metrics.csv").open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row.get("val/judge") and row.get("val/kl")]
-        points = [f"{float(r['val/kl']):.1f}: {(float(r['val/judge']) - mean) / deviation:+.2f}" for r in rows]
-        if points:
-            lines.append(f"* {name}: {', '.join(points)}")
-    return lines if len(lines) > 3 else []
+        found[name] = [Point(name, float(r["val/kl"]), (float(r["val/judge"]) - mean) / deviation) for r in rows]
+    return {name: points for name, points in found.items() if points}
 
 
 def main() -> None:
