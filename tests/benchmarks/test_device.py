@@ -68,3 +68,12 @@ def test_flops_are_the_same_with_and_without_data(monkeypatch: pytest.MonkeyPatc
 
     counted = [albef.gflops_per_sample("alignlab", 4, where, "small") for where in ("meta", "cpu")]
     assert counted[0] == pytest.approx(counted[1], rel=1e-12) and counted[0] > 0
+
+
+def test_no_benchmark_has_the_name_of_what_supports_tests() -> None:
+    """Both folders are on the path here, and the first one would hide the other's module."""
+    names = [
+        {file.stem for file in folder.glob("*.py")}
+        for folder in (REPOSITORY / "benchmarks", REPOSITORY / "tests" / "support")
+    ]
+    assert not names[0] & names[1]

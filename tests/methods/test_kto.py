@@ -4,7 +4,6 @@ import json
 from functools import partial
 from pathlib import Path
 
-from agreement import agree
 from alignlab.data.language.batches import TokenStore
 from alignlab.data.language.labelled import LabelledRows
 from alignlab.data.language.modules import LanguageDataModule
@@ -17,6 +16,7 @@ from alignlab.methods.step import Step
 from alignlab.models.language.lora import add_lora
 from alignlab.systems.choosing import system_of
 from alignlab.types.language import LabelledBatch
+from peer_agreement import agree
 from tiny_language import NET, OPTIM, WORDS, fit, validated
 
 import numpy as np

@@ -3,10 +3,10 @@
 import math
 from functools import partial
 
-from agreement import agree
 from alignlab.methods.orpo import OrpoMethod, log_odds, odds_ratio
 from alignlab.models.language.lora import add_lora
 from alignlab.systems.choosing import system_of
+from peer_agreement import agree
 from tiny_language import NET, OPTIM, WORDS, fit, loop, preference_batch, validated
 
 import pytest

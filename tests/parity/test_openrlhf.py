@@ -5,7 +5,6 @@ OpenRLHF isn't among the project's extras; how to install it beside: docs/fideli
 
 from types import SimpleNamespace
 
-from agreement import agree
 from alignlab.losses.grpo import group_advantages, leave_one_out, overlong_penalty, reinforce_plus_plus
 from alignlab.losses.language_modelling import next_token_loss, token_log_probs
 from alignlab.losses.ppo import token_kl
@@ -13,6 +12,7 @@ from alignlab.losses.preference import bradley_terry, dpo
 from alignlab.methods.rlhf.kl_controller import KlController
 from alignlab.methods.rlhf.objective import Objective
 from openrlhf_parts import openrlhf_parts
+from peer_agreement import agree
 from peer_batch import (
     GROUP,
     LENGTHS,

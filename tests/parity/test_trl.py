@@ -3,7 +3,6 @@
 from functools import partial
 from types import SimpleNamespace
 
-from agreement import agree
 from alignlab.data.language.rendering import Renderer
 from alignlab.data.language.tokenizer import built_in_tokenizer, vocabulary_of
 from alignlab.losses.preference import bradley_terry
@@ -11,6 +10,7 @@ from alignlab.methods.dpo import DpoMethod
 from alignlab.methods.sft import SftMethod
 from alignlab.models.language.new import llama
 from alignlab.types.language import PreferenceBatch, TokenBatch
+from peer_agreement import agree
 
 import pytest
 import torch

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from agreement import agree
 from alignlab.losses.distillation import distillation_loss
 from alignlab.losses.grpo import group_advantages, leave_one_out, overlong_penalty
 from alignlab.methods.rlhf.objective import Objective
+from peer_agreement import agree
 from peer_batch import (
     GROUP,
     LENGTHS,

@@ -3,12 +3,12 @@
 verl isn't among the project's extras; how to install it beside: docs/fidelity.md. Nothing of it is replaced.
 """
 
-from agreement import agree
 from alignlab.losses.grpo import group_advantages, leave_one_out, reinforce_plus_plus
 from alignlab.losses.language_modelling import next_token_loss, token_log_probs
 from alignlab.losses.ppo import gae, token_kl, token_rewards, whiten
 from alignlab.methods.rlhf.kl_controller import KlController
 from alignlab.methods.rlhf.objective import Objective
+from peer_agreement import agree
 from peer_batch import (
     GROUP,
     LENGTHS,
