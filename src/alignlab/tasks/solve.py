@@ -7,9 +7,8 @@ from typing import Any
 from alignlab.data.language.verifiable import Checker, made, unfit_checker
 from alignlab.evaluation.verifying.checkers import check
 from alignlab.files.writing import write_text
-from alignlab.prompting.asking import Outcome, solve_all
-from alignlab.prompting.technique import Question
-from alignlab.tasks.draws.several import Several, check_sampled
+from alignlab.prompting.technique import Reply
+from alignlab.tasks.draws.several import Several, check_sampled, draw
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Prediction
@@ -57,19 +56,12 @@ class Solve:
         """Rows: input, share solved, the answers."""
         check_sampled(self.samples, subject.asker.sampling.temperature)
         items = self._made(job.seed) if self.tasks else job.items()
-        missing = {item.id: item for item in job.predictions.missing(items)}
-        technique = Several(self.samples, self.instruction)
+        missing = job.predictions.missing(items)
 
-        def outcome(question: Question, summary: Outcome) -> None:
-            replies = [reply.text for reply in technique.replies.pop(question.id, [])]
-            job.predictions.add(self._row(missing[question.id], summary, replies))
+        def row(item: Item, replies: list[Reply], error: str | None) -> None:
+            job.predictions.add(_failed(item, error) if error is not None else self._row(item, replies))
 
-        problems = {item.id: self._problem(item) for item in missing.values()}
-        for item in missing.values():
-            if (problem := problems[item.id]) is not None:
-                job.predictions.add(_failed(item, problem))
-        asked = [Question(item.id, item.text, item.before) for item in missing.values() if problems[item.id] is None]
-        solve_all(asked, technique, subject.asker, on_outcome=outcome)
+        draw(missing, Several(self.samples, self.instruction), subject.asker, row, self._problem)
         rows = job.rows(item.id for item in items)
         by_id = {item.id: item for item in items}
         whole = [row for row in rows if row["error"] is None]
@@ -88,15 +80,14 @@ class Solve:
             "failed": float(len(rows) - len(whole)),
         }
 
-    def _row(self, item: Item, outcome: Outcome, replies: list[str]) -> Prediction:
-        if outcome.error is not None:
-            return _failed(item, outcome.error)
+    def _row(self, item: Item, replies: list[Reply]) -> Prediction:
+        said = [reply.text for reply in replies]
         try:
-            scores = [check(reply, item.fields[self.answer], self._checker(item)) for reply in replies]
+            scores = [check(text, item.fields[self.answer], self._checker(item)) for text in said]
         except ValueError as error:
             return _failed(item, str(error))
         share = sum(scores) / len(scores)
-        return {"id": item.id, "input": item.text, "solved": share, "replies": replies, "error": None}
+        return {"id": item.id, "input": item.text, "solved": share, "replies": said, "error": None}
 
     def _problem(self, item: Item) -> str | None:
         """Why an item isn't asked."""

@@ -11,7 +11,7 @@ WORDS = r"\b(film|movie|comedy|drama)\b"
 
 
 def named_films(size: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and row of `size` openings of movie reviews, drawn by `seed`; all 9,000 where `size` is larger.
+    """Place and row of `size` openings of movie reviews, drawn by `seed`; all 9,215 where `size` is larger.
 
     Right is to say within the response what is reviewed: a film, a movie, a comedy or a drama. One phrase for all
     prompts does it, so the task tells whether a method finds and keeps what is rewarded, and nothing of reasoning.

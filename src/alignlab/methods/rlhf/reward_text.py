@@ -122,6 +122,11 @@ class RewardText:
             # What people and policies write is text: strings of control tokens too.
             ids = self.own(prompt + response, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             return start + ids + [self.own.eos_token_id] * ended
+        return self.written(content, response, ended)
+
+    def written(self, content: str | Messages, response: str, ended: bool) -> list[int]:
+        """A prompt with its response as training has it; without what ends it where the response was cut."""
+        chat = not isinstance(content, str)
         answer = [{"role": "assistant", "content": response}] if chat else response
         ids, closing = list(self.renderer.example(content, answer).ids), self.closing(chat)
         cut = not ended and closing and ids[-len(closing) :] == closing

@@ -14,10 +14,9 @@ from alignlab.files.writing import write_text
 from alignlab.methods.rewards.scoring import Scoring
 from alignlab.methods.rlhf.reward import Reward, as_reward
 from alignlab.methods.rlhf.reward_text import RewardText, Scored
-from alignlab.prompting.asking import Outcome, solve_all
 from alignlab.prompting.rendering import has_template
-from alignlab.prompting.technique import Question, Reply
-from alignlab.tasks.draws.several import Several, check_sampled
+from alignlab.prompting.technique import Reply
+from alignlab.tasks.draws.several import Several, check_sampled, draw
 from alignlab.tasks.inputs import Item
 from alignlab.tasks.job import Job, Subject
 from alignlab.tasks.predictions import Prediction
@@ -69,19 +68,12 @@ class BestOfN:
             if hasattr(reward, "read_as_trained"):
                 reward.read_as_trained(speaker.renderer, (subject.tokenizer.eos_token_id,))
         items = job.items()
-        missing = {item.id: item for item in job.predictions.missing(items)}
-        technique = Several(self.samples)
+        missing = job.predictions.missing(items)
 
-        def outcome(question: Question, summary: Outcome) -> None:
-            item, replies = missing[question.id], technique.replies.pop(question.id, [])
-            row = _failed(item, summary.error) if summary.error is not None else self._row(item, replies, speaker)
-            job.predictions.add(row)
+        def row(item: Item, replies: list[Reply], error: str | None) -> None:
+            job.predictions.add(_failed(item, error) if error is not None else self._row(item, replies, speaker))
 
-        for item in missing.values():
-            if item.error is not None:
-                job.predictions.add(_failed(item, item.error))
-        asked = [Question(item.id, item.text, item.before) for item in missing.values() if item.error is None]
-        solve_all(asked, technique, subject.asker, on_outcome=outcome)
+        draw(missing, Several(self.samples), subject.asker, row)
         rows = job.rows(item.id for item in items)
         whole = [row for row in rows if row["error"] is None]
         self._write(job, {item.id: item for item in items}, whole, speaker)
@@ -156,15 +148,10 @@ class Speaker(NamedTuple):
     def scored(self, item: Item, replies: Sequence[Reply]) -> Scored:
         """All responses to a prompt, as a reward sees them."""
         content, ended = self.content(item), [reply.finish == "eos" for reply in replies]
-        sequences = [self._ids(content, reply.text, end) for reply, end in zip(replies, ended, strict=True)]
+        sequences = [self.reader.written(content, reply.text, end) for reply, end in zip(replies, ended, strict=True)]
         number = len(replies)
         rows = [item.fields] * number
         return Scored([item.text] * number, [r.text for r in replies], sequences, ended, [content] * number, rows)
-
-    def _ids(self, content: Content, text: str, ended: bool) -> list[int]:
-        answer = text if isinstance(content, str) else [{"role": "assistant", "content": text}]
-        ids, closing = list(self.renderer.example(content, answer).ids), self.reader.closing(self.chat)
-        return ids[: -len(closing)] if not ended and closing and ids[-len(closing) :] == closing else ids
 
     def example(self, item: Item, response: str) -> dict[str, Any]:
         """A row for SFT."""

@@ -1,6 +1,10 @@
 """Several answers to one prompt."""
 
+from collections.abc import Callable, Iterable
+
+from alignlab.prompting.asking import Asker, Outcome, solve_all
 from alignlab.prompting.technique import Answer, Message, Prompt, Question, Reply, Solving
+from alignlab.tasks.inputs import Item
 
 
 class Several:
@@ -23,3 +27,27 @@ def check_sampled(samples: int, temperature: float) -> None:
     """Raises ValueError where several answers would be equal."""
     if temperature == 0:
         raise ValueError(f"samples={samples} answers at temperature 0 are equal: use sampling=varied")
+
+
+def draw(
+    items: Iterable[Item],
+    technique: Several,
+    asker: Asker,
+    on_item: Callable[[Item, list[Reply], str | None], None],
+    problem: Callable[[Item], str | None] = lambda item: item.error,
+) -> None:
+    """Hands on every item, in any order, with its replies, or with why it has none; those with a `problem` come first
+    and aren't asked.
+    """
+    asked = {}
+    for item in items:
+        if (error := problem(item)) is not None:
+            on_item(item, [], error)
+        else:
+            asked[item.id] = item
+
+    def outcome(question: Question, summary: Outcome) -> None:
+        on_item(asked[question.id], technique.replies.pop(question.id, []), summary.error)
+
+    questions = [Question(item.id, item.text, item.before) for item in asked.values()]
+    solve_all(questions, technique, asker, on_outcome=outcome)
